@@ -1,0 +1,1 @@
+"""Labelfeed: files in storage become labelling tasks, each exactly once."""

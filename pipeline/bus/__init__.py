@@ -1,0 +1,75 @@
+"""The event log: a durable, partitioned sequence of hints, of which a consumer remembers its place.
+
+Offsets: a record's offset is its place in its partition. A consumer's *position* is the offset of the
+next record that `poll` will give. The ledger keeps the position that its rows reflect and is the one that
+counts: on assignment a consumer starts from it (`start`); what `commit` stores in the log itself is for
+tools that show lag. A log may repeat and reorder, and after its retention it forgets; the ledger copes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from pipeline.events import ObjectEvent, UndecodableEvent
+
+Offsets = Mapping[int, int]
+"""Partition → offset."""
+
+
+class Record(NamedTuple):
+    """One record of the log: its place, and the event in it, or why there is none."""
+
+    partition: int
+    offset: int
+    event: ObjectEvent | UndecodableEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll gave: records in order of each partition, and the positions after them."""
+
+    records: Sequence[Record]
+    positions: Offsets
+
+
+class Consumer(Protocol):
+    """One member of the group that reads the log. Used by one thread."""
+
+    def poll(self, limit: int, timeout: float) -> Polled:
+        """Up to `limit` records, waiting up to `timeout` seconds for the first. Raises RetriableError."""
+
+    def commit(self, positions: Offsets) -> None:
+        """Tell the log how far the ledger has come. Called after the ledger's own commit."""
+
+    def dead(self, records: Sequence[Record], reasons: Sequence[str]) -> None:
+        """Put records aside with their reasons, durably, before their offsets are committed."""
+
+    def close(self) -> None:
+        """Leave the group at once, so that others need not wait for a time-out."""
+
+
+class EventLog(Protocol):
+    """The log. Thread-safe."""
+
+    name: str
+    """What the ledger keeps this log's offsets under."""
+
+    def publish(self, events: Sequence[ObjectEvent]) -> Offsets:
+        """Append events; when it returns they are durable. Gives, per partition, the position after them."""
+
+    def consumer(self, start: Callable[[Sequence[int]], Offsets]) -> Consumer:
+        """Join the group. `start` is asked for the ledger's positions whenever partitions are assigned."""
+
+    def end(self) -> Offsets:
+        """The position after the last record, by partition."""
+
+    def prune(self, older_than: float) -> int:
+        """Forget records that all have read and that are older than so many seconds; how many went."""
+
+    def ping(self) -> str:
+        """One sentence that says what was found there; raises if the log can't be used."""
+
+    def close(self) -> None:
+        """Let go of connections."""

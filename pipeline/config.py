@@ -1,0 +1,196 @@
+"""The configuration: what one `labelfeed.yaml` may say, and nothing else.
+
+Each field's description is its reference: `docs/configuration.md` and the JSON Schema are made of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE_UNITS = {
+    "b": 1,
+    "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
+    "kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4,
+}  # fmt: skip
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `30s`, `1h30m`, `250ms` or a plain number of seconds.
+
+    Raises:
+        ValueError: the text is no duration.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    text = str(value).strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", text)
+    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)|\s", "", text):
+        raise ValueError(f"{value!r} is no duration; write it like 30s, 5m or 1h30m")
+    return sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `50MB` (1000s), `64MiB` (1024s) or a plain number of bytes.
+
+    Raises:
+        ValueError: the text is no size.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b|b)?", str(value).strip().lower())
+    if not found:
+        raise ValueError(f"{value!r} is no size; write it like 50MB or 64MiB")
+    return int(float(found[1]) * _SIZE_UNITS[found[2] or "b"])
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(json_schema_extra={"type": ["string", "number"]})]
+Size = Annotated[int, BeforeValidator(parse_size), Field(json_schema_extra={"type": ["string", "integer"]})]
+Globs = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", return_type=str)]
+
+
+class Model(BaseModel):
+    """What all parts of the configuration share: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Throttle(Model):
+    """How fast one project takes tasks."""
+
+    tasks_per_second: float = Field(0, ge=0, description="Tasks imported into the project per second; 0 is no limit.")
+    max_tasks: int = Field(0, ge=0, description="The project is full at this many tasks and holds; 0 is no limit.")
+
+
+class Project(Model):
+    """A labelling project: where tasks go, and what they must look like."""
+
+    label_config: str | None = Field(
+        None, description="The labelling configuration: a file's path, or the XML itself. It decides what a file becomes."
+    )
+    validate_: Literal["structure", "config", "strict"] | None = Field(
+        None,
+        alias="validate",
+        description="How closely tasks are held against the labelling configuration: `structure` (shape only), "
+        "`config` (keys and types too; the default where there is a configuration) or `strict` (also the names and "
+        "labels in annotations and predictions).",
+    )
+    throttle: Throttle = Field(default_factory=Throttle, description="How fast this project takes tasks.")
+
+
+class ParseOptions(Model):
+    """What a source says about the form of its files."""
+
+    format: Literal["json", "csv", "tsv", "txt", "html", "parquet", "arrow", "files"] | None = Field(
+        None, description="The form of every file; without it each key's extension decides."
+    )
+    as_: Literal["auto", "tasks", "files"] = Field(
+        "auto",
+        alias="as",
+        description="`files` makes one task by reference of every object, `tasks` never does, `auto` goes by the kind.",
+    )
+    encoding: str | None = Field(None, description="The character encoding of every file; overrides its detection.")
+    separator: str | None = Field(
+        None, min_length=1, max_length=1, description="The CSV separator; without it the header line decides."
+    )
+    types: Literal["infer", "text"] = Field("infer", description="Whether CSV columns become numbers and booleans.")
+    na_values: tuple[str, ...] = Field((), description="CSV cells with one of these texts become empty text.")
+    blank_lines: Literal["skip", "keep"] = Field("skip", description="What a blank line of a text file becomes.")
+    minify: bool | None = Field(
+        None, description="Whether HTML loses white space and parts without function; only direct imports do by default."
+    )
+    links: Literal["uri", "signed", "durable"] = Field(
+        "uri", description="How tasks refer to media: the storage's URI, a presigned URL, or a URL of our own."
+    )
+    ttl: Duration = Field(3600.0, gt=0, description="How long a presigned URL lives.")
+    preannotated_from_fields: tuple[str, ...] = Field(
+        (), description="Fields of a flat task that also become predictions, named as the control they fill."
+    )
+    on_bad_row: Literal["reject", "fail"] = Field(
+        "reject", description="`reject` keeps a bad row aside and imports the others; `fail` fails the whole object."
+    )
+
+
+class Source(ParseOptions):
+    """A place where files land."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="The source's name; with its store, its identity.")
+    project: str = Field(description="The project that its tasks go into.")
+    url: str = Field(description="Where it is: a path, or a URL such as s3://bucket/prefix.")
+    match: Globs = Field(("**/*",), description="Globs of the keys to take, relative to the URL.")
+    exclude: Globs = Field((), description="Globs of the keys to leave out.")
+    poll: Duration = Field(30.0, gt=0, description="How long after one pass the next one starts.")
+    settle: Duration = Field(1.0, ge=0, description="A local file is taken when it has not changed for this long.")
+    watch: bool = Field(True, description="Whether changes are noticed as they happen, beside the passes.")
+    on_change: Literal["ignore", "replace", "append"] = Field(
+        "ignore",
+        description="What a new version of an imported object does: `ignore` counts and shows it, `replace` puts its "
+        "tasks in the old ones' place, `append` adds them.",
+    )
+    on_delete: Literal["keep", "archive"] = Field("keep", description="What becomes of the tasks of a deleted object.")
+    row_key: str | None = Field(None, description="The data field by which `replace` knows a row again.")
+    delete_guard: float = Field(
+        0.2, gt=0, le=1, description="A pass that would archive more than this share of a source (or 1,000 objects) stops and asks."
+    )
+    overlap: bool = Field(False, description="Allows this source to cover objects of another one of the same project.")
+    weight: float = Field(1.0, gt=0, description="The source's share when several have work waiting.")
+
+    def shape_hash(self, project: Project) -> str:
+        """A hash of all that shapes what a file of this source becomes."""
+        shaping = self.model_dump(mode="json", include=set(ParseOptions.model_fields))
+        shaping |= {"project": self.project, "label_config": project.label_config, "validate": project.validate_}
+        return hashlib.blake2b(orjson.dumps(shaping, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+
+class Limits(Model):
+    """Bounds of the whole installation."""
+
+    in_flight_objects: int = Field(2000, ge=1, description="Most objects that are claimed or running at once.")
+    batch_objects: int = Field(250, ge=1, le=5000, description="Most objects in one claim, and so in one commit.")
+    workers: int = Field(2, ge=1, le=256, description="Worker threads in each process that imports.")
+    lease: Duration = Field(60.0, ge=1, description="How long a worker owns a claim without renewing it.")
+    attempts: int = Field(8, ge=1, description="How often an object is tried before a passing error fails it.")
+    backoff: Duration = Field(1.0, gt=0, description="The first back-off after a passing error; it doubles, with jitter.")
+    retention: Duration = Field(7 * 86400.0, gt=0, description="How long events stay in the embedded log.")
+    child_memory: Size = Field(2 * 1024**3, ge=64 * 1024**2, description="Memory of the process that runs a suspected object.")
+    child_time: Duration = Field(900.0, gt=0, description="Longest time a suspected object may run.")
+
+
+class Server(Model):
+    """The HTTP server of a continuous process."""
+
+    listen: str = Field("127.0.0.1:9108", description="Address and port of /metrics, /healthz and /readyz; loopback by default.")
+    token: Secret | None = Field(None, description="A token that every request but /healthz must bear.")
+
+
+class Config(Model):
+    """A whole `labelfeed.yaml`."""
+
+    database: str = Field("sqlite:///labelfeed.db", description="Where tasks and ledger live: sqlite:///file or postgresql://…")
+    events: str = Field("embedded", description="The event log: `embedded`, or kafka://host:9092/topic.")
+    queue: str = Field("embedded", description="The work queue: `embedded`, or redis://host:6379/0.")
+    projects: dict[str, Project] = Field(description="The projects by name.")
+    sources: tuple[Source, ...] = Field(description="The sources, in the order in which `status` lists them.")
+    limits: Limits = Field(default_factory=Limits, description="Bounds of the whole installation.")
+    server: Server = Field(default_factory=Server, description="The HTTP server.")
+    shutdown_timeout: Duration = Field(25.0, gt=0, description="How long SIGTERM waits for work under way.")
+
+    folder: Path = Field(Path(), exclude=True, repr=False, description="The folder that relative paths start from; not a key.")
+
+    def source(self, name: str) -> Source:
+        """The source of this name; KeyError if there is none."""
+        for source in self.sources:
+            if source.name == name:
+                return source
+        raise KeyError(name)
+
+

@@ -1,0 +1,138 @@
+"""Every error of Labelfeed, split by what its catcher does next.
+
+::
+
+    LabelfeedError
+    ├── UsageError                 a person must change something; exit code 2
+    │   └── ConfigError            ... at this path, in this line of the configuration
+    ├── RetriableError             the same thing may work later, after `retry_after` seconds
+    │   ├── UnavailableError       a server, a disk or a lock does not answer
+    │   └── ObjectUnsettled        the object changed while it was read
+    └── TerminalError              trying again cannot help
+        ├── ObjectFailed           this object cannot be imported: says what, where and what to do
+        ├── ObjectSkipped          this object is not for us: says why
+        ├── ObjectGone             the store no longer has this object
+        └── LeaseLost              somebody else owns the object now; write nothing
+
+Each carries a `code`, one word of a bounded set, which is the same in the ledger, the metrics and
+the log. Messages hold canonical URIs only: never a signature, a token or a password.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LabelfeedError(Exception):
+    """The root: `except LabelfeedError` catches all that Labelfeed raises on purpose."""
+
+    code: str = "error"
+
+
+class UsageError(LabelfeedError):
+    """The command or the configuration asks for something that cannot be done as it stands."""
+
+    code = "usage"
+
+
+class ConfigError(UsageError):
+    """The configuration is wrong at `path` (dotted, `sources.0.url`), in `line` of its file (from 1)."""
+
+    code = "config"
+
+    def __init__(
+        self, message: str, *, path: str = "", line: int | None = None, file: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+        self.line = line
+        self.file = file
+        self.hint = hint
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line) if part)
+        head = " ".join(part for part in (f"{place}:" if place else "", f"{self.path}:" if self.path else "") if part)
+        return f"{head} {self.message}".strip() + (f" ({self.hint})" if self.hint else "")
+
+
+class RetriableError(LabelfeedError):
+    """Try again after `retry_after` seconds, or by the caller's own back-off where that is None."""
+
+    code = "retriable"
+
+    def __init__(self, message: str, *, retry_after: float | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        if code is not None:
+            self.code = code
+
+
+class UnavailableError(RetriableError):
+    """A server, a disk or a lock does not answer; nothing is wrong with the object itself."""
+
+    code = "unavailable"
+
+
+class ObjectUnsettled(RetriableError):
+    """The object changed while it was read; what was read is of no version."""
+
+    code = "unsettled"
+
+
+class TerminalError(LabelfeedError):
+    """Trying again cannot help."""
+
+    code = "terminal"
+
+
+class ObjectFailed(TerminalError):
+    """The object cannot be imported.
+
+    `line` and `column` count from 1, `byte` from 0 (after decompression), `excerpt` is at most
+    `EXCERPT_LIMIT` characters of the place, `hint` says what a person can do.
+    """
+
+    EXCERPT_LIMIT: ClassVar[int] = 1024
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        line: int | None = None,
+        column: int | None = None,
+        byte: int | None = None,
+        excerpt: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.line = line
+        self.column = column
+        self.byte = byte
+        self.excerpt = excerpt[: self.EXCERPT_LIMIT] if excerpt else excerpt
+        self.hint = hint
+
+
+class ObjectSkipped(TerminalError):
+    """The object is not for us (`no_tasks`, `unsupported_format`, `archived`): not an error of anybody."""
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+class ObjectGone(TerminalError):
+    """The store answered that there is no such object."""
+
+    code = "gone"
+
+
+class LeaseLost(TerminalError):
+    """The claim under which the caller works has ended; whatever it holds must not be written."""
+
+    code = "lease_lost"

@@ -1,0 +1,233 @@
+"""Objects and what may have happened to them: `ObjectRef`, `ObjectEvent` and its CloudEvents 1.0 form.
+
+An event is a hint: "this key may have changed". What the store holds is the truth.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+KEY_LIMIT_BYTES = 1024
+"""A key longer than this (in UTF-8) is refused: no store we know allows more, and no index holds it."""
+
+EventKind = Literal["created", "updated", "deleted", "seen"]
+DiscoveredBy = Literal["listing", "notification", "replay", "import"]
+
+_TYPE_PREFIX = "labelfeed.object."
+_TYPE_SUFFIX = ".v1"
+
+
+class ObjectRef(NamedTuple):
+    """An object's identity: the name of its source and its key, as text."""
+
+    source: str
+    key: str
+
+
+class Sequencer(NamedTuple):
+    """A store's own order of the versions of one key; only two of the same `kind` can be compared.
+
+    `s3`: hexadecimal, compared after padding to one length (AWS's rule). `gcs`: a generation, a number.
+    `azure`: compared as text.
+    """
+
+    kind: str
+    value: str
+
+    def after(self, other: Sequencer | None) -> bool | None:
+        """Whether this one is newer; None where there is no order between the two."""
+        if other is None or other.kind != self.kind or other.kind not in ("s3", "gcs", "azure"):
+            return None
+        if self.kind == "azure":
+            return self.value > other.value
+        width = max(len(self.value), len(other.value))
+        return self.value.rjust(width, "0").upper() > other.value.rjust(width, "0").upper()
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Sequencer | None:
+        """The inverse of `str()`; None for None."""
+        if text is None:
+            return None
+        kind, _, value = text.partition(":")
+        return cls(kind, value)
+
+
+class ObjectEvent(NamedTuple):
+    """One hint that an object may have changed.
+
+    `version` is the store's opaque name of the content (an ETag, a generation, a hash), None where the
+    hint did not carry one. `size` in bytes and `modified` in seconds since 1970 are what the hint said.
+    """
+
+    source: str
+    key: str
+    kind: EventKind = "created"
+    version: str | None = None
+    sequencer: Sequencer | None = None
+    size: int | None = None
+    modified: float | None = None
+    discovered_by: DiscoveredBy = "listing"
+    time: float = 0.0
+    id: str = ""
+    traceparent: str | None = None
+
+    @property
+    def ref(self) -> ObjectRef:
+        """The object that the event speaks of."""
+        return ObjectRef(self.source, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class UndecodableEvent:
+    """A record of the log that is no event of ours: its bytes and why, for the dead letters."""
+
+    body: bytes
+    reason: str
+
+
+def check_key(key: str) -> str | None:
+    """Why a key cannot be kept in the ledger, or None if it can."""
+    if "\x00" in key:
+        return "the key holds a NUL character"
+    try:
+        length = len(key.encode())
+    except UnicodeEncodeError:
+        return "the key is not valid text"
+    if length > KEY_LIMIT_BYTES:
+        return f"the key is {length} bytes long, more than {KEY_LIMIT_BYTES}"
+    return None if key else "the key is empty"
+
+
+def to_attributes(event: ObjectEvent) -> dict[str, Any]:
+    """The CloudEvents context attributes of an event, in their JSON types."""
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.id or new_id(),
+        "type": f"{_TYPE_PREFIX}{event.kind}{_TYPE_SUFFIX}",
+        "source": event.source,
+        "subject": event.key,
+        "time": datetime.fromtimestamp(event.time or time.time(), UTC),
+        "discoveredby": event.discovered_by,
+    }
+    if event.sequencer is not None:
+        attributes["sequencer"] = str(event.sequencer)
+    if event.traceparent is not None:
+        attributes["traceparent"] = event.traceparent
+    return attributes
+
+
+def to_data(event: ObjectEvent) -> dict[str, Any]:
+    """The CloudEvents data of an event: what the hint said of the object."""
+    return {"version": event.version, "size": event.size, "modified": event.modified}
+
+
+def to_wire(event: ObjectEvent) -> bytes:
+    """The event as a CloudEvents 1.0 JSON document (structured mode)."""
+    document = to_attributes(event)
+    document["data"] = to_data(event)
+    return orjson.dumps(document)
+
+
+def from_wire(body: bytes | str) -> ObjectEvent:
+    """The inverse of `to_wire`.
+
+    Raises:
+        ValueError: the body is not a CloudEvents document of ours; the message says why.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - the caller catches one kind
+    return from_attributes(document, document.get("data"))
+
+
+def from_attributes(attributes: Mapping[str, Any], data: Any) -> ObjectEvent:
+    """An event from CloudEvents attributes and data, wherever the two were carried.
+
+    Raises:
+        ValueError: an attribute is missing or no attribute of ours; the message names it.
+    """
+    kind = str(attributes.get("type", ""))
+    if not (kind.startswith(_TYPE_PREFIX) and kind.endswith(_TYPE_SUFFIX)):
+        raise ValueError(f"type {kind!r} is none of ours")
+    kind = kind[len(_TYPE_PREFIX) : -len(_TYPE_SUFFIX)]
+    source, subject = attributes.get("source"), attributes.get("subject")
+    if kind not in _KINDS:
+        raise ValueError(f"type names no event of ours: {kind!r}")
+    if not isinstance(source, str) or not isinstance(subject, str):
+        raise ValueError("source or subject is missing")  # noqa: TRY004 - the caller catches one kind
+    if not isinstance(data, dict):
+        data = {}
+    version, size, modified = data.get("version"), data.get("size"), data.get("modified")
+    return ObjectEvent(
+        source=source,
+        key=subject,
+        kind=kind,  # type: ignore[arg-type]  # checked against _KINDS above
+        version=version if isinstance(version, str) else None,
+        sequencer=Sequencer.parse(attributes.get("sequencer")),
+        size=size if isinstance(size, int) else None,
+        modified=float(modified) if isinstance(modified, int | float) else None,
+        discovered_by=attributes.get("discoveredby", "notification"),
+        time=_seconds(attributes.get("time")),
+        id=str(attributes.get("id", "")),
+        traceparent=attributes.get("traceparent"),
+    )
+
+
+_KINDS = frozenset({"created", "updated", "deleted", "seen"})
+
+
+def _seconds(text: object) -> float:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return 0.0
+
+
+_ids = count()
+_RUN = uuid.uuid4().hex
+
+
+def new_id() -> str:
+    """An event id that no other process and no other call gives."""
+    return f"{_RUN}-{next(_ids)}"
+
+
+def fold(events: Iterable[ObjectEvent]) -> list[ObjectEvent]:
+    """One event a key, sorted by (source, key); safe whatever the order the events came in.
+
+    Of several for one key: the newest where their sequencers say which that is; one of them where they
+    agree; else a hint without a version, for which the store is asked.
+    """
+    folded: dict[tuple[str, str], ObjectEvent] = {}
+    for event in events:
+        ref = (event.source, event.key)
+        known = folded.get(ref)
+        folded[ref] = event if known is None else _merge(known, event)
+    return [folded[ref] for ref in sorted(folded)]
+
+
+def _merge(first: ObjectEvent, second: ObjectEvent) -> ObjectEvent:
+    if first.sequencer is not None and second.sequencer is not None:
+        if first.sequencer == second.sequencer:
+            return first
+        newer = second.sequencer.after(first.sequencer)
+        if newer is not None:
+            return second if newer else first
+    deleted = (first.kind == "deleted", second.kind == "deleted")
+    if deleted == (True, True) or (deleted == (False, False) and first.version == second.version is not None):
+        return second
+    return second._replace(kind="updated", version=None, sequencer=None)
