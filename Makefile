@@ -1,0 +1,62 @@
+# The verbs of this repository. `make demo` and `make test` need Python 3.11 or newer and make, nothing else.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/dev.txt
+STAMP := $(VENV)/.setup
+# the machine's own certificates, so that a proxy with one of its own is trusted too
+UV := $(BIN)/uv --system-certs
+UV_VERSION = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' $(LOCK))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench lock services docs clean
+
+help: ## show these verbs
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(STAMP) ## build .venv from the lock; a second call does nothing
+
+$(STAMP): $(LOCK) pyproject.toml
+	@test -n "$(PYTHON)" || { echo "labelfeed needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; \
+		$(BIN)/python -m pip install -q "$(UV_VERSION)"; }
+	@$(UV) pip sync -q --python $(BIN)/python --require-hashes $(LOCK)
+	@$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## import the files in examples/inbox, and show what came of them
+	@mkdir -p .demo
+	@$(BIN)/labelfeed --config examples/labelfeed.yaml run --once || test $$? -eq 1
+
+test: $(STAMP) ## run every check and every test
+	$(MAKE) -s lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## put the code into its form
+	$(BIN)/ruff check -q --fix-only .
+	$(BIN)/ruff format -q .
+
+bench: $(STAMP) ## measure, against bare loops in the same run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(STAMP) ## write the lock again from pyproject.toml
+	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+		--all-extras --group dev pyproject.toml -o $(LOCK) $(ARGS)
+
+services: $(STAMP) ## install and start the servers that some tests need
+	$(BIN)/python -m deploy.services $(ARGS)
+
+docs: $(STAMP) ## write the pages that are made from the code
+	$(BIN)/python docs/reference.py
+
+clean: ## forget what was built and what the demo left
+	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
