@@ -12,7 +12,8 @@
         ├── ObjectFailed           this object cannot be imported: says what, where and what to do
         ├── ObjectSkipped          this object is not for us: says why
         ├── ObjectGone             the store no longer has this object
-        └── LeaseLost              somebody else owns the object now; write nothing
+        ├── LeaseLost              somebody else owns the object now; write nothing
+        └── DataRefused            the database refuses this data; some record of the batch is bad
 
 Each carries a `code`, one word of a bounded set, which is the same in the ledger, the metrics and
 the log. Messages hold canonical URIs only: never a signature, a token or a password.
@@ -136,3 +137,9 @@ class LeaseLost(TerminalError):
     """The claim under which the caller works has ended; whatever it holds must not be written."""
 
     code = "lease_lost"
+
+
+class DataRefused(TerminalError):
+    """The database refuses the data itself (not the connection): some record in the batch is bad."""
+
+    code = "refused"

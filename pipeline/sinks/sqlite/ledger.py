@@ -1,0 +1,161 @@
+"""`pipeline.ledger.Ledger` on SQLite: each method is one job of the file's writer thread, or one read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from pipeline.events import ObjectEvent
+from pipeline.ledger import (
+    Committed,
+    Effect,
+    Known,
+    OnChange,
+    Outcome,
+    Pass,
+    SourceIdentity,
+    SourceRow,
+    Tick,
+    Work,
+)
+from pipeline.sinks.sqlite import commit, passes, record, schema
+from pipeline.sinks.sqlite.owners import Owners
+from pipeline.sinks.sqlite.reports import SqliteReports
+from pipeline.sinks.sqlite.schedule import SqliteTick, end_leases
+from pipeline.sqlitefile import SqliteFile, boot_id, now, uptime
+from pipeline.tasks import RejectedRow, Task
+
+T = TypeVar("T")
+
+
+class SqliteLedger:
+    """`pipeline.ledger.Ledger` on a SQLite file."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+        self._boot = boot_id()
+        self._owners = Owners(file.path)
+
+    def migrate(self) -> None:
+        """As `Ledger.migrate`."""
+        self._file.write(schema.migrate)
+
+    def register(self, sources: Sequence[SourceIdentity], *, accept: frozenset[str] = frozenset()) -> list[SourceRow]:
+        """As `Ledger.register`."""
+        return self._file.write(lambda connection: schema.register(connection, sources, accept))
+
+    def ping(self) -> str:
+        """As `Ledger.ping`."""
+        with self._file.read() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        return f"SQLite file {self._file.path}, schema {version}"
+
+    def hold(self, epoch: str) -> None:
+        """Take the lock that tells other processes that this epoch's process is alive."""
+        self._owners.hold(epoch)
+
+    def close(self) -> None:
+        """As `Ledger.close`."""
+        self._file.close()
+        self._owners.close()
+
+    def positions(self, log: str) -> dict[int, int]:
+        """As `Ledger.positions`."""
+        with self._file.read() as connection:
+            return dict(connection.execute("SELECT partition, position FROM positions WHERE log = ?", (log,)))
+
+    def record(
+        self, log: str, events: Sequence[ObjectEvent], positions: Mapping[int, int], policy: Mapping[str, OnChange]
+    ) -> dict[Effect, int]:
+        """As `Ledger.record`."""
+        return self._file.write(lambda connection: record.record(connection, log, events, positions, policy))
+
+    def tick(self, turn: Callable[[Tick], T]) -> T | None:
+        """As `Ledger.tick`; BEGIN IMMEDIATE makes the next scheduler wait, so it is never None."""
+        return self._file.write(lambda connection: turn(SqliteTick(connection, self._boot, self._owners)))
+
+    def unclaim(self, leases: Sequence[int]) -> int:
+        """As `Ledger.unclaim`."""
+        return self._file.write(
+            lambda connection: end_leases(connection, "started_at IS NULL AND id IN", list(leases), lost=False)
+        )
+
+    def start(self, lease: int, worker: str, seconds: float) -> list[Work]:
+        """As `Ledger.start`."""
+        until = uptime() + seconds
+        return self._file.write(lambda connection: commit.start(connection, lease, worker, until))
+
+    def renew(self, lease: int, seconds: float) -> bool:
+        """As `Ledger.renew`."""
+        statement = "UPDATE leases SET until = ? WHERE id = ?"
+        return self._file.write(lambda connection: connection.execute(statement, (uptime() + seconds, lease)).rowcount == 1)
+
+    def stage(
+        self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]
+    ) -> None:
+        """As `Ledger.stage`."""
+        rows = commit.task_rows(object_id, lease, tasks, first)
+        self._file.write(lambda connection: commit.stage(connection, lease, object_id, rows, rejected))
+
+    def unstage(self, lease: int, object_id: int) -> None:
+        """As `Ledger.unstage`; more than one transaction."""
+        while self._file.write(lambda connection: commit.unstage(connection, lease, object_id)):
+            pass
+
+    def commit(self, lease: int, outcomes: Sequence[Outcome]) -> Committed:
+        """As `Ledger.commit`."""
+        batch = commit.Batch.of(lease, outcomes)
+        return self._file.write(batch.write)
+
+    def give_back(self, lease: int, *, lost: int | None = None) -> None:
+        """As `Ledger.give_back`."""
+        self._file.write(lambda connection: commit.give_back(connection, lease, lost))
+
+    def beat(self, worker: str, threads: int, seconds: float) -> None:
+        """As `Ledger.beat`."""
+        statement = "INSERT OR REPLACE INTO workers (name, threads, boot, until) VALUES (?, ?, ?, ?)"
+        self._file.write(lambda connection: connection.execute(statement, (worker, threads, self._boot, uptime() + seconds)))
+
+    def sweep(self, limit: int) -> int:
+        """As `Ledger.sweep`."""
+        return self._file.write(lambda connection: commit.sweep(connection, limit))
+
+    def begin_pass(self, source_id: int) -> Pass:
+        """As `Ledger.begin_pass`."""
+        return self._file.write(lambda connection: passes.begin(connection, source_id))
+
+    def last_pass(self, source_id: int) -> Pass | None:
+        """As `Ledger.last_pass`."""
+        with self._file.read() as connection:
+            return passes.last(connection, source_id)
+
+    def known(self, source_id: int, after: str | None, upto: str | None, limit: int) -> list[Known]:
+        """As `Ledger.known`."""
+        with self._file.read() as connection:
+            return passes.known(connection, source_id, after, upto, limit)
+
+    def known_keys(self, source_id: int, keys: Sequence[str]) -> dict[str, Known]:
+        """As `Ledger.known_keys`."""
+        with self._file.read() as connection:
+            return record.known_keys(connection, source_id, keys)
+
+    def save_pass(self, state: Pass, gone: Sequence[str], out_of_scope: Sequence[int]) -> None:
+        """As `Ledger.save_pass`."""
+        self._file.write(lambda connection: passes.save(connection, state, gone, out_of_scope))
+
+    def gone_keys(self, pass_id: int, after: str | None, limit: int) -> list[str]:
+        """As `Ledger.gone_keys`."""
+        with self._file.read() as connection:
+            return passes.gone_keys(connection, pass_id, after, limit)
+
+    def end_pass(self, state: Pass) -> None:
+        """As `Ledger.end_pass`."""
+        self._file.write(lambda connection: passes.end(connection, state))
+
+    def now(self) -> float:
+        """As `Ledger.now`."""
+        return now()
+
+    def reports(self) -> SqliteReports:
+        """As `Ledger.reports`."""
+        return SqliteReports(self._file)

@@ -1,0 +1,199 @@
+"""Questions that people ask of the SQLite database; each is one short read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from pipeline.ledger import STATES, Audit, Filter, on_retry
+from pipeline.sinks.sqlite import passes
+from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
+from pipeline.sqlitefile import SqliteFile, now
+
+_TASK = "t.id, p.name AS project, s.name AS source, o.key, i.version, t.position, t.row, t.external_id, t.data, t.annotations, t.predictions, t.meta, t.extra"
+_TASK_FROM = (
+    "FROM task_rows AS t CROSS JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease AND i.state = 'live'"
+    " CROSS JOIN objects AS o ON o.id = t.object_id CROSS JOIN sources AS s ON s.id = o.source_id"
+    " CROSS JOIN projects AS p ON p.id = s.project_id WHERE t.archived_at IS NULL"
+)
+_SHOWN = (
+    "CASE WHEN s.retired THEN 'retired' WHEN o.state = 'claimed' AND EXISTS"
+    " (SELECT 1 FROM leases AS l WHERE l.id = o.lease AND l.started_at IS NOT NULL) THEN 'running' ELSE o.state END"
+)
+_OBJECT = (
+    f"SELECT o.id, s.name AS source, o.key, {_SHOWN} AS state, o.wanted_version AS version, o.imported_version, o.size,"
+    " o.attempts, o.lost, o.tasks, o.rejected, o.changes, o.reason, o.due AS not_before, o.discovered_by, o.first_seen,"
+    " o.last_event, o.finished_at, o.lease FROM objects AS o CROSS JOIN sources AS s ON s.id = o.source_id"
+)
+
+
+class SqliteReports:
+    """`pipeline.ledger.Reports` on a SQLite file."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def _rows(self, statement: str, values: Sequence[object] = ()) -> list[dict[str, Any]]:
+        with self._file.read() as connection:
+            cursor = connection.execute(statement, values)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def sources(self) -> list[dict[str, Any]]:
+        """As `Reports.sources`."""
+        rows = self._rows(
+            "SELECT s.id, s.name, p.name AS project, s.retired, s.uri, s.shape, s.tasks, s.rejected, s.changes, s.finished,"
+            " s.finished_at, (SELECT min(o.due) FROM objects AS o WHERE o.source_id = s.id AND o.state = 'ready') AS oldest_ready,"
+            " (SELECT coalesce(sum(l.open), 0) FROM leases AS l WHERE l.source_id = s.id AND l.started_at IS NOT NULL) AS running"
+            " FROM sources AS s JOIN projects AS p ON p.id = s.project_id ORDER BY s.id"
+        )
+        counts = {(row["source_id"], row["state"]): row["n"] for row in self._rows("SELECT * FROM source_counts")}
+        for row in rows:
+            row.update({state: counts.get((row["id"], state), 0) for state in STATES})
+            row["running"] = min(row["running"], row["claimed"])
+            row["claimed"] -= row["running"]
+            row["retired"] = bool(row["retired"])
+            row["last_pass"] = self._last_pass(row["id"])
+        return rows
+
+    def _last_pass(self, source_id: int) -> dict[str, Any] | None:
+        with self._file.read() as connection:
+            last = passes.last(connection, source_id)
+        if last is None:
+            return None
+        names = ("started", "finished", "listed", "published", "candidates", "stopped")
+        return {name: getattr(last, name) for name in names}
+
+    def projects(self) -> list[dict[str, Any]]:
+        """As `Reports.projects`."""
+        return self._rows("SELECT name, tasks FROM projects ORDER BY id")
+
+    def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
+        """As `Reports.objects`."""
+        clauses, values = _where(which)
+        rows = self._rows(
+            f"SELECT * FROM ({_OBJECT} WHERE o.id > ?{clauses}) ORDER BY id LIMIT ?", (after, *values, limit)
+        )
+        return [_object(row) for row in rows]
+
+    def find(self, source: str | None, key: str) -> list[dict[str, Any]]:
+        """As `Reports.find`."""
+        rows = self._rows(
+            f"{_OBJECT} WHERE o.key = ?1 AND o.source_id IN (SELECT id FROM sources WHERE ?2 IS NULL OR name = ?2)",
+            (key, source),
+        )
+        return [_object(row) for row in rows]
+
+    def history(self, object_id: int) -> list[dict[str, Any]]:
+        """As `Reports.history`."""
+        rows = self._rows("SELECT at, kind, detail FROM history WHERE object_id = ? ORDER BY id", (object_id,))
+        return [{"at": row["at"], "kind": row["kind"], **orjson.loads(row["detail"])} for row in rows]
+
+    def imports(self, object_id: int) -> list[dict[str, Any]]:
+        """As `Reports.imports`."""
+        return self._rows(
+            "SELECT lease, version, state, mode, shape, tasks, rejected, bytes, at, seconds FROM imports"
+            " WHERE object_id = ? ORDER BY lease",
+            (object_id,),
+        )
+
+    def tasks(self, project: str | None, after: int, limit: int) -> list[dict[str, Any]]:
+        """As `Reports.tasks`."""
+        chosen = "" if project is None else " AND p.name = ?"
+        values = (after,) if project is None else (after, project)
+        return self._rows(f"SELECT {_TASK} {_TASK_FROM} AND t.id > ?{chosen} ORDER BY t.id LIMIT ?", (*values, limit))
+
+    def object_tasks(self, object_id: int, limit: int) -> list[dict[str, Any]]:
+        """As `Reports.object_tasks`."""
+        return self._rows(
+            f"SELECT {_TASK} {_TASK_FROM} AND t.object_id = ? ORDER BY t.lease, t.position LIMIT ?", (object_id, limit)
+        )
+
+    def rejected(self, which: Filter, after: tuple[int, int, int], limit: int) -> list[dict[str, Any]]:
+        """As `Reports.rejected`."""
+        clauses = "".join(f" AND {name} = ?" for name in ("source", "code") if getattr(which, name) is not None)
+        values = [value for value in (which.source, which.code) if value is not None]
+        return self._rows(
+            f"SELECT * FROM rejected WHERE (object_id, lease, n) > (?, ?, ?){clauses} ORDER BY object_id, lease, n LIMIT ?",
+            (*after, *values, limit),
+        )
+
+    def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
+        """As `Reports.retry`."""
+        return self._file.write(lambda connection: _retry(connection, ids, force=force))
+
+    def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
+        """As `Reports.audit`."""
+        rows = self._rows(
+            "SELECT o.id, o.key, o.state, o.wanted_version, o.imported_version, (SELECT count(*) FROM imports AS i"
+            " CROSS JOIN task_rows AS t ON t.object_id = i.object_id AND t.lease = i.lease AND t.archived_at IS NULL"
+            " WHERE i.object_id = o.id AND i.state = 'live') AS live, o.tasks AS counted, (SELECT count(*) FROM imports AS i"
+            " WHERE i.object_id = o.id AND i.state = 'live' AND i.mode = 'new') AS imports"
+            " FROM objects AS o WHERE o.source_id = ? AND o.key > ? ORDER BY o.key LIMIT ?",
+            (source_id, after or "", limit),
+        )
+        return (Audit(*row.values()) for row in rows)
+
+    def pending(self) -> int:
+        """As `Reports.pending`."""
+        row = self._rows(
+            "SELECT coalesce(sum(n), 0) AS n FROM source_counts AS c JOIN sources AS s ON s.id = c.source_id"
+            " WHERE s.retired = 0 AND c.state IN ('ready', 'claimed')"
+        )
+        return int(row[0]["n"])
+
+
+def _where(which: Filter) -> tuple[str, list[object]]:
+    clauses = ""
+    values: list[object] = []
+    if which.source is not None:
+        clauses += " AND o.source_id = (SELECT id FROM sources WHERE name = ?)"
+        values.append(which.source)
+    if which.state is not None:
+        clauses += " AND o.state = 'claimed'" if which.state == "running" else " AND o.state = ?"
+        if which.state == "running":
+            clauses += " AND EXISTS (SELECT 1 FROM leases AS l WHERE l.id = o.lease AND l.started_at IS NOT NULL)"
+        else:
+            values.append(which.state)
+    if which.code is not None:
+        clauses += " AND o.code = ?"
+        values.append(which.code)
+    return clauses, values
+
+
+def _object(row: dict[str, Any]) -> dict[str, Any]:
+    row["reason"] = orjson.loads(row["reason"]) if row["reason"] else None
+    return row
+
+
+def _retry(connection: sqlite3.Connection, ids: Sequence[int], *, force: bool) -> dict[int, str]:
+    refused = {}
+    counts: Counts = Counter()
+    at = now()
+    for object_id in ids:
+        row = connection.execute(
+            "SELECT o.state, o.source_id, l.started_at IS NOT NULL FROM objects AS o LEFT JOIN leases AS l ON l.id = o.lease"
+            " WHERE o.id = ?",
+            (object_id,),
+        ).fetchone()
+        if row is None:
+            refused[object_id] = "there is no such object"
+            continue
+        state, source_id, running = row
+        why = on_retry(state, running=bool(running), force=force)
+        if why is not None:
+            refused[object_id] = why
+            continue
+        connection.execute(
+            "UPDATE objects SET state = 'ready', due = ?, attempts = 0, lost = 0, redo = ?, lease = NULL WHERE id = ?",
+            (at, force and state == "done", object_id),
+        )
+        counts[source_id, state] -= 1
+        counts[source_id, "ready"] += 1
+        write_history(connection, [(object_id, at, "retry", orjson.dumps({"by": "hand", "force": force}).decode())])
+    add_counts(connection, counts)
+    return refused
