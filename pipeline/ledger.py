@@ -432,6 +432,10 @@ class Ledger(Protocol):
         Raises UsageError if a known name has another store, unless `accept` names it.
         """
 
+    def hold(self, epoch: str) -> None:
+        """Take the operating system's lock that tells others on this machine that the process with this
+        embedded queue is alive. Epochs of embedded queues begin with `local:`."""
+
     def ping(self) -> str:
         """One sentence that says what was found there; raises if the database can't be used."""
 

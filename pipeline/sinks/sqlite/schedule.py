@@ -39,7 +39,9 @@ class SqliteTick:
         projects = execute("SELECT id, name, tasks, tokens, tokens_at FROM projects").fetchall()
         return Load(
             now=now(),
-            sources=[SourceLoad(*row[0:5], cursor=(row[5], row[6]), deficit=row[7]) for row in sources],
+            sources=[
+                SourceLoad(row[0], row[1], row[2], row[3], row[4], (row[5], row[6]), row[7]) for row in sources
+            ],
             projects=[ProjectLoad(*row) for row in projects],
             unstarted=unstarted,
             running=running,
