@@ -1,0 +1,1 @@
+"""How Labelfeed is run beside other servers: what development and tests start, and what production applies."""
