@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr
+from pydantic.json_schema import SkipJsonSchema
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {
@@ -55,7 +56,15 @@ def parse_size(value: object) -> int:
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(json_schema_extra={"type": ["string", "number"]})]
 Size = Annotated[int, BeforeValidator(parse_size), Field(json_schema_extra={"type": ["string", "integer"]})]
 Globs = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", return_type=str)]
+
+
+class FromFile:
+    """Marks a field that a file may hold instead: the key `NAME_file` names the file."""
+
+
+Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", return_type=str), FromFile()]
+SecretURL = Annotated[str, FromFile()]
+"""A URL that may hold a password."""
 
 
 class Model(BaseModel):
@@ -75,7 +84,8 @@ class Project(Model):
     """A labelling project: where tasks go, and what they must look like."""
 
     label_config: str | None = Field(
-        None, description="The labelling configuration: a file's path, or the XML itself. It decides what a file becomes."
+        None,
+        description="The labelling configuration: a file's path, or the XML itself. It decides what a file becomes.",
     )
     validate_: Literal["structure", "config", "strict"] | None = Field(
         None,
@@ -106,7 +116,8 @@ class ParseOptions(Model):
     na_values: tuple[str, ...] = Field((), description="CSV cells with one of these texts become empty text.")
     blank_lines: Literal["skip", "keep"] = Field("skip", description="What a blank line of a text file becomes.")
     minify: bool | None = Field(
-        None, description="Whether HTML loses white space and parts without function; only direct imports do by default."
+        None,
+        description="Whether HTML loses white space and parts without function; only direct imports do by default.",
     )
     links: Literal["uri", "signed", "durable"] = Field(
         "uri", description="How tasks refer to media: the storage's URI, a presigned URL, or a URL of our own."
@@ -123,7 +134,9 @@ class ParseOptions(Model):
 class Source(ParseOptions):
     """A place where files land."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="The source's name; with its store, its identity.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="The source's name; with its store, its identity."
+    )
     project: str = Field(description="The project that its tasks go into.")
     url: str = Field(description="Where it is: a path, or a URL such as s3://bucket/prefix.")
     match: Globs = Field(("**/*",), description="Globs of the keys to take, relative to the URL.")
@@ -139,7 +152,10 @@ class Source(ParseOptions):
     on_delete: Literal["keep", "archive"] = Field("keep", description="What becomes of the tasks of a deleted object.")
     row_key: str | None = Field(None, description="The data field by which `replace` knows a row again.")
     delete_guard: float = Field(
-        0.2, gt=0, le=1, description="A pass that would archive more than this share of a source (or 1,000 objects) stops and asks."
+        0.2,
+        gt=0,
+        le=1,
+        description="A pass that would archive more than this share of a source (or 1,000 objects) stops and asks.",
     )
     overlap: bool = Field(False, description="Allows this source to cover objects of another one of the same project.")
     weight: float = Field(1.0, gt=0, description="The source's share when several have work waiting.")
@@ -159,32 +175,46 @@ class Limits(Model):
     workers: int = Field(2, ge=1, le=256, description="Worker threads in each process that imports.")
     lease: Duration = Field(60.0, ge=1, description="How long a worker owns a claim without renewing it.")
     attempts: int = Field(8, ge=1, description="How often an object is tried before a passing error fails it.")
-    backoff: Duration = Field(1.0, gt=0, description="The first back-off after a passing error; it doubles, with jitter.")
+    backoff: Duration = Field(
+        1.0, gt=0, description="The first back-off after a passing error; it doubles, with jitter."
+    )
     retention: Duration = Field(7 * 86400.0, gt=0, description="How long events stay in the embedded log.")
-    child_memory: Size = Field(2 * 1024**3, ge=64 * 1024**2, description="Memory of the process that runs a suspected object.")
+    child_memory: Size = Field(
+        2 * 1024**3, ge=64 * 1024**2, description="Memory of the process that runs a suspected object."
+    )
     child_time: Duration = Field(900.0, gt=0, description="Longest time a suspected object may run.")
 
 
 class Server(Model):
     """The HTTP server of a continuous process."""
 
-    listen: str = Field("127.0.0.1:9108", description="Address and port of /metrics, /healthz and /readyz; loopback by default.")
+    listen: str = Field(
+        "127.0.0.1:9108", description="Address and port of /metrics, /healthz and /readyz; loopback by default."
+    )
     token: Secret | None = Field(None, description="A token that every request but /healthz must bear.")
 
 
 class Config(Model):
     """A whole `labelfeed.yaml`."""
 
-    database: str = Field("sqlite:///labelfeed.db", description="Where tasks and ledger live: sqlite:///file or postgresql://…")
-    events: str = Field("embedded", description="The event log: `embedded`, or kafka://host:9092/topic.")
-    queue: str = Field("embedded", description="The work queue: `embedded`, or redis://host:6379/0.")
+    database: SecretURL = Field(
+        "sqlite:///labelfeed.db", description="Where tasks and ledger live: sqlite:///file or postgresql://…"
+    )
+    events: SecretURL = Field("embedded", description="The event log: `embedded`, or kafka://host:9092/topic.")
+    queue: SecretURL = Field("embedded", description="The work queue: `embedded`, or redis://host:6379/0.")
     projects: dict[str, Project] = Field(description="The projects by name.")
     sources: tuple[Source, ...] = Field(description="The sources, in the order in which `status` lists them.")
     limits: Limits = Field(default_factory=Limits, description="Bounds of the whole installation.")
     server: Server = Field(default_factory=Server, description="The HTTP server.")
     shutdown_timeout: Duration = Field(25.0, gt=0, description="How long SIGTERM waits for work under way.")
 
-    folder: Path = Field(Path(), exclude=True, repr=False, description="The folder that relative paths start from; not a key.")
+    folder: SkipJsonSchema[Path] = Field(
+        Path(), exclude=True, repr=False, description="The folder that relative paths start from; not a key."
+    )
+
+    def resolve(self, path: str) -> Path:
+        """An absolute path; a relative one starts from the configuration's folder."""
+        return (self.folder / Path(path).expanduser()).absolute()
 
     def source(self, name: str) -> Source:
         """The source of this name; KeyError if there is none."""
@@ -192,5 +222,3 @@ class Config(Model):
             if source.name == name:
                 return source
         raise KeyError(name)
-
-

@@ -1,0 +1,99 @@
+"""What no single key can tell: names given twice, projects that are not there, sources that cover each other."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from itertools import combinations
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from pipeline.config.models import Config, Source
+
+WILD = "*?[{"
+"""Where a glob stops being plain text."""
+
+
+class Conflict(NamedTuple):
+    """One thing that is wrong: where, what, and what to do."""
+
+    path: tuple[str | int, ...]
+    message: str
+    hint: str = ""
+
+
+def conflicts(config: Config) -> Iterator[Conflict]:
+    """All that is wrong between the parts of a configuration whose keys are right."""
+    names: dict[str, int] = {}
+    for index, source in enumerate(config.sources):
+        if source.name in names:
+            yield Conflict(
+                ("sources", index, "name"), f"sources.{names[source.name]} has the name {source.name!r} already"
+            )
+        names.setdefault(source.name, index)
+        if source.project not in config.projects:
+            near = get_close_matches(source.project, config.projects, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(config.projects) or 'none'}"
+            yield Conflict(("sources", index, "project"), f"there is no project {source.project!r}", hint)
+        if source.row_key is not None and source.on_change != "replace":
+            yield Conflict(("sources", index, "row_key"), "row_key needs on_change: replace")
+    yield from _overlaps(config)
+
+
+def _overlaps(config: Config) -> Iterator[Conflict]:
+    roots = [_root(config, source) for source in config.sources]
+    for (one, first), (two, second) in combinations(enumerate(config.sources), 2):
+        if first.project != second.project or first.overlap or second.overlap:
+            continue
+        if _cover(roots[one], first, roots[two], second):
+            yield Conflict(
+                ("sources", two, "url"),
+                f"this source covers objects that {first.name!r} covers too, for the same project",
+                "narrow match: or exclude:, or say overlap: true to import them twice",
+            )
+
+
+def _root(config: Config, source: Source) -> str:
+    parts = urlsplit(source.url)
+    if len(parts.scheme) > 1 and parts.scheme != "file":
+        host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+        return f"{parts.scheme}://{host}{parts.path}".rstrip("/") + "/" + (f"?{parts.query}" if parts.query else "")
+    path = parts.path if parts.scheme == "file" else source.url
+    return os.path.realpath(config.resolve(path)).rstrip("/") + "/"
+
+
+def _cover(root: str, first: Source, other: str, second: Source) -> bool:
+    if not (root.startswith(other) or other.startswith(root)):
+        return False
+    return any(
+        not _disjoint(root + one, other + two)
+        for one in first.match
+        for two in second.match
+        if not (_left_out(one, second) or _left_out(two, first))
+    )
+
+
+def _left_out(pattern: str, source: Source) -> bool:
+    return pattern in source.exclude
+
+
+def _disjoint(one: str, two: str) -> bool:
+    """Whether two globs surely have no key in common: their plain beginnings or endings contradict."""
+    starts = _beginning(one), _beginning(two)
+    ends = _ending(one), _ending(two)
+    return not (
+        (starts[0].startswith(starts[1]) or starts[1].startswith(starts[0]))
+        and (ends[0].endswith(ends[1]) or ends[1].endswith(ends[0]))
+    )
+
+
+def _beginning(pattern: str) -> str:
+    return re.split(f"[{re.escape(WILD)}]", pattern, maxsplit=1)[0]
+
+
+def _ending(pattern: str) -> str:
+    if not any(sign in pattern for sign in WILD):
+        return ""
+    return re.split(r"[*?\]}]", pattern)[-1]
