@@ -1,0 +1,48 @@
+"""`python -m benchmarks [NAME…]`: run, print a table, write JSON; exit 1 if a target is missed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import csv_rows, latency, local_files, memory, unchanged_pass
+from benchmarks.measuring import Figure
+
+SUITE = {
+    "local_files": local_files.measure,
+    "csv_rows": csv_rows.measure,
+    "unchanged_pass": unchanged_pass.measure,
+    "memory": memory.measure,
+    "latency": latency.measure,
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all."""
+    figures: list[Figure] = []
+    for name in names or list(SUITE):
+        found = SUITE[name]()
+        figures += found
+        RESULTS.mkdir(exist_ok=True)
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+        document = {"at": time.time(), "machine": machine, "figures": [figure.document() for figure in found]}
+        (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2))
+    table = Table("figure", "ours", "raw loop", "ratio", "target", "met")
+    for figure in figures:
+        raw = "" if figure.raw is None else f"{figure.raw:,.0f}"
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+        table.add_row(figure.name, f"{figure.ours:,.0f} {figure.unit}", raw, ratio, figure.target, "yes" if figure.met else "NO")
+    Console().print(table)
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
