@@ -94,6 +94,4 @@ def _beginning(pattern: str) -> str:
 
 
 def _ending(pattern: str) -> str:
-    if not any(sign in pattern for sign in WILD):
-        return ""
     return re.split(r"[*?\]}]", pattern)[-1]

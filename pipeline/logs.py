@@ -1,0 +1,126 @@
+"""Structured logs on standard error: an event's name and its fields, as text or as JSON, one line a batch.
+
+`log.info(BATCH_COMMITTED, extra={"source": "inbox", "objects": 250})` gives
+`12:00:01.250 info batch_committed source=inbox objects=250`. Names are the constants below, so that
+people can search for them. No field holds a secret, and none at info level or above is for one object.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+import orjson
+
+from pipeline.errors import LabelfeedError
+
+ROOT = "pipeline"
+
+STARTED = "started"
+STOPPING = "stopping"
+STOPPED = "stopped"
+WAITING = "waiting"
+RECOVERED = "recovered"
+PASS_FINISHED = "pass_finished"
+PASS_STOPPED = "pass_stopped"
+EVENTS_RECORDED = "events_recorded"
+DEAD_LETTERS = "dead_letters"
+OBJECTS_CLAIMED = "objects_claimed"
+LEASES_ENDED = "leases_ended"
+BATCH_COMMITTED = "batch_committed"
+BATCH_CANCELLED = "batch_cancelled"
+OBJECT_ENDED = "object_ended"
+SWEPT = "swept"
+REQUEST_FAILED = "request_failed"
+
+NAMES: dict[str, str] = {
+    STARTED: "a role begins to work",
+    STOPPING: "a signal asked the process to end; what runs is finished first",
+    STOPPED: "all roles have ended",
+    WAITING: "a role cannot go on and tries again: `code`, `error`",
+    RECOVERED: "a role that waited works again",
+    PASS_FINISHED: "a pass has ended: `listed`, `published`, `seconds`",
+    PASS_STOPPED: "a pass would archive too much and asks first: `candidates`",
+    EVENTS_RECORDED: "the dispatcher wrote a batch of events to the ledger",
+    DEAD_LETTERS: "records could not be read or were refused, and were put aside",
+    OBJECTS_CLAIMED: "the scheduler claimed objects for workers",
+    LEASES_ENDED: "leases ended without their worker's commit",
+    BATCH_COMMITTED: "a worker committed a batch: `objects`, `tasks`, `failed`, `seconds`",
+    BATCH_CANCELLED: "a worker lost its lease or was stopped; nothing was written",
+    OBJECT_ENDED: "one object ended as `state` with `code` (level debug only)",
+    SWEPT: "staged rows that nobody will publish, or old history, were deleted",
+    REQUEST_FAILED: "a client of the HTTP server went away (level debug only)",
+}
+"""Every event's name and what it says; `docs/operations.md` prints this table."""
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The fields that a call gave beside the event's name; an error's code and message are among them."""
+    fields = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    if record.exc_info and record.exc_info[1] is not None:
+        error = record.exc_info[1]
+        fields |= {
+            "code": error.code if isinstance(error, LabelfeedError) else type(error).__name__,
+            "error": str(error),
+        }
+    return fields
+
+
+class TextFormatter(logging.Formatter):
+    """For people: time, level, event, fields; a traceback only where the error is not one of ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of text."""
+        at = datetime.fromtimestamp(record.created).astimezone()
+        head = f"{at:%H:%M:%S}.{int(record.msecs):03d} {record.levelname.lower():<7} {record.getMessage()}"
+        line = " ".join([head, *(f"{name}={_shown(value)}" for name, value in fields_of(record).items())])
+        return line + _traceback(self, record)
+
+
+class JsonFormatter(logging.Formatter):
+    """For machines: one JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object."""
+        document: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            "logger": record.name,
+        }
+        document |= fields_of(record)
+        if trace := _traceback(self, record):
+            document["traceback"] = trace.strip()
+        return orjson.dumps(document, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def set_up(style: Literal["text", "json"] = "text", level: str = "info", stream: TextIO | None = None) -> None:
+    """Send our logs to standard error (or `stream`), and warnings of the libraries too. May be called again."""
+    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        if getattr(old, "labelfeed", False):
+            root.removeHandler(old)
+    handler.labelfeed = True  # type: ignore[attr-defined]  # marks our own, so that a second call replaces it
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger(ROOT).setLevel(level.upper())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = str(value)
+    return orjson.dumps(text).decode() if not text or any(sign in text for sign in ' "=\n\r\t') else text
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or isinstance(error, LabelfeedError):
+        return ""
+    return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""

@@ -1,0 +1,126 @@
+"""From a name or a URL's scheme to the component that bears it, imported on first use.
+
+The components of Labelfeed itself stand in a table, so that an ordinary start reads no package metadata;
+those of other distributions are found by their entry points (`labelfeed.stores` and its like).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import Any, Literal, NamedTuple, get_args
+
+from pipeline.errors import UsageError
+
+Kind = Literal["stores", "producers", "parsers", "buses", "sinks"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+GROUP = "labelfeed."
+"""An entry-point group is this and a kind."""
+OURS = "labelfeed"
+NOUNS: Mapping[Kind, str] = {
+    "stores": "store", "producers": "producer", "parsers": "parser", "buses": "event log", "sinks": "sink",
+}  # fmt: skip
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?=:)")
+
+
+class Component(NamedTuple):
+    """A registered component: `target` is `module:attribute`, `extra` what its library is installed with."""
+
+    kind: Kind
+    name: str
+    target: str
+    extra: str | None = None
+    distribution: str = OURS
+
+    @property
+    def module(self) -> str:
+        """The module that it is in."""
+        return self.target.partition(":")[0]
+
+
+BUILT_IN: tuple[Component, ...] = (
+    Component("stores", "file", "pipeline.stores.local:LocalStore"),
+    Component("producers", "file", "pipeline.producers.local:LocalProducer"),
+    Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog"),
+    Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),
+    Component("parsers", "json", "pipeline.parsers.json:parse"),
+    Component("parsers", "csv", "pipeline.parsers.csv:parse"),
+    Component("parsers", "tsv", "pipeline.parsers.csv:parse"),
+    Component("parsers", "txt", "pipeline.parsers.text:parse"),
+    Component("parsers", "html", "pipeline.parsers.html:parse"),
+    Component("parsers", "files", "pipeline.parsers.media:parse"),
+)
+
+_BY_NAME: Mapping[tuple[str, str], Component] = {(row.kind, row.name): row for row in BUILT_IN}
+
+
+def scheme(url: str) -> str:
+    """The component's name that a URL asks for: its scheme, `file` for a path, the word itself for a word.
+
+    One letter is no scheme but a drive.
+    """
+    found = _SCHEME.match(url)
+    return found[0].lower() if found else "file"
+
+
+def find(kind: Kind, name: str) -> Component:
+    """The component of this name. Raises UsageError, with the nearest name, if there is none."""
+    known = _BY_NAME.get((kind, name))
+    if known is not None:
+        return known
+    foreign = {row.name: row for row in _entry_points(kind)}
+    if name in foreign:
+        return foreign[name]
+    names = sorted({row.name for row in BUILT_IN if row.kind == kind} | set(foreign))
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none'}"
+    raise UsageError(f"there is no {NOUNS[kind]} for {name!r} ({hint})")
+
+
+def load(kind: Kind, name: str) -> Any:
+    """What a component's target names, imported now.
+
+    Raises:
+        UsageError: there is no such component, or its library is not installed.
+    """
+    component = find(kind, name)
+    module, _, attribute = component.target.partition(":")
+    try:
+        found: Any = import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if component.extra is None or missing.partition(".")[0] == "pipeline":
+            raise
+        raise UsageError(
+            f'{NOUNS[kind]} {name!r} needs {missing}, which is not installed: pip install "{OURS}[{component.extra}]"'
+        ) from error
+    for part in attribute.split(".") if attribute else ():
+        found = getattr(found, part)
+    return found
+
+
+def components() -> list[Component]:
+    """Every registered component, ours before those of others, by kind."""
+    rows = [*BUILT_IN, *(row for kind in KINDS for row in _entry_points(kind) if (kind, row.name) not in _BY_NAME)]
+    return sorted(rows, key=lambda row: KINDS.index(row.kind))
+
+
+def described(component: Component) -> tuple[str, str | None]:
+    """A component's own first sentence, and what is missing for it, if anything is."""
+    try:
+        load(component.kind, component.name)
+        module: ModuleType = import_module(component.module)
+    except (UsageError, ImportError) as error:
+        return "", str(error)
+    return (module.__doc__ or "").strip().partition("\n")[0], None
+
+
+def _entry_points(kind: Kind) -> Iterator[Component]:
+    for point in metadata.entry_points(group=GROUP + kind):
+        distribution = point.dist.name if point.dist is not None else ""
+        extra = point.extras[0] if point.extras else None
+        yield Component(kind, point.name, point.value.partition(" ")[0], extra, distribution)
