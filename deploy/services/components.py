@@ -125,7 +125,7 @@ TABLE: tuple[Component, ...] = (
             obtain.go,
             package="github.com/minio/minio",
             version="v0.0.0-20260212201848-7aac2a2c5b7c",
-            checksum="h1:",
+            checksum="h1:/qdoYujxF5MBLDMVLeiYJ/7fBa1HikX39Dvzb9Ji8pA=",
         ),
         launch=amazon.launch_minio,
         ready=amazon.minio_ready,

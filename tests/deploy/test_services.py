@@ -1,0 +1,128 @@
+"""The tool that starts the servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy import services
+from deploy.services import processes
+from deploy.services.model import ServiceError
+from deploy.services.probe import exchange
+
+LISTEN = "0A"
+ROOT = Path(__file__).parents[2]
+
+
+def pong(service: services.Service) -> bool:
+    """Whether a Redis answers."""
+    return exchange(service.port, b"PING\r\n", 5) == b"+PONG\r\n"
+
+
+def test_using_stops_when_its_last_user_leaves(redis_server: services.Service, unique: str) -> None:
+    """A server lives as long as somebody uses it, and no longer."""
+    with services.using("redis", unique) as first:
+        with services.using("redis", unique) as second:
+            assert (second.pid, second.port) == (first.pid, first.port)
+        assert pong(first)
+    assert not services.alive(first)
+    assert processes.port_free(first.port)
+
+
+def test_kept_services_outlive_their_users(redis_server: services.Service, unique: str) -> None:
+    """What `up` has started stays when a session that used it ends."""
+    kept = services.ensure("redis", unique, keep=True)
+    try:
+        with services.using("redis", unique):
+            pass
+        assert pong(kept)
+    finally:
+        processes.stop(kept, signal.SIGTERM, 10)
+
+
+def test_a_killed_server_is_started_anew(redis_server: services.Service, unique: str) -> None:
+    """A record of a dead process is no server."""
+    with services.using("redis", unique) as service:
+        services.kill(service)
+        assert services.ensure("redis", unique).pid != service.pid
+
+
+def test_a_foreign_server_on_the_port_is_not_taken_for_ours(redis_server: services.Service, unique: str) -> None:
+    """That a port answers doesn't prove that the process which was started lives."""
+    with services.using("redis", unique) as service:
+        services.kill(service)
+        foreign = subprocess.Popen(
+            ["redis-server", "--port", str(service.port), "--bind", "127.0.0.1", "--save", ""],
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+        )
+        try:
+            assert processes.wait_until(lambda: pong(service), 10)
+            again = services.ensure("redis", unique)
+            assert again.port != service.port
+            assert pong(again)
+        finally:
+            foreign.kill()
+            foreign.wait()
+
+
+def test_restart_keeps_ports_and_data(redis_server: services.Service, unique: str) -> None:
+    """After a restart a server is where it was, with what it had made durable."""
+    with services.using("redis", unique, settings={"appendonly": "yes", "appendfsync": "always"}) as service:
+        exchange(service.port, b"SET a b\r\n", 5)
+        after = services.restart(service, hard=True)
+        assert after.port == service.port
+        assert after.pid != service.pid
+        assert exchange(after.port, b"GET a\r\n", 7) == b"$1\r\nb\r\n"
+
+
+def test_a_running_server_is_not_bent_to_other_settings(redis_server: services.Service, unique: str) -> None:
+    """Who asks for other settings than a running server has is told so."""
+    with (
+        services.using("redis", unique, settings={"appendonly": "yes"}),
+        pytest.raises(ServiceError, match="other settings"),
+    ):
+        services.ensure("redis", unique, settings={"appendonly": "no"})
+
+
+def test_unknown_names_are_refused() -> None:
+    """A name that isn't in the table is answered with those that are."""
+    with pytest.raises(ServiceError, match="toxiproxy"):
+        services.ensure("oracle")
+
+
+def test_the_command_tells_what_runs(redis_server: services.Service) -> None:
+    """`status --json` names the running servers and `env` prints where they are, for a shell."""
+    command = [sys.executable, "-m", "deploy.services"]
+    status = json.loads(subprocess.check_output([*command, "status", "--json"], cwd=ROOT))
+    exports = subprocess.check_output([*command, "env"], cwd=ROOT, text=True)
+
+    assert [row["pid"] for row in status if row["name"] == "redis" and row["instance"] == "main"] == [redis_server.pid]
+    assert f"export REDIS_URL={redis_server.url}\n" in exports
+
+
+def test_all_servers_listen_on_loopback_only(
+    kafka: services.Service, redis_server: services.Service, postgres: services.Service, elasticmq: services.Service
+) -> None:
+    """No server of the tool can be reached from another machine."""
+    ours = {port for service in services.running() for port in service.ports.values()}
+    lines = [line for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    listening = [line.split()[1].split(":") for line in lines if line.split()[3] == LISTEN]
+    addresses = {address for address, port in listening if int(port, 16) in ours}
+
+    assert addresses == {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+def test_a_pid_that_was_given_to_another_process_is_not_alive() -> None:
+    """A process is known by pid and birth together."""
+    me = os.getpid()
+    assert processes.born(me) is not None
+    fields = dict.fromkeys(("name", "instance", "version", "url", "data", "log"), "")
+    other = services.Service(**fields, port=1, ports={}, env={}, settings={}, pid=me, born=1, kept=False)
+    assert not services.alive(other)

@@ -1,0 +1,183 @@
+"""Real servers as fixtures, by `deploy.services`, and names in them that belong to one test alone.
+
+What the collected tests ask for is installed and started before the first of them runs, so that no test's
+time limit counts it, and is stopped at the end unless it ran before. A server that can't be had skips its
+tests with the reason; where CI is set it fails them.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+from botocore.config import Config as BotoConfig
+
+from deploy import services
+from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY, Service, ServiceError
+
+COMPONENTS = {
+    "kafka": "kafka",
+    "redis_server": "redis",
+    "postgres": "postgres",
+    "seaweedfs": "seaweedfs",
+    "versitygw": "versitygw",
+    "elasticmq": "elasticmq",
+    "toxiproxy": "toxiproxy",
+}
+"""Fixture → component."""
+
+_OPENED = pytest.StashKey[dict[str, Service | ServiceError]]()
+_STACK = pytest.StashKey[ExitStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "servers: needs real servers, which are installed and started for it")
+    config.stash[_OPENED] = {}
+    config.stash[_STACK] = ExitStack()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that asks for a server."""
+    for item in items:
+        if COMPONENTS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.servers)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install and start what the chosen tests ask for."""
+    config = session.config
+    if config.option.collectonly:
+        return
+    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    wanted = [COMPONENTS[fixture] for fixture in COMPONENTS if fixture in asked]
+    with ThreadPoolExecutor(max_workers=max(len(wanted), 1)) as pool:
+        config.stash[_OPENED].update(zip(wanted, pool.map(lambda name: _open(config, name), wanted), strict=True))
+
+
+def _open(config: pytest.Config, name: str) -> Service | ServiceError:
+    try:
+        return config.stash[_STACK].enter_context(services.using(name))
+    except ServiceError as error:
+        return error
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what was started here, unless others use it."""
+    config.stash[_STACK].close()
+
+
+def _service(request: pytest.FixtureRequest, fixture: str) -> Service:
+    opened = request.config.stash[_OPENED]
+    name = COMPONENTS[fixture]
+    if name not in opened:
+        opened[name] = _open(request.config, name)
+    found = opened[name]
+    if isinstance(found, Service):
+        return found
+    if os.environ.get("CI"):
+        pytest.fail(str(found), pytrace=False)
+    pytest.skip(str(found))
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Service:
+    """A Kafka broker."""
+    return _service(request, "kafka")
+
+
+@pytest.fixture(scope="session")
+def redis_server(request: pytest.FixtureRequest) -> Service:
+    """A Redis server."""
+    return _service(request, "redis_server")
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Service:
+    """A PostgreSQL server."""
+    return _service(request, "postgres")
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(request: pytest.FixtureRequest) -> Service:
+    """An S3 server: SeaweedFS."""
+    return _service(request, "seaweedfs")
+
+
+@pytest.fixture(scope="session")
+def versitygw(request: pytest.FixtureRequest) -> Service:
+    """An S3 server on a folder: versitygw."""
+    return _service(request, "versitygw")
+
+
+@pytest.fixture(scope="session")
+def elasticmq(request: pytest.FixtureRequest) -> Service:
+    """An SQS server: ElasticMQ."""
+    return _service(request, "elasticmq")
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(request: pytest.FixtureRequest) -> Service:
+    """A proxy that cuts and slows connections."""
+    return _service(request, "toxiproxy")
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name that nobody else has: lower-case letters and digits, fit for topic, bucket, queue and database."""
+    return f"t{uuid.uuid4().hex[:16]}"
+
+
+@pytest.fixture
+def kafka_url(kafka: Service, unique: str) -> str:
+    """The URL of an event log of this test alone; its topic doesn't exist yet."""
+    return f"{kafka.url}/{unique}"
+
+
+@pytest.fixture
+def redis_url(redis_server: Service, unique: str) -> str:
+    """The URL of the Redis server, with a namespace of this test alone."""
+    return f"{redis_server.url}?namespace={unique}"
+
+
+@pytest.fixture
+def database_url(postgres: Service, unique: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of this test alone."""
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {unique}")
+        yield postgres.url.removesuffix("/postgres") + f"/{unique}"
+        connection.execute(f"DROP DATABASE {unique} WITH (FORCE)")
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers' credentials in the environment, and none of the person's own."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_REGION", REGION)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def s3_client(service: Service) -> Any:
+    """A boto3 client of an S3 server."""
+    style = BotoConfig(signature_version="s3v4", s3={"addressing_style": "path"})
+    return _session().client("s3", endpoint_url=service.url, config=style)
+
+
+def sqs_client(service: Service) -> Any:
+    """A boto3 client of an SQS server."""
+    return _session().client("sqs", endpoint_url=service.url)
+
+
+def _session() -> boto3.Session:
+    return boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
