@@ -71,7 +71,8 @@ def on_event(row: Known | None, event: ObjectEvent, on_change: OnChange) -> Chan
     """The row of the state × event table that applies (docs/architecture.md prints the table).
 
     Whenever `state` is "ready" the caller also clears the lease, sets attempts to 0 and makes the row due
-    at once, in the same statement, so that a worker with an older version cannot commit.
+    at once, in the same statement, so that a worker with an older version cannot commit. On "changed" it
+    forgets lost workers, too: another content may not kill them.
     """
     if row is None:
         if event.kind == "deleted":
@@ -81,43 +82,41 @@ def on_event(row: Known | None, event: ObjectEvent, on_change: OnChange) -> Chan
     if event.sequencer is not None and known is not None and known.after(event.sequencer):
         return Change("stale", None, row.wanted, row.sequencer)
     sequencer = _text(event.sequencer) or row.sequencer
-    if event.kind == "deleted":
-        return _on_deletion(row, sequencer)
+    deleted = event.kind == "deleted"
+    if row.state == "ready" and row.wanted is None and (deleted or event.version is None):
+        return Change("duplicate", None, None, sequencer)
+    if deleted:
+        return _on_deletion(row, event.version, sequencer)
     return _on_version(row, event.version, sequencer, on_change)
 
 
-def _on_deletion(row: Known, sequencer: str | None) -> Change:
-    if row.state in ("ready", "claimed", "done"):
-        return Change("asked", "ready", None, sequencer)
-    if row.state in ("failed", "skipped"):
+def _on_deletion(row: Known, version: str | None, sequencer: str | None) -> Change:
+    if row.state == "gone":
+        return Change("duplicate", None, row.wanted, sequencer)
+    if row.state in ("failed", "skipped") and row.imported is None and version in (None, row.wanted):
         return Change("gone", "gone", row.wanted, sequencer)
-    return Change("duplicate", None, row.wanted, sequencer)
+    return Change("asked", "ready", None, sequencer)
 
 
 def _on_version(row: Known, version: str | None, sequencer: str | None, on_change: OnChange) -> Change:
-    same = version is not None and version == row.wanted
+    if version is None:
+        return Change("asked", "ready", None, sequencer)
     if row.state == "gone":
         return Change("changed", "ready", version, sequencer)
     if row.state == "out_of_scope":
-        if version is not None and version == row.imported:
-            return Change("changed", "done", version, sequencer)
-        return Change("changed", "ready", version, sequencer)
+        return Change("changed", "done" if version == row.imported else "ready", version, sequencer)
     if row.state == "done":
         return _on_done(row, version, sequencer, on_change)
-    if same:
-        return Change("duplicate", None, row.wanted, sequencer)
+    if version == row.wanted:
+        return Change("duplicate", None, version, sequencer)
     return Change("changed", "ready", version, sequencer)
 
 
-def _on_done(row: Known, version: str | None, sequencer: str | None, on_change: OnChange) -> Change:
-    if version is None:
-        return Change("asked", "ready", None, sequencer)
+def _on_done(row: Known, version: str, sequencer: str | None, on_change: OnChange) -> Change:
     if version == row.imported:
         return Change("duplicate", None, version, sequencer)
     if on_change == "ignore":
-        if version == row.wanted:
-            return Change("duplicate", None, row.wanted, sequencer)
-        return Change("ignored", None, version, sequencer)
+        return Change("duplicate" if version == row.wanted else "ignored", None, version, sequencer)
     return Change("changed", "ready", version, sequencer)
 
 
@@ -222,65 +221,86 @@ class Committed:
 
 
 class OldRow(NamedTuple):
-    """A live task of the version that is being replaced."""
+    """A live task of the version that is being replaced: its number, its place, its `row_key` (None where it
+    has none), and what tells its content from another's."""
 
     id: int
+    position: int
+    key: object
+    content: object
+
+
+class Placed(NamedTuple):
+    """A task of the new version at its position in it."""
+
     position: int
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class RowMatch:
-    """What replacing does: `updated` old id → its new task, `added` position and task, `archived` old ids."""
+    """What replacing does: `updated` old id → what it becomes, `added` tasks, `archived` old ids."""
 
-    updated: list[tuple[int, Task]] = field(default_factory=list)
-    added: list[tuple[int, Task]] = field(default_factory=list)
+    updated: list[tuple[int, Placed]] = field(default_factory=list)
+    added: list[Placed] = field(default_factory=list)
     archived: list[int] = field(default_factory=list)
 
 
-def match_rows(old: Sequence[OldRow], new: Sequence[Task], key_of: Callable[[Task], object] | None) -> RowMatch:
+Identity = Callable[[Task], object]
+
+
+def content_of(task: Task) -> object:
+    """What makes two tasks equal: everything but the row that they stand in."""
+    return task[1:]
+
+
+def match_rows(
+    old: Sequence[OldRow], new: Sequence[Task], key_of: Identity | None, content: Identity = content_of
+) -> RowMatch:
     """Which task of the old version each row of the new one is; rows that are equal are not touched.
 
     Matched by `key_of` where given, else by content, then by position among those that are left.
     """
     match = RowMatch()
     left = {row.id: row for row in old}
-    rest = list(enumerate(new))
-    for identity in (key_of, _content) if key_of is not None else (_content,):
-        rest = _take(left, rest, identity, match)
-    by_position = {row.position: row for row in left.values()}
-    for position, task in rest:
-        row = by_position.get(position)
-        if row is None or key_of is not None:
-            match.added.append((position, task))
+    rest = [(Placed(position, task), content(task)) for position, task in enumerate(new)]
+    if key_of is not None:
+        rest = _take(left, rest, lambda row: row.key, [key_of(task) for task in new], match)
+    rest = _take(left, rest, lambda row: row.content, [told for _, told in rest], match)
+    by_position = {row.position: row.id for row in left.values()} if key_of is None else {}
+    for placed, _ in rest:
+        old_id = by_position.get(placed.position)
+        if old_id is None:
+            match.added.append(placed)
         else:
-            match.updated.append((row.id, task))
-            del left[row.id]
+            match.updated.append((old_id, placed))
+            del left[old_id]
     match.archived.extend(sorted(left))
     return match
 
 
 def _take(
-    left: dict[int, OldRow], rest: list[tuple[int, Task]], identity: Callable[[Task], object], match: RowMatch
-) -> list[tuple[int, Task]]:
+    left: dict[int, OldRow],
+    rest: list[tuple[Placed, object]],
+    of_old: Callable[[OldRow], object],
+    of_new: Sequence[object],
+    match: RowMatch,
+) -> list[tuple[Placed, object]]:
+    """Match rows that have the same identity, the first with the first; gives those that stay unmatched."""
     waiting: dict[object, list[OldRow]] = {}
     for row in sorted(left.values(), key=lambda row: -row.position):
-        waiting.setdefault(identity(row.task), []).append(row)
+        waiting.setdefault(of_old(row), []).append(row)
     unmatched = []
-    for position, task in rest:
-        found = waiting.get(identity(task)) if identity(task) is not None else None
+    for (placed, content), identity in zip(rest, of_new, strict=True):
+        found = waiting.get(identity) if identity is not None else None
         if not found:
-            unmatched.append((position, task))
+            unmatched.append((placed, content))
             continue
         row = found.pop()
         del left[row.id]
-        if _content(row.task) != _content(task):
-            match.updated.append((row.id, task))
+        if row.content != content:
+            match.updated.append((row.id, placed))
     return unmatched
-
-
-def _content(task: Task) -> object:
-    return task[1:]
 
 
 # --- what the scheduler sees ------------------------------------------------------------------------------
@@ -331,8 +351,9 @@ class Claim:
 class Load:
     """The whole picture at the start of a tick. Times are the database's, in seconds since 1970.
 
-    `unstarted` objects are claimed but not started, `running` claims are started, `threads` is how many
-    worker threads are alive, `finished` the number of objects that ever ended.
+    `unstarted` objects are claimed but not started, in `waiting` claims; `running` claims are started; none
+    of these counts the `alone` claims, waiting or running, which have a thread of their own. `threads` is how
+    many worker threads are alive, `finished` the number of objects that ever ended.
     """
 
     now: float
@@ -342,6 +363,8 @@ class Load:
     running: int
     threads: int
     finished: int
+    waiting: int = 0
+    alone: int = 0
 
 
 class Tick(Protocol):

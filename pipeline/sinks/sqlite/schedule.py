@@ -30,8 +30,10 @@ class SqliteTick:
             " FROM sources AS s LEFT JOIN source_counts AS r ON r.source_id = s.id AND r.state = 'ready'"
             " LEFT JOIN source_counts AS c ON c.source_id = s.id AND c.state = 'claimed' WHERE s.retired = 0"
         ).fetchall()
-        (unstarted, running) = execute(
-            "SELECT coalesce(sum(open) FILTER (WHERE started_at IS NULL), 0), count(started_at) FROM leases"
+        (unstarted, waiting, running, alone) = execute(
+            "SELECT coalesce(sum(open) FILTER (WHERE started_at IS NULL AND NOT alone), 0),"
+            " count(*) FILTER (WHERE started_at IS NULL AND NOT alone), count(started_at) FILTER (WHERE NOT alone),"
+            " count(*) FILTER (WHERE alone) FROM leases"
         ).fetchone()
         (threads,) = execute(
             "SELECT coalesce(sum(threads), 0) FROM workers WHERE boot = ? AND until > ?", (self._boot, uptime())
@@ -47,6 +49,8 @@ class SqliteTick:
             running=running,
             threads=threads,
             finished=sum(row[8] for row in sources),
+            waiting=waiting,
+            alone=alone,
         )
 
     def release(self, epoch: str) -> int:

@@ -1,0 +1,48 @@
+"""The two actors. A message carries a lease, never bytes: what it stands for is in the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import dramatiq
+from dramatiq import Broker, Message
+
+from pipeline.ledger import Claim
+
+IMPORT_QUEUE = "labelfeed.import"
+ALONE_QUEUE = "labelfeed.alone"
+IMPORT_OBJECTS = "import_objects"
+IMPORT_ALONE = "import_alone"
+
+_log = logging.getLogger(__name__)
+
+Run = Callable[[int], object]
+"""Runs the claim of a lease to its end."""
+
+
+def declare(broker: Broker, run: Run, run_alone: Run) -> None:
+    """Declare both actors, and so their queues, on a broker. A worker of the broker calls them."""
+
+    @dramatiq.actor(broker=broker, actor_name=IMPORT_OBJECTS, queue_name=IMPORT_QUEUE)
+    def import_objects(lease: int) -> None:
+        _guarded(run, lease)
+
+    @dramatiq.actor(broker=broker, actor_name=IMPORT_ALONE, queue_name=ALONE_QUEUE)
+    def import_alone(lease: int) -> None:
+        _guarded(run_alone, lease)
+
+
+def message(claim: Claim) -> Message[None]:
+    """The message that stands for a claim."""
+    queue, actor = (ALONE_QUEUE, IMPORT_ALONE) if claim.alone else (IMPORT_QUEUE, IMPORT_OBJECTS)
+    return Message(queue_name=queue, actor_name=actor, args=(), kwargs={"lease": claim.lease}, options={})
+
+
+def _guarded(run: Run, lease: int) -> None:
+    """The outer boundary of a worker thread. An error that comes here is ours; the lease's end mends what it
+    left, so that the message is done with whatever happens."""
+    try:
+        run(lease)
+    except Exception:  # noqa: BLE001 - said above
+        _log.exception("claim %d ended by an error of ours", lease)

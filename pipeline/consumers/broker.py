@@ -1,0 +1,134 @@
+"""The work queue: Dramatiq, in this process or on a server. It may lose, repeat and reorder; the ledger copes."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import Protocol
+
+from dramatiq import Broker, Worker
+from dramatiq.brokers.stub import StubBroker
+
+from pipeline.consumers.actors import ALONE_QUEUE, IMPORT_QUEUE, Run, declare, message
+from pipeline.errors import UnavailableError, UsageError
+from pipeline.ledger import Claim
+
+EMBEDDED = "embedded"
+LOCAL_EPOCH = "local:"
+"""The epoch of a queue inside a process begins so: its claims end with the process."""
+WORKER_TIMEOUT_MS = 100
+"""How often Dramatiq's idle threads look whether they should stop. Messages wake them at once."""
+
+
+class Queue(Protocol):
+    """The work queue as the scheduler and the workers see it. Thread-safe."""
+
+    def epoch(self) -> str:
+        """The name of the queue's present life; another one means that what was sent before is gone.
+
+        Raises UnavailableError while the queue does not answer: nothing is claimed then.
+        """
+
+    def send(self, claim: Claim) -> None:
+        """Put the message of a claim on the queue. Raises UnavailableError."""
+
+    def start(self, run: Run, run_alone: Run, threads: int) -> None:
+        """Work on claims in `threads` threads of this process, and on `alone` ones in one more."""
+
+    def stop(self, timeout: float) -> list[int]:
+        """Take no further message, and wait up to `timeout` seconds for those under way. Gives the leases of
+        claims that nobody will start any more."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class Workers:
+    """Dramatiq's worker threads in this process: one pool for imports, one thread for suspects."""
+
+    def __init__(self, broker: Broker, threads: int) -> None:
+        self._workers = [self._worker(broker, IMPORT_QUEUE, threads), self._worker(broker, ALONE_QUEUE, 1)]
+        for worker in self._workers:
+            worker.start()
+
+    @staticmethod
+    def _worker(broker: Broker, queue: str, threads: int) -> Worker:
+        worker = Worker(broker, queues={queue}, worker_threads=threads, worker_timeout=WORKER_TIMEOUT_MS)
+        # A message is taken when a thread is about to be free, so that no process hoards work.
+        worker.queue_prefetch = threads + 1
+        worker.delay_prefetch = 1
+        return worker
+
+    def stop(self, timeout: float) -> None:
+        """Take no further message, and wait for those under way, at most `timeout` seconds."""
+        stopping = [
+            threading.Thread(target=worker.stop, kwargs={"timeout": int(timeout * 1000)}) for worker in self._workers
+        ]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+
+
+class EmbeddedQueue:
+    """`Queue` inside this process: what it holds ends with the process."""
+
+    def __init__(self) -> None:
+        self._epoch = LOCAL_EPOCH + uuid.uuid4().hex
+        self._broker = StubBroker(middleware=[])
+        for name in (IMPORT_QUEUE, ALONE_QUEUE):
+            self._broker.declare_queue(name)
+        self._workers: Workers | None = None
+        self._lock = threading.Lock()
+        self._unstarted: set[int] = set()
+        self._closed = False
+
+    def epoch(self) -> str:
+        """As `Queue.epoch`."""
+        if self._closed:
+            raise UnavailableError("the queue is closed", code="closed")
+        return self._epoch
+
+    def send(self, claim: Claim) -> None:
+        """As `Queue.send`."""
+        with self._lock:
+            if self._closed:
+                raise UnavailableError("the queue is closed", code="closed")
+            self._unstarted.add(claim.lease)
+        self._broker.enqueue(message(claim))
+
+    def start(self, run: Run, run_alone: Run, threads: int) -> None:
+        """As `Queue.start`."""
+        declare(self._broker, self._taken(run), self._taken(run_alone))
+        self._workers = Workers(self._broker, threads)
+
+    def stop(self, timeout: float) -> list[int]:
+        """As `Queue.stop`."""
+        with self._lock:
+            self._closed = True
+            unstarted, self._unstarted = sorted(self._unstarted), set()
+        if self._workers is not None:
+            self._workers.stop(timeout)
+            self._workers = None
+        return unstarted
+
+    def close(self) -> None:
+        """As `Queue.close`."""
+        self._broker.close()
+
+    def _taken(self, run: Run) -> Run:
+        def run_unless_stopped(lease: int) -> None:
+            with self._lock:
+                if lease not in self._unstarted:
+                    return
+                self._unstarted.discard(lease)
+            run(lease)
+
+        return run_unless_stopped
+
+
+def queue(url: str) -> Queue:
+    """The queue that a configuration names. Raises UsageError if it names none."""
+    if url == EMBEDDED:
+        return EmbeddedQueue()
+    raise UsageError(f"queue: {url!r} is no queue; write `embedded`")

@@ -1,0 +1,187 @@
+"""Events into the ledger: a polled batch is checked, folded and recorded with its positions in one transaction;
+only then is the log told how far this came.
+
+A record that cannot be read, or that the database refuses, goes to the dead letters with its reason. A
+database that does not answer is waited for, with the batch in hand; nothing is polled meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from pipeline.bus import Consumer, EventLog, Polled, Record
+from pipeline.consumers.waiting import Patience
+from pipeline.errors import DataRefused, RetriableError
+from pipeline.events import ObjectEvent, UndecodableEvent, check_key, fold
+from pipeline.faults import reached
+from pipeline.ledger import Effect, Ledger, OnChange
+from pipeline.metrics import Metrics
+
+POLL_EVENTS = 1000
+"""Most events of one transaction."""
+POLL_SECONDS = 0.25
+"""Longest time that one poll waits, and so about the longest that stopping takes."""
+
+WORK: frozenset[Effect] = frozenset({"new", "changed", "asked"})
+"""Effects after which an object is ready."""
+
+_log = logging.getLogger(__name__)
+
+
+class Scope(NamedTuple):
+    """What the dispatcher knows of a source: which keys it covers, and what a new version of one does."""
+
+    covers: Callable[[str], bool]
+    on_change: OnChange
+
+
+class Dispatcher:
+    """Reads the log and records it. `recorded` is called whenever there may be new work."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        ledger: Ledger,
+        scopes: Mapping[str, Scope],
+        metrics: Metrics,
+        recorded: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._log = log
+        self._ledger = ledger
+        self._scopes = scopes
+        self._policy = {name: scope.on_change for name, scope in scopes.items()}
+        self._metrics = metrics
+        self._recorded = recorded
+        self._patience = Patience("dispatcher")
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Work until `stop` is called."""
+        self._metrics.set("up", 1, role="dispatch")
+        while not self._stop.is_set():
+            try:
+                consumer = self._log.consumer(self._positions)
+            except RetriableError as error:
+                self._wait(error)
+                continue
+            try:
+                self._consume(consumer)
+            finally:
+                consumer.close()
+
+    def stop(self) -> None:
+        """Make `run` return soon; what is in hand and not recorded is read again later."""
+        self._stop.set()
+
+    def _consume(self, consumer: Consumer) -> None:
+        while not self._stop.is_set():
+            try:
+                polled = consumer.poll(POLL_EVENTS, POLL_SECONDS)
+            except RetriableError as error:
+                self._wait(error)
+                continue
+            if polled.records:
+                self.take(consumer, polled)
+
+    def take(self, consumer: Consumer, polled: Polled) -> dict[Effect, int]:
+        """Record what one poll gave and commit its positions; gives what became of its events.
+
+        Waits for a database that does not answer until it does, or until `stop`; then nothing is committed.
+        """
+        self._metrics.add("received_events_total", len(polled.records))
+        effects: Counter[Effect] = Counter()
+        if not self._insist(lambda: self._record(consumer, polled, effects)):
+            return {}
+        reached("dispatcher.recorded")
+        for effect, count in effects.items():
+            self._metrics.add("recorded_events_total", count, effect=effect)
+        if not WORK.isdisjoint(effects):
+            self._recorded()
+        try:
+            consumer.commit(polled.positions)
+        except RetriableError as error:
+            # The ledger's positions are what counts; the log's own are for tools that show lag.
+            _log.warning("the log was not told the positions: %s", error)
+        return dict(effects)
+
+    def _insist(self, call: Callable[[], None]) -> bool:
+        """Call until it is answered; False if `stop` came first."""
+        while True:
+            try:
+                call()
+            except RetriableError as error:
+                self._wait(error)
+                if self._stop.is_set():
+                    return False
+            else:
+                if self._patience.tried:
+                    self._patience.succeeded()
+                    self._metrics.set("up", 1, role="dispatch")
+                return True
+
+    def _record(self, consumer: Consumer, polled: Polled, effects: Counter[Effect]) -> None:
+        good, bad, reasons = self._sort_out(polled.records)
+        if bad:
+            consumer.dead(bad, reasons)
+            self._metrics.add("dead_letters_total", len(bad), reason="unreadable")
+        started = time.monotonic()
+        effects.clear()
+        self._write(consumer, good, polled.positions, effects)
+        self._metrics.observe("record_duration_seconds", time.monotonic() - started)
+
+    def _sort_out(self, records: Sequence[Record]) -> tuple[list[Record], list[Record], list[str]]:
+        """Records whose events are for us, and those that nobody can use, with reasons."""
+        good, bad, reasons = [], [], []
+        for record in records:
+            event = record.event
+            reason = event.reason if isinstance(event, UndecodableEvent) else check_key(event.key)
+            if reason is not None:
+                bad.append(record)
+                reasons.append(reason)
+            elif self._wanted(event):
+                good.append(record)
+        return good, bad, reasons
+
+    def _wanted(self, event: ObjectEvent | UndecodableEvent) -> bool:
+        """Whether a source of ours covers the key; a topic may carry what others want."""
+        if isinstance(event, UndecodableEvent):
+            return False
+        scope = self._scopes.get(event.source)
+        return scope is not None and scope.covers(event.key)
+
+    def _write(
+        self, consumer: Consumer, records: Sequence[Record], positions: Mapping[int, int], effects: Counter[Effect]
+    ) -> None:
+        """Record a batch; one that the database refuses is halved until the bad record is alone."""
+        try:
+            effects.update(self._ledger.record(self._log.name, self._events(records), positions, self._policy))
+        except DataRefused as error:
+            if not records:
+                raise
+            if len(records) == 1:
+                _log.warning("the database refuses the record at %d/%d: %s", *records[0][:2], error)
+                consumer.dead(records, [str(error)])
+                self._metrics.add("dead_letters_total", reason="refused")
+                self._write(consumer, [], positions, effects)
+                return
+            middle = len(records) // 2
+            self._write(consumer, records[:middle], {}, effects)
+            self._write(consumer, records[middle:], positions, effects)
+
+    @staticmethod
+    def _events(records: Sequence[Record]) -> list[ObjectEvent]:
+        return fold([record.event for record in records if isinstance(record.event, ObjectEvent)])
+
+    def _positions(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Where the ledger stands in these partitions; 0 where it has read nothing."""
+        known = self._ledger.positions(self._log.name)
+        return {partition: known[partition] for partition in partitions if partition in known}
+
+    def _wait(self, error: RetriableError) -> None:
+        self._metrics.set("up", 0, role="dispatch")
+        self._patience.wait(error, self._stop)

@@ -1,0 +1,342 @@
+"""The heart of a worker: a started claim's objects are read, parsed and committed. Knows no queue and no log.
+
+No transaction is open while bytes are fetched or parsed. Whatever one object does, the others of its claim
+are not stopped by it; whoever has lost the lease writes nothing more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+
+from pipeline.config import Limits
+from pipeline.consumers import Feed, outcomes
+from pipeline.consumers.commits import Commits, Summary
+from pipeline.consumers.reading import Open, ReadAhead, in_turn
+from pipeline.consumers.renewer import Held, Renewer
+from pipeline.consumers.rows import DatabaseDown, Rows
+from pipeline.consumers.waiting import Patience
+from pipeline.errors import (
+    LabelfeedError,
+    LeaseLost,
+    ObjectFailed,
+    ObjectGone,
+    ObjectSkipped,
+    RetriableError,
+    UnavailableError,
+    UsageError,
+)
+from pipeline.faults import reached
+from pipeline.ledger import Ledger, Mode, Outcome, Work
+from pipeline.metrics import Metrics
+from pipeline.parsers import Body, Parser
+from pipeline.stores import Entry, Reading
+
+READING_THREADS_LIMIT = 256
+"""Threads that read ahead from one source, for all worker threads of a process together."""
+
+NO_OBJECT = 0
+"""What `at` is told while no object is worked on."""
+
+_log = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):
+    """The process shuts down: what is not finished goes back."""
+
+
+def _nothing(*_: object) -> None:
+    """Nobody listens."""
+
+
+class Importer:
+    """Imports claims. Used by all worker threads of a process at once.
+
+    `committed` is called after every commit. `at` is told each object's id before it is opened, and
+    makes every object a commit of its own: that is how a child process works.
+    """
+
+    def __init__(
+        self,
+        feeds: Mapping[str, Feed],
+        ledger: Ledger,
+        metrics: Metrics,
+        worker: str,
+        limits: Limits,
+        renewer: Renewer,
+        committed: Callable[[], None] = _nothing,
+        at: Callable[[int], None] | None = None,
+    ) -> None:
+        self.feeds = feeds
+        self.ledger = ledger
+        self.metrics = metrics
+        self.limits = limits
+        self.renewer = renewer
+        self.committed = committed
+        self.at = at
+        self._worker = worker
+        self._patience = Patience("worker")
+        self._cancelling = threading.Event()
+        self.cancelled = False
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._lock = threading.Lock()
+
+    def run(self, lease: int) -> Summary:
+        """Start a claim, import its objects, give back what had no outcome.
+
+        Never raises what the database or storage cause: while the database does not answer it waits, so
+        that the caller takes no further claim meanwhile.
+        """
+        reached("worker.before_start")
+        try:
+            work = self.ledger.start(lease, self._worker, self.limits.lease)
+        except UnavailableError as error:
+            self._surrender(lease, error)
+            return Summary()
+        if not work:
+            _log.debug("claim %d has ended before it was started", lease)
+            return Summary()
+        reached("worker.started")
+        feed = self.feeds.get(work[0].source)
+        if feed is None:
+            self._give_back(lease)
+            return Summary()
+        with self.renewer.hold(lease) as held:
+            return self._run(held, feed, work)
+
+    def _run(self, held: Held, feed: Feed, work: Sequence[Work]) -> Summary:
+        claim = _ClaimRun(self, held, feed)
+        started = time.monotonic()
+        try:
+            claim.run(work)
+            self._patience.succeeded()
+        except LeaseLost:
+            _log.warning("claim %d of %s was lost; its objects are somebody else's", held.lease, feed.source.name)
+        except Cancelled:
+            self._give_back(held.lease)
+        except MemoryError:
+            # It runs alone next time, in a process whose memory is bounded.
+            _log.exception("memory was exhausted by object %d of %s", claim.current, feed.source.name)
+            self._give_back(held.lease, lost=claim.current)
+        except DatabaseDown as down:
+            self._surrender(held.lease, down.error)
+        self._log(held.lease, feed.source.name, claim.commits.summary, time.monotonic() - started)
+        return claim.commits.summary
+
+    def _log(self, lease: int, source: str, summary: Summary, seconds: float) -> None:
+        _log.info(
+            "claim %d of %s: %s; %d tasks, %d rejected rows, %d bytes in %.3f s",
+            lease,
+            source,
+            ", ".join([f"{count} {state}" for state, count in sorted(summary.states.items())]) or "nothing written",
+            summary.tasks,
+            summary.rejected,
+            summary.bytes,
+            seconds,
+        )
+
+    def cancel(self) -> None:
+        """Stop what runs, between two rows' pieces; it goes back uncounted, as does every later claim."""
+        self.cancelled = True
+        self._cancelling.set()
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        with self._lock:
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+
+    def objects(self, feed: Feed, work: Sequence[Work]) -> Generator[tuple[Work, Open], None, None]:
+        """The objects of a claim with the call that opens each; ahead of time if the store has latency."""
+        window = int(getattr(feed.store, "concurrency", 1))
+        if window <= 1 or self.at is not None:
+            return in_turn(feed.store, feed.rules, work)
+        return ReadAhead(self._pool(feed.source.name, window), feed.store, feed.rules, window).objects(work)
+
+    def _pool(self, source: str, window: int) -> ThreadPoolExecutor:
+        with self._lock:
+            if source not in self._pools:
+                threads = min(READING_THREADS_LIMIT, window * self.limits.workers)
+                self._pools[source] = ThreadPoolExecutor(threads, thread_name_prefix=f"read-{source}")
+            return self._pools[source]
+
+    def _surrender(self, lease: int, error: LabelfeedError) -> None:
+        """The database does not answer, or has no room: wait, then give the claim back if that still can be."""
+        self.metrics.set("up", 0, role="work")
+        if self.at is not None:
+            self.at(NO_OBJECT)
+        while True:
+            self._patience.wait(error, self._cancelling)
+            try:
+                self.ledger.give_back(lease)
+            except UnavailableError as again:
+                error = again
+                if self.cancelled:
+                    return
+            else:
+                self.metrics.set("up", 1, role="work")
+                return
+
+    def _give_back(self, lease: int, lost: int | None = None) -> None:
+        try:
+            self.ledger.give_back(lease, lost=lost)
+        except UnavailableError as error:
+            _log.warning("claim %d was not given back and waits for its lease to end: %s", lease, error)
+
+
+class _ClaimRun:
+    """One claim under way, in one thread."""
+
+    def __init__(self, importer: Importer, held: Held, feed: Feed) -> None:
+        self._importer = importer
+        self._held = held
+        self._feed = feed
+        self._source = feed.source
+        self._store = feed.store
+        self._fail = feed.source.on_bad_row == "fail"
+        self._version: str | None = None
+        self._size = 0
+        self._modified = 0.0
+        self.current = 0
+        self.commits = Commits(
+            importer.ledger,
+            importer.metrics,
+            held.lease,
+            feed.source.name,
+            committed=importer.committed,
+            doubted=lambda: importer.renewer.renew(held),
+            each=importer.at is not None,
+        )
+
+    def run(self, work: Sequence[Work]) -> None:
+        """Import every object. Raises LeaseLost, Cancelled, DatabaseDown and MemoryError."""
+        at, add, clock = self._importer.at, self.commits.add, time.monotonic
+        started = clock()
+        try:
+            with closing(self._importer.objects(self._feed, work)) as objects:
+                for item, opening in objects:
+                    if self._held.lost or self._importer.cancelled:
+                        self._check()
+                    self.current = item.id
+                    if at is not None:
+                        at(item.id)
+                    outcome, cost = self._object(item, opening, started)
+                    ended = clock()
+                    add(outcome, cost, self._modified, ended)
+                    started = ended
+        except (Cancelled, MemoryError):
+            self.commits.flush()
+            raise
+        self.commits.flush()
+
+    def _check(self) -> None:
+        if self._held.lost:
+            raise LeaseLost(f"lease {self._held.lease} has ended")
+        if self._importer.cancelled:
+            raise Cancelled
+
+    def _object(self, work: Work, opening: Open, started: float) -> tuple[Outcome, int]:
+        """One object's outcome, and about how many bytes it holds in memory."""
+        self._version, self._size, self._modified = None, 0, 0.0
+        rows = None
+        try:
+            parser, opened = opening()
+            with opened as reading:
+                entry = reading.entry
+                self._version, self._size, self._modified = entry.version, entry.size, entry.modified
+                mode = outcomes.mode_of(work, entry.version, self._source.on_change)
+                if mode in ("unchanged", "ignored"):
+                    return self._untouched(work, entry, mode), 0
+                rows = Rows(
+                    self._importer.ledger,
+                    self._held.lease,
+                    work.id,
+                    fail=self._fail,
+                    before_stage=self.commits.flush,
+                )
+                self._parse(parser, reading, entry, rows)
+            return self._done(work, mode, rows, started), max(entry.size, rows.bytes)
+        except (LeaseLost, DatabaseDown, Cancelled, MemoryError):
+            raise
+        except (ObjectFailed, ObjectSkipped, ObjectGone) as error:
+            outcome = outcomes.of_terminal(work, error, self._source, self._known_version(work), self._size)
+        except RetriableError as error:
+            outcome = outcomes.of_passing(work, error, self._importer.limits)
+            if outcome.state == "failed":
+                outcome = replace(outcome, version=self._known_version(work))
+        except UsageError as error:
+            missing = ObjectFailed("unsupported_format", str(error), hint="install what is missing, then retry")
+            outcome = outcomes.of_terminal(work, missing, self._source, self._known_version(work), self._size)
+        # The outer boundary of stores and parsers: an error of ours fails its own object, and no other.
+        except Exception as error:  # noqa: BLE001
+            outcome = self._bug(work, error)
+        return self._with_rows(outcome, rows, started), 0
+
+    def _parse(self, parser: Parser, reading: Reading, entry: Entry, rows: Rows) -> None:
+        content = reading.content
+        reopen = reading.stream if content is None else None
+        body = Body(entry.key, self._store.uri(entry.key), entry.size, content, reopen)
+        for piece in parser.parse(body, self._feed.rules):
+            rows.add(piece)
+            if self._held.lost or self._importer.cancelled:
+                self._check()
+        rows.finish()
+
+    def _done(self, work: Work, mode: Mode, rows: Rows, started: float) -> Outcome:
+        tasks = rows.task_count
+        if not tasks:
+            if rows.first_rejected is not None:
+                raise outcomes.bad_row(rows.first_rejected)
+            raise ObjectSkipped(outcomes.NO_TASKS, "the file holds no task")
+        return Outcome(
+            work.id,
+            "done",
+            self._version,
+            mode=mode,
+            tasks=rows.tasks,
+            rejected=rows.rejected,
+            task_count=tasks,
+            rejected_count=rows.rejected_count,
+            staged=rows.staged,
+            size=self._size,
+            shape=self._feed.shape,
+            row_key=self._source.row_key,
+            seconds=time.monotonic() - started,
+        )
+
+    def _untouched(self, work: Work, entry: Entry, mode: Mode) -> Outcome:
+        return Outcome(work.id, "done", entry.version, mode=mode, size=entry.size, shape=self._feed.shape)
+
+    def _with_rows(self, outcome: Outcome, rows: Rows | None, started: float) -> Outcome:
+        """Keep what was rejected, so that a person can see why; tasks of a failed object are dropped."""
+        seconds = time.monotonic() - started
+        if rows is None or outcome.state == "ready":
+            return replace(outcome, seconds=seconds)
+        return replace(
+            outcome,
+            seconds=seconds,
+            rejected=rows.rejected,
+            rejected_count=rows.rejected_count,
+            staged=rows.staged,
+        )
+
+    def _known_version(self, work: Work) -> str | None:
+        """The version that an error speaks of. Without one the next pass would take the object for changed."""
+        if self._version is None and work.wanted is None:
+            try:
+                entry = self._store.head(work.key)
+            except LabelfeedError:
+                return None
+            if entry is not None:
+                self._version, self._size = entry.version, entry.size
+        return self._version
+
+    def _bug(self, work: Work, error: Exception) -> Outcome:
+        _log.error("object %d of %s failed by an error of ours", work.id, self._source.name, exc_info=error)
+        return outcomes.of_bug(work, error, self._known_version(work))

@@ -1,0 +1,115 @@
+"""Renewing of leases: one thread a process keeps all leases alive that its workers hold, and says that it lives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import LabelfeedError
+from pipeline.ledger import Ledger
+
+FAILURES_LIMIT = 2
+"""So many renewals in a row that the database did not answer cancel a claim: its lease may be over."""
+BEAT_SECONDS = 2.0
+"""How often a process says that its worker threads are alive ..."""
+BEATS_MISSED = 3
+"""... and how many of these may fail before they no longer count."""
+
+_log = logging.getLogger(__name__)
+
+
+class Held:
+    """A lease that a worker works under. `lost` is set once it must not write any more."""
+
+    __slots__ = ("failures", "lease", "lost", "renewed")
+
+    def __init__(self, lease: int) -> None:
+        self.lease = lease
+        self.lost = False
+        self.failures = 0
+        self.renewed = time.monotonic()
+
+
+class Renewer:
+    """Renews each held lease of `seconds` at a third of its length, in a thread of its own."""
+
+    def __init__(self, ledger: Ledger, worker: str, seconds: float) -> None:
+        self._ledger = ledger
+        self._worker = worker
+        self._seconds = seconds
+        self._threads = 0
+        self._held: dict[int, Held] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, threads: int) -> None:
+        """Say that `threads` worker threads live here, and go on saying so. Raises UnavailableError."""
+        self._threads = threads
+        self._ledger.beat(self._worker, threads, BEAT_SECONDS * BEATS_MISSED)
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="renewer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread, and say that no worker thread lives here any more."""
+        if self._thread is None:
+            return
+        self._stop.set()
+        self._thread.join()
+        self._thread = None
+        try:
+            self._ledger.beat(self._worker, 0, 0.0)
+        except LabelfeedError as error:
+            _log.debug("the last beat was not heard: %s", error)
+
+    @contextmanager
+    def hold(self, lease: int) -> Iterator[Held]:
+        """Keep a lease, which was just started, alive for as long as the block runs."""
+        held = Held(lease)
+        with self._lock:
+            self._held[lease] = held
+        try:
+            yield held
+        finally:
+            with self._lock:
+                del self._held[lease]
+
+    def _run(self) -> None:
+        third = self._seconds / 3
+        pause = min(BEAT_SECONDS, third / 2)
+        beaten = time.monotonic()
+        while not self._stop.wait(pause):
+            if time.monotonic() - beaten >= BEAT_SECONDS - pause / 2:
+                beaten = time.monotonic()
+                self._beat()
+            self._renew_due(third - pause / 2)
+
+    def _beat(self) -> None:
+        try:
+            self._ledger.beat(self._worker, self._threads, BEAT_SECONDS * BEATS_MISSED)
+        except LabelfeedError as error:
+            _log.debug("a beat was not heard: %s", error)
+
+    def _renew_due(self, age: float) -> None:
+        with self._lock:
+            leases = list(self._held.values())
+        for held in leases:
+            if not held.lost and time.monotonic() - held.renewed >= age:
+                self.renew(held)
+
+    def renew(self, held: Held) -> None:
+        """Renew one lease now, and note what came of it."""
+        asked = time.monotonic()
+        try:
+            if self._ledger.renew(held.lease, self._seconds):
+                held.failures, held.renewed = 0, asked
+            else:
+                held.lost = True
+        except LabelfeedError as error:
+            held.failures += 1
+            held.lost = held.failures >= FAILURES_LIMIT
+            _log.warning("lease %d was not renewed (%d in a row): %s", held.lease, held.failures, error)

@@ -1,0 +1,115 @@
+"""The rows of one object as its parser gives them: in memory while they are few, else staged in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.consumers.outcomes import bad_row
+from pipeline.errors import UnavailableError
+from pipeline.faults import reached
+from pipeline.ledger import STAGE_BYTES, STAGE_ROWS, Ledger
+from pipeline.tasks import Parsed, RejectedRow, Task
+
+
+class DatabaseDown(Exception):
+    """The ledger did not answer; nothing is wrong with the object at hand."""
+
+    def __init__(self, error: UnavailableError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Rows:
+    """Gathers the pieces of one object. `before_stage` is called before anything is written."""
+
+    __slots__ = (
+        "_before_stage", "_fail", "_lease", "_ledger", "_object_id", "_pieces", "_staged_rejected", "_staged_tasks",
+        "bytes", "first_rejected", "rejected", "staged", "tasks",
+    )  # fmt: skip
+
+    def __init__(
+        self, ledger: Ledger, lease: int, object_id: int, *, fail: bool, before_stage: Callable[[], None]
+    ) -> None:
+        self._ledger = ledger
+        self._lease = lease
+        self._object_id = object_id
+        self._fail = fail
+        self._before_stage = before_stage
+        self._pieces = 0
+        self._staged_tasks = 0
+        self._staged_rejected = 0
+        self.tasks: list[Task] = []
+        self.rejected: list[RejectedRow] = []
+        self.first_rejected: RejectedRow | None = None
+        self.staged = False
+        self.bytes = 0
+
+    def add(self, piece: Parsed) -> None:
+        """Take the next piece. Raises ObjectFailed at the first rejected row if the source says so,
+        LeaseLost, and DatabaseDown."""
+        if piece.restart:
+            self._restart()
+        if piece.rejected:
+            self._reject(piece.rejected)
+        self._pieces += 1
+        if self._pieces == 1:
+            # The usual file is one piece: its list is taken as it is, and nobody need know its size.
+            self.tasks = piece.tasks
+            return
+        if self._pieces == 2:  # noqa: PLR2004 - the first one has not been counted
+            self.bytes = _size(self.tasks)
+        self.tasks.extend(piece.tasks)
+        self.bytes += _size(piece.tasks)
+        if len(self.tasks) + len(self.rejected) >= STAGE_ROWS or self.bytes >= STAGE_BYTES:
+            self._stage()
+
+    @property
+    def task_count(self) -> int:
+        """Tasks so far, staged ones too."""
+        return self._staged_tasks + len(self.tasks)
+
+    @property
+    def rejected_count(self) -> int:
+        """Rejected rows so far, staged ones too."""
+        return self._staged_rejected + len(self.rejected)
+
+    def finish(self) -> None:
+        """Stage what is left of a file that was staged in part. Raises as `add`."""
+        if self.staged and (self.tasks or self.rejected):
+            self._stage()
+
+    def _reject(self, rejected: list[RejectedRow]) -> None:
+        if self.first_rejected is None:
+            self.first_rejected = rejected[0]
+        if self._fail:
+            raise bad_row(rejected[0])
+        self.rejected.extend(rejected)
+
+    def _restart(self) -> None:
+        if self.staged:
+            _answered(lambda: self._ledger.unstage(self._lease, self._object_id))
+        self.tasks, self.rejected, self.first_rejected = [], [], None
+        self._pieces = self.bytes = self._staged_tasks = self._staged_rejected = 0
+
+    def _stage(self) -> None:
+        self._before_stage()
+        first = self._staged_tasks
+        _answered(lambda: self._ledger.stage(self._lease, self._object_id, first, self.tasks, self.rejected))
+        reached("worker.staged")
+        self.staged = True
+        self._staged_tasks += len(self.tasks)
+        self._staged_rejected += len(self.rejected)
+        self.tasks, self.rejected = [], []
+        self._pieces = self.bytes = 0
+
+
+def _size(tasks: list[Task]) -> int:
+    return sum([task.size() for task in tasks])
+
+
+def _answered(call: Callable[[], None]) -> None:
+    """The ledger's failures are told from the store's, which are of the same class."""
+    try:
+        call()
+    except UnavailableError as error:
+        raise DatabaseDown(error) from error

@@ -1,0 +1,47 @@
+"""Waiting for a server that does not answer: longer each time, bounded, one log line for each wait."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+
+from pipeline.errors import LabelfeedError
+
+FIRST_SECONDS = 0.5
+LONGEST_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class Patience:
+    """How long to wait next. Thread-safe, so that the threads of one role share what they have learnt."""
+
+    def __init__(self, role: str, first: float = FIRST_SECONDS) -> None:
+        self._role = role
+        self._first = first
+        self._failures = 0
+
+    def wait(self, error: LabelfeedError, stop: threading.Event) -> None:
+        """Wait after one more failure, or until `stop` is set."""
+        self._failures += 1
+        seconds = delay(self._failures - 1, self._first, LONGEST_SECONDS)
+        retry_after = getattr(error, "retry_after", None) or 0.0
+        seconds = min(LONGEST_SECONDS, max(seconds, retry_after))
+        _log.warning("%s waits %.1f s: %s (%s)", self._role, seconds, error, error.code)
+        stop.wait(seconds)
+
+    def succeeded(self) -> None:
+        """Forget the failures: what was waited for answers again."""
+        self._failures = 0
+
+    @property
+    def tried(self) -> bool:
+        """Whether the last attempt failed."""
+        return self._failures > 0
+
+
+def delay(failures: int, first: float, longest: float) -> float:
+    """Exponential back-off with half of it at random: at least half of min(longest, first * 2 ** failures)."""
+    most = min(longest, first * 2.0 ** min(failures, 63))
+    return most * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing

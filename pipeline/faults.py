@@ -1,0 +1,49 @@
+"""Named places where a test may kill the process: `LABELFEED_FAULT=worker.before_commit:3` ends it by SIGKILL
+when it comes to that place for the third time. Without the variable a place costs one empty call.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from itertools import count
+
+VARIABLE = "LABELFEED_FAULT"
+
+POINTS = frozenset({
+    "watcher.published", "dispatcher.recorded", "scheduler.claimed", "worker.before_start", "worker.started",
+    "worker.staged", "worker.before_commit", "worker.committed",
+})  # fmt: skip
+"""Every place that calls `reached`."""
+
+
+def _nothing(_point: str) -> None:
+    """The place is passed."""
+
+
+def armed(setting: str) -> Callable[[str], None]:
+    """What `reached` is for a setting `point` or `point:n`; n counts from 1.
+
+    Raises:
+        ValueError: there is no such point, or n is no positive number.
+    """
+    if not setting:
+        return _nothing
+    point, _, number = setting.partition(":")
+    if point not in POINTS:
+        raise ValueError(f"{VARIABLE} names no point: {point!r}")
+    last = int(number or 1)
+    if last < 1:
+        raise ValueError(f"{VARIABLE} counts from 1")
+    passed = count(1)
+
+    def kill(here: str) -> None:
+        if here == point and next(passed) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return kill
+
+
+reached = armed(os.environ.get(VARIABLE, ""))
+"""Call it at a point, by the point's name."""
