@@ -1,0 +1,103 @@
+"""The types of a table's columns: integer, number, boolean or text, with nothing lost.
+
+A column has a type only if every one of its cells that is not empty is written as that type is, so that the
+cell's text can be had back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Literal
+
+ColumnType = Literal["empty", "integer", "number", "boolean", "text"]
+
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
+_LONGEST_NUMBER = 1000
+"""A longer cell is text: no double needs as many digits."""
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+
+
+def joined(one: ColumnType, other: ColumnType) -> ColumnType:
+    """The type of a column of which some cells have one type and some the other."""
+    if other in (one, "empty"):
+        return one
+    if one == "empty":
+        return other
+    return "number" if {one, other} == {"integer", "number"} else "text"
+
+
+def classify(cells: Sequence[str]) -> ColumnType:
+    """The narrowest type that all the cells have."""
+    filled = [cell for cell in cells if cell]
+    if not filled:
+        return "empty"
+    for name in _NARROWEST_FIRST:
+        if convert(filled, name) is not None:
+            return name
+    return "text"
+
+
+def convert(cells: Sequence[str], kind: ColumnType) -> Sequence[Any] | None:
+    """The cells' values in a type, empty ones as they are; None if one of them has not that type."""
+    if kind == "text":
+        return cells
+    if "" not in cells:
+        return _CONVERTERS[kind](cells)
+    filled = [cell for cell in cells if cell]
+    values = _CONVERTERS[kind](filled)
+    if values is None:
+        return None
+    following = iter(values)
+    return [next(following) if cell else "" for cell in cells]
+
+
+def _integers(cells: Sequence[str]) -> Sequence[Any] | None:
+    try:
+        values = list(map(int, cells))
+    except ValueError:
+        return None
+    if not values:
+        return values
+    if min(values) < MIN_INTEGER or max(values) > MAX_INTEGER or list(map(str, values)) != list(cells):
+        return None
+    return values
+
+
+def _numbers(cells: Sequence[str]) -> Sequence[Any] | None:
+    try:
+        values = list(map(float, cells))
+    except ValueError:
+        return None
+    for cell, value in zip(cells, values, strict=True):
+        if repr(value) != cell and not _gives_back(cell, value):
+            return None
+    return values
+
+
+def _gives_back(cell: str, value: float) -> bool:
+    if len(cell) > _LONGEST_NUMBER:
+        return False
+    found = _NUMBER.fullmatch(cell)
+    if found is None:
+        return False
+    if found[1] is None and found[2] is None:
+        return str(int(cell)) == cell and MIN_INTEGER <= int(cell) <= MAX_INTEGER and int(cell) == value
+    return value - value == 0 and Decimal(repr(value)) == Decimal(cell)
+
+
+def _booleans(cells: Sequence[str]) -> Sequence[Any] | None:
+    try:
+        return [_BOOLEANS[cell] for cell in cells]
+    except KeyError:
+        return None
+
+
+def _nothing(cells: Sequence[str]) -> Sequence[Any] | None:
+    return None if cells else cells
+
+
+_CONVERTERS = {"integer": _integers, "number": _numbers, "boolean": _booleans, "empty": _nothing}
+_NARROWEST_FIRST: tuple[ColumnType, ...] = ("integer", "boolean", "number")

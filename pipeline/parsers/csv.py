@@ -1,0 +1,183 @@
+"""Tables as text: CSV and TSV, one task a row, with the types of whole columns.
+
+The types are guessed from the first rows. If later ones are wider, the rest of the file is read for its
+types alone, and then all of it once more: one restart at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import repeat
+
+from pipeline.errors import ObjectSkipped
+from pipeline.parsers.columns import ColumnType, classify, convert, joined
+from pipeline.parsers.contract import PIECE_TASKS, BadRow, Body, Parser, Rules
+from pipeline.parsers.encoding import TextReader
+from pipeline.parsers.items import plain_task, plain_tasks, rejected
+from pipeline.parsers.records import NO_SEPARATOR, Batch, Records, blocks_of
+from pipeline.tasks import EXCERPT_LIMIT, Parsed
+
+Types = tuple[ColumnType, ...]
+
+
+class _Wider(Exception):
+    """A row does not fit the types that were guessed; it never leaves this module."""
+
+
+class Table:
+    """One reading of a file: its columns, and its rows as pieces or as types.
+
+    Raises:
+        ObjectFailed: `encoding`, from any method.
+    """
+
+    def __init__(self, records: Records, rules: Rules) -> None:
+        self._records = records
+        self._rules = rules
+        self.names = names_of(records.header or [])
+        self._na = frozenset(rules.options.na_values)
+        config = rules.label_config
+        text = rules.options.types == "text"
+        self.texts = tuple(text or (config is not None and not config.takes_number(name)) for name in self.names)
+
+    def pieces(self, types: Types | None) -> Iterator[Parsed]:
+        """All rows as tasks and rejected rows.
+
+        Raises:
+            _Wider: `types` is None, and a row is wider than those before it.
+        """
+        if self._records.bad_header is not None:
+            line, why, text = self._records.bad_header
+            yield Parsed([], [rejected(why, 1, line, None, text)])
+            return
+        known: Types = types or tuple("text" if text else "empty" for text in self.texts)
+        for batch in self._records:
+            self._fit(batch)
+            if batch.bad or batch.blank:
+                bad = sorted(batch.bad, key=lambda bad: bad[0])
+                yield Parsed([], [rejected(why, n, line, None, text) for n, line, why, text in bad], batch.blank)
+            for start in range(0, len(batch.rows), PIECE_TASKS):
+                some = batch.part(start, start + PIECE_TASKS)
+                known, columns = self._columns(some.rows, known, fixed=types is not None)
+                yield self._piece(columns, some)
+
+    def types(self) -> Types:
+        """The types of all columns over all rows."""
+        known: Types = tuple("text" if text else "empty" for text in self.texts)
+        for batch in self._records:
+            self._fit(batch)
+            if batch.rows:
+                cells = zip(*batch.rows, strict=True)
+                known = tuple(
+                    kind if kind == "text" else joined(kind, classify(column))
+                    for kind, column in zip(known, cells, strict=True)
+                )
+        return known
+
+    def _columns(self, rows: list[list[str]], known: Types, *, fixed: bool) -> tuple[Types, list[Sequence[object]]]:
+        found: list[ColumnType] = []
+        columns: list[Sequence[object]] = []
+        for kind, cells in zip(known, zip(*rows, strict=True), strict=False):
+            values = convert(cells, kind) if kind != "empty" or fixed else None
+            if values is None:
+                if kind != "empty":
+                    raise _Wider
+                kind = classify(cells)  # noqa: PLW2901 - the column has its type from here on
+                values = convert(cells, kind)
+            found.append(kind)
+            columns.append(values if values is not None else cells)
+        return (tuple(found) if found else known), columns
+
+    def _piece(self, columns: list[Sequence[object]], batch: Batch) -> Parsed:
+        datas = list(map(dict, map(zip, repeat(self.names), zip(*columns, strict=True))))
+        if not self._rules.options.preannotated_from_fields:
+            tasks = plain_tasks(datas, batch.numbers, self._rules)
+            if tasks is not None:
+                return Parsed(tasks)
+        tasks, bad = [], []
+        for data, number, line, row in zip(datas, batch.numbers, batch.lines, batch.rows, strict=True):
+            try:
+                tasks.append(plain_task(data, number, self._rules))
+            except BadRow as why:
+                bad.append(rejected(why, number, line, None, self._shown(row)))
+        return Parsed(tasks, bad)
+
+    def _shown(self, row: Sequence[str]) -> str:
+        separator = self._records.separator
+        return ("" if separator == NO_SEPARATOR else separator).join(cell[:EXCERPT_LIMIT] for cell in row)
+
+    def _fit(self, batch: Batch) -> None:
+        """Bring all rows to the table's width, and put those aside that cannot be brought to it."""
+        width, limit = len(self.names), self._rules.limits.item_bytes
+        if self._na:
+            batch.rows = [["" if cell in self._na else cell for cell in row] for row in batch.rows]
+        if not batch.suspect and not set(map(len, batch.rows)) - {width}:
+            return
+        kept = Batch(bad=batch.bad, blank=batch.blank)
+        for row, line, number in zip(batch.rows, batch.lines, batch.numbers, strict=True):
+            why = self._fault(row, width, limit)
+            if why is not None:
+                kept.bad.append((number, line, why, self._shown(row)))
+                continue
+            kept.rows.append(row[:width] + [""] * (width - len(row)))
+            kept.lines.append(line)
+            kept.numbers.append(number)
+        batch.rows, batch.lines, batch.numbers = kept.rows, kept.lines, kept.numbers
+
+    @staticmethod
+    def _fault(row: list[str], width: int, limit: int) -> BadRow | None:
+        if any(row[width:]):
+            return BadRow("too_many_cells", f"the row has {len(row)} cells, the header {width}")
+        if any("\x00" in cell for cell in row):
+            return BadRow("nul", "a cell holds a NUL character")
+        if any(len(cell) > limit for cell in row):
+            return BadRow("too_large", f"a cell is larger than {limit} bytes")
+        return None
+
+
+def names_of(header: Sequence[str]) -> list[str]:
+    """The columns' names: an empty one is `Unnamed: N`, a second one of a name the next free `name.N`."""
+    names: list[str] = []
+    taken = set(header)
+    used: set[str] = set()
+    for place, cell in enumerate(header):
+        name = base = cell or f"Unnamed: {place}"
+        number = 1
+        while name in used or (name != base and name in taken):
+            name, number = f"{base}.{number}", number + 1
+        used.add(name)
+        names.append(name)
+    return names
+
+
+@contextmanager
+def _opened(body: Body, rules: Rules, separator: str | None) -> Iterator[Table]:
+    with closing(body.open()) as stream:
+        blocks = blocks_of(TextReader(stream, rules.options.encoding), rules.limits)
+        yield Table(Records(blocks, rules.options.separator or separator, rules.limits), rules)
+
+
+def _pieces(body: Body, rules: Rules, separator: str | None, types: Types | None) -> Iterator[Parsed]:
+    empty = True
+    with _opened(body, rules, separator) as table:
+        for piece in table.pieces(types):
+            empty = empty and not piece.tasks and not piece.rejected
+            yield piece
+    if empty:
+        raise ObjectSkipped("no_tasks", "the table has no row")
+
+
+def _parse(body: Body, rules: Rules, separator: str | None) -> Iterator[Parsed]:
+    try:
+        yield from _pieces(body, rules, separator, None)
+    except _Wider:
+        with _opened(body, rules, separator) as table:
+            types = table.types()
+        yield Parsed(restart=True)
+        yield from _pieces(body, rules, separator, types)
+
+
+parser = Parser("csv", 1, partial(_parse, separator=None))
+tsv_parser = Parser("tsv", 1, partial(_parse, separator="\t"))

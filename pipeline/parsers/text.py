@@ -1,0 +1,88 @@
+"""Plain text: one task a line. Lines end at LF, CRLF or CR, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.errors import ObjectSkipped
+from pipeline.parsers.contract import PIECE_TASKS, BadRow, Body, Limits, Parser, Rules
+from pipeline.parsers.encoding import BLOCK_BYTES, TextReader
+from pipeline.parsers.items import plain_task, plain_tasks, rejected
+from pipeline.tasks import EXCERPT_LIMIT, Parsed, RejectedRow, Task
+
+
+def lines_of(reader: TextReader, limits: Limits) -> Iterator[list[str | None]]:
+    """The lines of a text without their ends, in lists; None stands for one that is too large.
+
+    The last newline starts no line.
+    """
+    block = min(BLOCK_BYTES, limits.item_bytes)
+    held, lost = "", False
+    while text := reader.read(block):
+        if held.endswith("\r"):
+            held, text = held[:-1], "\r" + text
+        carried = text.endswith("\r")
+        body = text[:-1] if carried else text
+        if "\r" in body:
+            body = body.replace("\r\n", "\n").replace("\r", "\n")
+        lines: list[str | None] = list((held + body).split("\n"))
+        held = str(lines.pop())
+        if lost and lines:
+            lines[0], lost = None, False
+        if len(held) > limits.item_bytes:
+            held, lost = "", True
+        held += "\r" if carried else ""
+        yield [None if line is not None and len(line) > limits.item_bytes else line for line in lines]
+    if lost or held:
+        yield [None if lost or len(held) > limits.item_bytes else held.removesuffix("\r")]
+
+
+def parse(body: Body, rules: Rules) -> Iterator[Parsed]:
+    """The tasks of a text file; see the parsers' package for what may be raised."""
+    try:
+        key = rules.data_key("text")
+    except BadRow as bad:
+        yield Parsed([], [rejected(bad, 1, None, None, "")])
+        return
+    row, empty = 1, True
+    with body.open() as stream:
+        for lines in lines_of(TextReader(stream, rules.options.encoding), rules.limits):
+            for start in range(0, len(lines), PIECE_TASKS):
+                piece = _piece(lines[start : start + PIECE_TASKS], row + start, key, rules)
+                empty = empty and not piece.tasks and not piece.rejected
+                yield piece
+            row += len(lines)
+    if empty:
+        raise ObjectSkipped("no_tasks", "the file holds no line that is not blank")
+
+
+def _piece(lines: list[str | None], first: int, key: str, rules: Rules) -> Parsed:
+    keep = rules.options.blank_lines == "keep"
+    numbered = [
+        (row, line) for row, line in enumerate(lines, first) if line is None or keep or (line and not line.isspace())
+    ]
+    blank = len(lines) - len(numbered)
+    whole = [(row, {key: line}) for row, line in numbered if line is not None]
+    if len(whole) == len(numbered):
+        tasks = plain_tasks([data for _, data in whole], [row for row, _ in whole], rules) if whole else []
+        if tasks is not None:
+            return Parsed(tasks, [], blank)
+    outcomes = [_outcome(line, row, key, rules) for row, line in numbered]
+    return Parsed(
+        [outcome for outcome in outcomes if isinstance(outcome, Task)],
+        [outcome for outcome in outcomes if isinstance(outcome, RejectedRow)],
+        blank,
+    )
+
+
+def _outcome(line: str | None, row: int, key: str, rules: Rules) -> Task | RejectedRow:
+    try:
+        if line is not None:
+            return plain_task({key: line}, row, rules)
+        bad = BadRow("too_large", f"the line is larger than {rules.limits.item_bytes} bytes")
+    except BadRow as why:
+        bad = why
+    return rejected(bad, row, row, None, (line or "")[:EXCERPT_LIMIT])
+
+
+parser = Parser("txt", 1, parse)
