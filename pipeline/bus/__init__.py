@@ -53,8 +53,9 @@ class Consumer(Protocol):
 class EventLog(Protocol):
     """The log. Thread-safe."""
 
-    name: str
-    """What the ledger keeps this log's offsets under."""
+    @property
+    def name(self) -> str:
+        """What the ledger keeps this log's offsets under. Raises RetriableError if the log must be asked for it."""
 
     def publish(self, events: Sequence[ObjectEvent]) -> Offsets:
         """Append events; when it returns they are durable. Gives, per partition, the position after them."""

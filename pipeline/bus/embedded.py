@@ -102,7 +102,8 @@ class EmbeddedConsumer:
     def _rows(self, limit: int) -> list[tuple[int, bytes]]:
         with self._file.read() as connection:
             return connection.execute(
-                "SELECT position, body FROM events WHERE position >= ? ORDER BY position LIMIT ?", (self._position, limit)
+                "SELECT position, body FROM events WHERE position >= ? ORDER BY position LIMIT ?",
+                (self._position, limit),
             ).fetchall()
 
     def commit(self, positions: Offsets) -> None:

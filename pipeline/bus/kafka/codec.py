@@ -1,0 +1,78 @@
+"""Events as Kafka messages and back: CloudEvents 1.0 in binary mode, structured mode, and stores' own bodies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import orjson
+
+from pipeline.events import ObjectEvent, UndecodableEvent, from_attributes, from_wire, new_id, to_data
+from pipeline.notifications import Route, decode
+
+Headers = list[tuple[str, bytes]]
+
+_PREFIX = "ce_"
+_JSON = ("content-type", b"application/json")
+_STRUCTURED = "application/cloudevents+json"
+_VERSION = ("ce_specversion", b"1.0")
+_TYPES = {
+    kind: ("ce_type", f"labelfeed.object.{kind}.v1".encode()) for kind in ("created", "updated", "deleted", "seen")
+}
+
+
+class Message(NamedTuple):
+    """What goes into Kafka: key, value and headers."""
+
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+def encode(event: ObjectEvent) -> Message:
+    """An event in binary mode: its attributes are headers, its data the value, its key source and object key."""
+    at = datetime.fromtimestamp(event.time or time.time(), UTC).isoformat()
+    headers = [
+        _VERSION,
+        ("ce_id", (event.id or new_id()).encode()),
+        _TYPES[event.kind],
+        ("ce_source", event.source.encode()),
+        ("ce_subject", event.key.encode()),
+        ("ce_time", at.encode()),
+        ("ce_discoveredby", event.discovered_by.encode()),
+        _JSON,
+    ]
+    if event.sequencer is not None:
+        headers.append(("ce_sequencer", str(event.sequencer).encode()))
+    if event.traceparent is not None:
+        headers.append(("ce_traceparent", event.traceparent.encode()))
+    return Message(f"{event.source}/{event.key}".encode(), orjson.dumps(to_data(event)), headers)
+
+
+def decode_message(
+    value: bytes | None, headers: Sequence[tuple[str, bytes]], route: Route
+) -> list[ObjectEvent] | UndecodableEvent:
+    """The events of a message, whoever wrote it: several where a store put several into one, or none at all."""
+    try:
+        return _decode(value or b"", dict(headers), route)
+    except ValueError as error:
+        return UndecodableEvent(value or b"", str(error))
+
+
+def _decode(value: bytes, headers: dict[str, bytes], route: Route) -> list[ObjectEvent]:
+    if "ce_type" in headers:
+        return [_binary(value, headers)]
+    if headers.get("content-type", b"").decode().startswith(_STRUCTURED):
+        return [from_wire(value)]
+    return decode(value, route)
+
+
+def _binary(value: bytes, headers: dict[str, bytes]) -> ObjectEvent:
+    attributes = {name[3:]: text.decode() for name, text in headers.items() if name.startswith(_PREFIX)}
+    try:
+        data = orjson.loads(value) if value else None
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"its data is not JSON: {error}") from None
+    return from_attributes(attributes, data)

@@ -1,0 +1,128 @@
+"""What log, consumer and replay share: errors of the client in our words, and the topics' administration."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import MemberToRemove, OffsetSpec
+from kafka.errors import (
+    AuthorizationError,
+    InvalidReplicationFactorError,
+    KafkaConfigurationError,
+    KafkaError,
+    SaslAuthenticationFailedError,
+    TopicAlreadyExistsError,
+    UnsupportedSaslMechanismError,
+)
+
+from pipeline.bus.kafka.options import KafkaOptions
+from pipeline.errors import UnavailableError, UsageError
+
+T = TypeVar("T")
+
+_FOR_A_PERSON = (
+    AuthorizationError,
+    InvalidReplicationFactorError,
+    KafkaConfigurationError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
+
+
+@contextmanager
+def converted(options: KafkaOptions) -> Iterator[None]:
+    """Turn the client's errors into UnavailableError, or UsageError where a person must act."""
+    try:
+        yield
+    except _FOR_A_PERSON as error:
+        raise UsageError(f"{options.canonical} refuses us: {type(error).__name__}") from error
+    except (KafkaError, OSError) as error:
+        raise UnavailableError(f"{options.canonical} does not answer: {type(error).__name__}") from error
+
+
+class Topics:
+    """The administration of the two topics: made where missing, asked for their ends. Thread-safe."""
+
+    def __init__(self, options: KafkaOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._client: KafkaAdminClient | None = None
+        self._described: dict[str, Any] | None = None
+
+    def described(self) -> dict[str, Any]:
+        """What the cluster says of the events' topic, which is made if it isn't there."""
+        if self._described is None:
+            self._described = self._ask(self._describe_or_make)
+        return self._described
+
+    def partitions(self) -> list[TopicPartition]:
+        """The partitions of the events' topic."""
+        return [TopicPartition(self._options.topic, row["partition_index"]) for row in self.described()["partitions"]]
+
+    def ends(self) -> dict[int, int]:
+        """The position after the last record, by partition."""
+        wanted = dict.fromkeys(self.partitions(), OffsetSpec.LATEST)
+        found = self._ask(lambda client: client.list_partition_offsets(wanted))
+        return {place.partition: answer.offset for place, answer in found.items()}
+
+    def committed(self) -> dict[int, int]:
+        """What the group has committed, by partition; 0 where it hasn't."""
+        group, wanted = self._options.group, self.partitions()
+        found = self._ask(lambda client: client.list_group_offsets({group: wanted})).get(group, {})
+        return {place.partition: max(found[place].offset, 0) if place in found else 0 for place in wanted}
+
+    def remove_member(self, member: str) -> None:
+        """Take a static member out of the group, so that its partitions move without a time-out."""
+        gone = [MemberToRemove(group_instance_id=member)]
+        self._ask(lambda client: client.remove_group_members(self._options.group, gone))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with self._lock:
+            self._drop()
+
+    def _ask(self, question: Callable[[KafkaAdminClient], T]) -> T:
+        with self._lock, converted(self._options):
+            try:
+                if self._client is None:
+                    self._client = KafkaAdminClient(**self._options.client())
+                return question(self._client)
+            except KafkaError:
+                self._drop()
+                raise
+
+    def _drop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _describe_or_make(self, client: KafkaAdminClient) -> dict[str, Any]:
+        options = self._options
+        for topic, retention in ((options.dead_topic, options.dead_retention), (options.topic, options.retention)):
+            if _describe(client, topic) is None:
+                _make(client, topic, options, retention)
+        found = _describe(client, options.topic)
+        if found is None:
+            raise UnavailableError(f"{options.canonical}: the topic is not there yet")
+        return found
+
+
+def _describe(client: KafkaAdminClient, topic: str) -> dict[str, Any] | None:
+    (found,) = client.describe_topics([topic])
+    return found if found["error_code"] == 0 and found["partitions"] else None
+
+
+def _make(client: KafkaAdminClient, topic: str, options: KafkaOptions, retention: float) -> None:
+    asked = {
+        "num_partitions": options.partitions,
+        "replication_factor": options.replicas,
+        "configs": {"retention.ms": str(int(retention * 1000)), "cleanup.policy": "delete"},
+    }
+    try:
+        client.create_topics({topic: asked}, wait_for_metadata=True)
+    except TopicAlreadyExistsError:
+        client.wait_for_topics([topic])

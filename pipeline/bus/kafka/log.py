@@ -1,0 +1,87 @@
+"""`KafkaLog`: the event log as the rest of the pipeline sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pipeline.bus import Consumer, Offsets
+from pipeline.bus.kafka.codec import encode
+from pipeline.bus.kafka.connection import Topics
+from pipeline.bus.kafka.member import Member
+from pipeline.bus.kafka.options import KafkaOptions
+from pipeline.bus.kafka.replay import Spans, replay_dead, replay_spans, spans_since
+from pipeline.bus.kafka.writer import Writer
+from pipeline.events import ObjectEvent
+from pipeline.notifications import Route, Target
+
+
+def nowhere(_bucket: str, _key: str) -> Sequence[Target]:
+    """The route of a log that no bucket writes to."""
+    return ()
+
+
+class KafkaLog:
+    """`pipeline.bus.EventLog` on a topic of Kafka. Connects when it is first used, and again after it was cut off.
+
+    `route` says which objects of ours a store's own notification on the topic concerns.
+    """
+
+    def __init__(self, options: KafkaOptions, route: Route = nowhere) -> None:
+        self._options = options
+        self._route = route
+        self._topics = Topics(options)
+        self._writer = Writer(options)
+
+    @property
+    def name(self) -> str:
+        """As `EventLog.name`. It holds the topic's id: a topic that was made anew counts from 0 again."""
+        described = self._topics.described()
+        return f"kafka:{self._options.topic}:{described.get('topic_id') or ''}"
+
+    def publish(self, events: Sequence[ObjectEvent]) -> Offsets:
+        """As `EventLog.publish`."""
+        if not events:
+            return {}
+        self._topics.described()
+        return self._writer.send(self._options.topic, map(encode, events))
+
+    def consumer(self, start: Callable[[Sequence[int]], Offsets]) -> Consumer:
+        """As `EventLog.consumer`."""
+        self._topics.described()
+        return Member(self._options, self._route, self._topics, self._writer, start)
+
+    def end(self) -> Offsets:
+        """As `EventLog.end`."""
+        return self._topics.ends()
+
+    def lag(self) -> Offsets:
+        """Records that the group hasn't committed yet, by partition."""
+        committed = self._topics.committed()
+        return {partition: max(end - committed[partition], 0) for partition, end in self.end().items()}
+
+    def prune(self, older_than: float) -> int:
+        """As `EventLog.prune`: Kafka does it by itself, by the topic's retention."""
+        del older_than
+        return 0
+
+    def replay_dead(self) -> int:
+        """Put every dead letter that wasn't yet back on the topic; how many went."""
+        return replay_dead(self._options, self._topics, self._writer)
+
+    def replay(self, spans: Spans) -> int:
+        """Put records of the topic on its end once more; how many went."""
+        return replay_spans(self._options, spans, self._writer)
+
+    def since(self, at: float) -> Spans:
+        """The spans of all records from a time on (seconds since 1970) to the present end."""
+        return spans_since(self._options, self._topics, at)
+
+    def ping(self) -> str:
+        """As `EventLog.ping`."""
+        ends = self.end()
+        return f"topic {self._options.topic} of {len(ends)} partitions, {sum(ends.values())} records so far"
+
+    def close(self) -> None:
+        """As `EventLog.close`."""
+        self._writer.close()
+        self._topics.close()

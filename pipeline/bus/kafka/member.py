@@ -1,0 +1,200 @@
+"""One member of the consumer group: cooperative, static, starting from the ledger's positions."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
+
+from pipeline.bus import Offsets, Polled, Record
+from pipeline.bus.kafka.codec import Message, decode_message, encode
+from pipeline.bus.kafka.connection import Topics, converted
+from pipeline.bus.kafka.options import KafkaOptions
+from pipeline.bus.kafka.writer import Writer
+from pipeline.errors import LabelfeedError
+from pipeline.events import UndecodableEvent
+from pipeline.notifications import Route
+
+SLICE_SECONDS = 0.2
+"""How long one look for records lasts at most, so that newly assigned partitions soon begin."""
+CLOSE_MS = 5_000
+REASON_BYTES = 1_000
+HEADER = "labelfeed-"
+"""Prefix of the headers that a dead letter has beyond the original's."""
+
+log = logging.getLogger(__name__)
+_numbers = itertools.count()
+
+
+class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Holds back what is newly assigned until the ledger was asked where to begin; runs in the client's thread."""
+
+    def __init__(self) -> None:
+        self.consumer: KafkaConsumer | None = None
+        self.waiting: set[TopicPartition] = set()
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        if assigned and self.consumer is not None:
+            self.consumer.pause(*assigned)
+            self.waiting.update(assigned)
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        self.waiting.difference_update(revoked)
+
+
+class Member:
+    """`pipeline.bus.Consumer` of a topic. Joins the group at the first poll, and again after an error."""
+
+    def __init__(
+        self,
+        options: KafkaOptions,
+        route: Route,
+        topics: Topics,
+        writer: Writer,
+        start: Callable[[Sequence[int]], Offsets],
+    ) -> None:
+        self._options = options
+        self._route = route
+        self._topics = topics
+        self._writer = writer
+        self._start = start
+        self._member = options.member or _member_name()
+        self._assignment = _Assignment()
+        self._consumer: KafkaConsumer | None = None
+        self._originals: dict[tuple[int, int], Message] = {}
+
+    def poll(self, limit: int, timeout: float) -> Polled:
+        """As `Consumer.poll`. A message of a store may hold several events: they share its offset."""
+        deadline = time.monotonic() + timeout
+        with converted(self._options):
+            while True:
+                left = deadline - time.monotonic()
+                batches = self._look(limit, max(0.0, min(left, SLICE_SECONDS)))
+                if batches or left <= 0:
+                    return self._polled(batches)
+
+    def _look(self, limit: int, seconds: float) -> Mapping[TopicPartition, Sequence[Any]]:
+        try:
+            consumer = self._joined()
+            self._begin(consumer)
+            found: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(int(seconds * 1000), max_records=limit)
+        except KafkaError:
+            self._leave()
+            raise
+        return found
+
+    def _begin(self, consumer: KafkaConsumer) -> None:
+        """Start reading what is newly assigned, where the ledger says; if the ledger can't say, ask again later."""
+        assigned = consumer.assignment()
+        new = [place for place in tuple(self._assignment.waiting) if place in assigned]
+        if not new:
+            return
+        positions = self._start(sorted(place.partition for place in new))
+        for place in new:
+            if place.partition in positions:
+                consumer.seek(place, positions[place.partition])
+            else:
+                consumer.seek_to_beginning(place)
+        self._assignment.waiting.difference_update(new)
+        consumer.resume(*new)
+
+    def _polled(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> Polled:
+        records: list[Record] = []
+        positions: dict[int, int] = {}
+        self._originals.clear()
+        for place, messages in batches.items():
+            if place in self._assignment.waiting:
+                continue
+            for message in messages:
+                key = (place.partition, message.offset)
+                self._originals[key] = Message(message.key or b"", message.value or b"", list(message.headers))
+                events = decode_message(message.value, message.headers, self._route)
+                found = [events] if isinstance(events, UndecodableEvent) else events
+                records.extend(Record(*key, event) for event in found)
+            positions[place.partition] = messages[-1].offset + 1
+        return Polled(records, positions)
+
+    def commit(self, positions: Offsets) -> None:
+        """As `Consumer.commit`: without waiting, as only tools that show lag read it."""
+        if self._consumer is None:
+            return
+        mine = {place.partition: place for place in self._consumer.assignment()}
+        offsets = {mine[at]: OffsetAndMetadata(offset, "", -1) for at, offset in positions.items() if at in mine}
+        if offsets:
+            with converted(self._options):
+                self._consumer.commit_async(offsets, _committed)
+
+    def dead(self, records: Sequence[Record], reasons: Sequence[str]) -> None:
+        """As `Consumer.dead`: onto the topic of dead letters, byte for byte as they came, with why and whence."""
+        letters = [self._letter(record, reason) for record, reason in zip(records, reasons, strict=True)]
+        if letters:
+            self._writer.send(self._options.dead_topic, letters)
+
+    def _letter(self, record: Record, reason: str) -> Message:
+        original = self._originals.get((record.partition, record.offset))
+        if original is None:
+            event = record.event
+            original = Message(b"", event.body, []) if isinstance(event, UndecodableEvent) else encode(event)
+        extra = {
+            "reason": reason.encode()[:REASON_BYTES],
+            "topic": self._options.topic.encode(),
+            "partition": str(record.partition).encode(),
+            "offset": str(record.offset).encode(),
+        }
+        return original._replace(headers=[*original.headers, *((HEADER + name, text) for name, text in extra.items())])
+
+    def close(self) -> None:
+        """As `Consumer.close`. A static member leaves only when it is taken out of the group."""
+        if self._consumer is None:
+            return
+        self._leave()
+        try:
+            self._topics.remove_member(self._member)
+        except LabelfeedError as error:
+            log.warning("event log: could not leave the group, its time-out will do", extra={"error": str(error)})
+
+    def _leave(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        self._assignment.waiting.clear()
+        if consumer is not None:
+            consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+
+    def _joined(self) -> KafkaConsumer:
+        if self._consumer is None:
+            session = int(self._options.session * 1000)
+            consumer = KafkaConsumer(
+                **self._options.client(),
+                group_id=self._options.group,
+                group_instance_id=self._member,
+                session_timeout_ms=session,
+                heartbeat_interval_ms=session // 4,
+                partition_assignment_strategy=[CooperativeStickyAssignor],
+                enable_auto_commit=False,
+                metrics_enabled=False,
+                auto_offset_reset="earliest",
+                allow_auto_create_topics=False,
+            )
+            self._assignment.consumer = consumer
+            consumer.subscribe([self._options.topic], listener=self._assignment)
+            self._consumer = consumer
+        return self._consumer
+
+
+def _committed(_offsets: object, answer: object) -> None:
+    if isinstance(answer, Exception):
+        log.debug("event log: a commit was refused; the ledger's positions count", extra={"error": repr(answer)})
+
+
+def _member_name() -> str:
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())
+    return f"{host}-{os.getpid()}-{next(_numbers)}"

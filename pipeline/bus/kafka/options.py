@@ -1,0 +1,118 @@
+"""How to reach Kafka, read from one URL: `kafka://host:9092[,host:9092]/topic?option=value&…`.
+
+Secrets are never in the URL: the password and the key's password come from the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.config import Duration
+from pipeline.errors import ConfigError
+
+DEFAULT_PORT = 9092
+PASSWORD_VARIABLE = "LABELFEED_KAFKA_PASSWORD"  # noqa: S105 - a variable's name
+KEY_PASSWORD_VARIABLE = "LABELFEED_KAFKA_SSL_KEY_PASSWORD"  # noqa: S105 - a variable's name
+CONNECT_MS = 10_000
+REQUEST_MS = 15_000
+"""Longest time that one request to a broker may take."""
+
+
+class KafkaOptions(BaseModel):
+    """The options of an event log on Kafka. The topic is made with `partitions`, `replicas` and `retention` if
+    there is none; an existing one is left as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap: tuple[str, ...] = Field(description="Brokers to ask first, host:port.")
+    topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,200}$", description="The topic of the events.")
+    group: str = Field("labelfeed", min_length=1, description="The consumer group of the dispatchers.")
+    member: str | None = Field(
+        None, description="This process's name in the group; by default host and process number."
+    )
+    partitions: int = Field(6, ge=1, description="Partitions of a new topic: the most dispatchers that can share it.")
+    replicas: int = Field(
+        -1, ge=-1, description="Copies of each partition of a new topic; -1 is the cluster's default."
+    )
+    retention: Duration = Field(7 * 86400.0, gt=0, description="How long a new topic keeps events.")
+    dead_retention: Duration = Field(30 * 86400.0, gt=0, description="How long a new topic of dead letters keeps them.")
+    session: Duration = Field(10.0, ge=1, description="A dispatcher that is silent for this long loses its partitions.")
+    compression: str | None = Field("lz4", description="Compression of batches: lz4, gzip, zstd, snappy or none.")
+    security_protocol: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")
+    sasl_mechanism: str | None = Field(None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")
+    sasl_username: str | None = Field(None, description=f"The user; the password is in {PASSWORD_VARIABLE}.")
+    ssl_cafile: str | None = Field(None, description="A file of certificates to trust instead of the system's.")
+    ssl_certfile: str | None = Field(None, description="This client's certificate.")
+    ssl_keyfile: str | None = Field(None, description=f"Its key; the key's password is in {KEY_PASSWORD_VARIABLE}.")
+    ssl_check_hostname: bool = Field(default=True, description="Whether the broker's certificate must name its host.")
+
+    @property
+    def dead_topic(self) -> str:
+        """Where records go that can't be read or are refused."""
+        return f"{self.topic}.dead"
+
+    @property
+    def canonical(self) -> str:
+        """The URL without options: what logs and errors may show."""
+        return f"kafka://{','.join(self.bootstrap)}/{self.topic}"
+
+    def client(self) -> dict[str, Any]:
+        """What every client of kafka-python is configured with."""
+        security = {
+            "security_protocol": self.security_protocol,
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.sasl_username,
+            "sasl_plain_password": os.environ.get(PASSWORD_VARIABLE),
+            "ssl_cafile": self.ssl_cafile,
+            "ssl_certfile": self.ssl_certfile,
+            "ssl_keyfile": self.ssl_keyfile,
+            "ssl_password": os.environ.get(KEY_PASSWORD_VARIABLE),
+            "ssl_check_hostname": self.ssl_check_hostname,
+        }
+        return {
+            "bootstrap_servers": list(self.bootstrap),
+            "bootstrap_timeout_ms": CONNECT_MS,
+            "request_timeout_ms": REQUEST_MS,
+            "reconnect_backoff_max_ms": 2000,
+            **{name: value for name, value in security.items() if value is not None},
+        }
+
+
+def parse(url: str) -> KafkaOptions:
+    """The options that a `kafka://` URL says.
+
+    Raises:
+        ConfigError: it names no topic, an unknown option, or an option's value that can't be; or holds a secret.
+    """
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ConfigError(
+            "a Kafka URL holds no user and password", path="events", hint=f"sasl_username= and {PASSWORD_VARIABLE}"
+        )
+    said: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if said.get("compression") == "none":
+        said["compression"] = None
+    said["bootstrap"] = tuple(_with_port(host) for host in parts.netloc.split(",") if host)
+    said["topic"] = parts.path.strip("/")
+    if not said["bootstrap"] or not said["topic"]:
+        raise ConfigError("write it as kafka://host:9092/topic", path="events")
+    return _checked(said)
+
+
+def _with_port(host: str) -> str:
+    return host if ":" in host else f"{host}:{DEFAULT_PORT}"
+
+
+def _checked(said: Mapping[str, Any]) -> KafkaOptions:
+    try:
+        return KafkaOptions(**said)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(sorted(KafkaOptions.model_fields.keys() - {"bootstrap", "topic"}))
+        raise ConfigError(f"the option {name}: {first['msg']}", path="events", hint=f"options: {known}") from None

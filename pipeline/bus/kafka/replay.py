@@ -1,0 +1,110 @@
+"""Putting records on the topic once more: dead letters, or a span of offsets or of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from pipeline.bus.kafka.codec import Headers, Message
+from pipeline.bus.kafka.connection import Topics, converted
+from pipeline.bus.kafka.options import KafkaOptions
+from pipeline.bus.kafka.writer import Writer
+
+Spans = Mapping[int, tuple[int, int]]
+"""Partition → its first offset, and the one after its last."""
+
+CHUNK = 2_000
+POLL_MS = 1_000
+QUIET_POLLS = 10
+"""A span whose records don't come in so many polls has none left: they are past retention, or never were."""
+_OURS = "labelfeed-"
+_DISCOVERED_BY = "ce_discoveredby"
+
+
+def replay_dead(options: KafkaOptions, topics: Topics, writer: Writer) -> int:
+    """Put back the dead letters since the last time; the group `<group>.replay` remembers how far that came."""
+    topics.described()
+    group = f"{options.group}.replay"
+    with converted(options), closing(_reader(options, group)) as reader:
+        places = [
+            TopicPartition(options.dead_topic, at) for at in reader.partitions_for_topic(options.dead_topic) or ()
+        ]
+        reader.assign(places)
+        ends, beginnings = reader.end_offsets(places), reader.beginning_offsets(places)
+        spans = {place: (reader.committed(place) or beginnings[place], ends[place]) for place in places}
+        count = 0
+        for chunk in _read(reader, spans):
+            writer.send(options.topic, [_original(record) for record in chunk])
+            done = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in chunk}
+            reader.commit({place: OffsetAndMetadata(offset, "", -1) for place, offset in done.items()})
+            count += len(chunk)
+    return count
+
+
+def replay_spans(options: KafkaOptions, spans: Spans, writer: Writer) -> int:
+    """Put the records of these spans on the topic's end, marked as replayed."""
+    wanted = {TopicPartition(options.topic, partition): span for partition, span in spans.items()}
+    count = 0
+    with converted(options), closing(_reader(options, None)) as reader:
+        reader.assign(list(wanted))
+        for chunk in _read(reader, wanted):
+            writer.send(options.topic, [_original(record) for record in chunk])
+            count += len(chunk)
+    return count
+
+
+def spans_since(options: KafkaOptions, topics: Topics, at: float) -> dict[int, tuple[int, int]]:
+    """The spans from a time (seconds since 1970) to the present ends."""
+    places = topics.partitions()
+    ends = topics.ends()
+    with converted(options), closing(_reader(options, None)) as reader:
+        found = reader.offsets_for_times(dict.fromkeys(places, int(at * 1000)))
+    spans = {}
+    for place in places:
+        answer = found.get(place)
+        spans[place.partition] = (ends[place.partition] if answer is None else answer.offset, ends[place.partition])
+    return spans
+
+
+def _reader(options: KafkaOptions, group: str | None) -> KafkaConsumer:
+    return KafkaConsumer(
+        **options.client(),
+        group_id=group,
+        enable_auto_commit=False,
+        metrics_enabled=False,
+        auto_offset_reset="earliest",
+        allow_auto_create_topics=False,
+    )
+
+
+def _read(reader: KafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]]) -> Iterator[list[Any]]:
+    """The records of spans in chunks; ends when all are read."""
+    left = {place: end for place, (start, end) in spans.items() if start < end}
+    reader.pause(*(place for place in spans if place not in left))
+    for place in left:
+        reader.seek(place, spans[place][0])
+    quiet = 0
+    while left and quiet < QUIET_POLLS:
+        batches = reader.poll(POLL_MS, max_records=CHUNK)
+        quiet = 0 if batches else quiet + 1
+        chunk = []
+        for place, batch in batches.items():
+            chunk += [record for record in batch if record.offset < left.get(place, 0)]
+            if batch[-1].offset + 1 >= left.get(place, 0):
+                left.pop(place, None)
+                reader.pause(place)
+        if chunk:
+            yield chunk
+
+
+def _original(record: Any) -> Message:
+    return Message(record.key or b"", record.value or b"", _headers(record.headers))
+
+
+def _headers(headers: Headers) -> Headers:
+    kept = [(name, text) for name, text in headers if not name.startswith(_OURS)]
+    return [(name, b"replay" if name == _DISCOVERED_BY else text) for name, text in kept]

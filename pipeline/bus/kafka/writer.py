@@ -1,0 +1,88 @@
+"""Writing to Kafka: an idempotent producer, acks=all, in batches; what it has returned from is durable."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+from zlib import crc32
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, KafkaTimeoutError
+
+from pipeline.bus.kafka.codec import Message
+from pipeline.bus.kafka.connection import converted
+from pipeline.bus.kafka.options import KafkaOptions
+
+BATCH_BYTES = 256 * 1024
+LINGER_MS = 10
+"""How long a batch waits for more while messages come in; the end of a `send` doesn't wait."""
+DELIVERY_MS = 30_000
+MAX_MESSAGE_BYTES = 1_000_000
+
+
+class Writer:
+    """One producer, made when it is first needed and again after an error that it can't recover from. Thread-safe."""
+
+    def __init__(self, options: KafkaOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._producer: KafkaProducer | None = None
+
+    def send(self, topic: str, messages: Iterable[Message]) -> dict[int, int]:
+        """Write messages; gives, per partition, the position after them. Raises UnavailableError if any may be lost."""
+        with self._lock, converted(self._options):
+            try:
+                return self._sent(topic, messages)
+            except KafkaError:
+                self._drop()
+                raise
+
+    def _sent(self, topic: str, messages: Iterable[Message]) -> dict[int, int]:
+        producer = self._ready()
+        # The client's own partitioner hashes in pure Python, which costs more than all the rest of a send.
+        partitions = sorted(producer.partitions_for(topic) or {0})
+        count = len(partitions)
+        futures = [
+            producer.send(topic, value, key, headers, partitions[crc32(key) % count])
+            for key, value, headers in messages
+        ]
+        producer.flush(DELIVERY_MS / 1000)
+        return self._positions(futures)
+
+    def _positions(self, futures: Iterable[Any]) -> dict[int, int]:
+        positions: dict[int, int] = {}
+        for future in futures:
+            if not future.is_done:
+                raise KafkaTimeoutError("flushed without an answer")
+            if future.exception is not None:
+                raise future.exception
+            place = future.value
+            positions[place.partition] = max(place.offset + 1, positions.get(place.partition, 0))
+        return positions
+
+    def _ready(self) -> KafkaProducer:
+        if self._producer is None:
+            self._producer = KafkaProducer(
+                **self._options.client(),
+                acks="all",
+                metrics_enabled=False,
+                enable_idempotence=True,
+                compression_type=self._options.compression,
+                batch_size=BATCH_BYTES,
+                linger_ms=LINGER_MS,
+                max_block_ms=self._options.client()["request_timeout_ms"],
+                delivery_timeout_ms=DELIVERY_MS,
+                max_request_size=MAX_MESSAGE_BYTES,
+            )
+        return self._producer
+
+    def close(self) -> None:
+        """Let go of the connection; nothing is under way when no `send` is."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=0)

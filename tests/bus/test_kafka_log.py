@@ -1,0 +1,49 @@
+"""The log on Kafka keeps the contract of event logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from deploy.services import Service
+from pipeline.bus import EventLog
+from pipeline.bus.kafka import KafkaLog, parse
+from pipeline.bus.kafka.codec import Message
+from pipeline.bus.kafka.writer import Writer
+from tests.bus.contract import Bench, LogContract
+
+
+class TestKafkaLog(LogContract):
+    """The contract, over a topic of a real broker."""
+
+    @pytest.fixture
+    def bench(self, kafka: Service, kafka_url: str) -> Iterator[Bench]:
+        """A topic of its own for each test."""
+        options = parse(f"{kafka_url}?partitions=3&group={kafka_url.rpartition('/')[2]}")
+        writer = Writer(options)
+
+        def opened() -> EventLog:
+            return KafkaLog(options)
+
+        def inject(body: bytes) -> None:
+            writer.send(options.topic, [Message(b"k", body, [])])
+
+        yield Bench(opened, inject, lambda: dead_letters(options.dead_topic, kafka))
+        writer.close()
+
+
+def dead_letters(topic: str, kafka: Service) -> list[tuple[bytes, str]]:
+    """Every message of a topic of dead letters, with its reason."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka.address, auto_offset_reset="earliest", enable_auto_commit=False)
+    with closing(consumer):
+        places = [TopicPartition(topic, at) for at in consumer.partitions_for_topic(topic)]
+        consumer.assign(places)
+        ends = consumer.end_offsets(places)
+        found: list[tuple[bytes, str]] = []
+        while len(found) < sum(ends.values()):
+            for batch in consumer.poll(500).values():
+                found += [(record.value, dict(record.headers)["labelfeed-reason"].decode()) for record in batch]
+    return found
