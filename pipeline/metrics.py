@@ -93,6 +93,10 @@ class Metrics:
         assert isinstance(metric, Histogram)
         metric.observe(value)
 
+    def value(self, name: str, /, **labels: str) -> float:
+        """What a counter or gauge stands at; 0 if it was never touched."""
+        return self.registry.get_sample_value(PREFIX + name, labels) or 0.0
+
     def _of(self, name: str, labels: Mapping[str, str]) -> MetricWrapperBase:
         metric = self._metrics[name]
         return metric.labels(**labels) if labels else metric

@@ -1,0 +1,123 @@
+"""An installation, opened: what the verbs work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib.metadata import version
+from threading import Event
+from types import TracebackType
+
+from pipeline.app.continuous import Continuous
+from pipeline.app.once import Once
+from pipeline.app.parts import Data, Feed, open_data, open_feed
+from pipeline.app.progress import Gauge, Progress
+from pipeline.app.roles import Dispatching, Working
+from pipeline.config import Config
+from pipeline.consumers.broker import Queue, queue
+from pipeline.ledger import Ledger, SourceIdentity
+from pipeline.metrics import Metrics
+from pipeline.producers.listing import PassRunner
+
+
+class App:
+    """An installation, opened: ledger, event log, feeds. A context manager; closing it lets go of everything."""
+
+    def __init__(self, config: Config, data: Data, feeds: dict[str, Feed], stack: ExitStack) -> None:
+        self.config = config
+        self.ledger: Ledger = data.ledger
+        self.feeds = feeds
+        self.metrics = Metrics()
+        self.metrics.set("build_info", 1, version=version("labelfeed"))
+        self._data = data
+        self._stack = stack
+
+    @classmethod
+    def open(
+        cls, config: Config, *, accept: frozenset[str] = frozenset(), readonly: bool = False, direct: bool = False
+    ) -> App:
+        """Open what the configuration names.
+
+        `accept` names sources that may stand for another store than before. `readonly` writes nothing, and
+        answers from an empty ledger where there is none yet. `direct` is an import by hand.
+
+        Raises:
+            UsageError: the configuration asks for what cannot be.
+            UnavailableError: the database or the event log does not answer.
+        """
+        with ExitStack() as stack:
+            feeds = {}
+            for source in config.sources:
+                feeds[source.name] = feed = open_feed(config, source, direct=direct)
+                stack.callback(feed.store.close)
+            data = open_data(config, stack, readonly=readonly)
+            if readonly:
+                ids = {row["name"]: row["id"] for row in data.ledger.reports().sources()}
+            else:
+                ids = {row.name: row.id for row in data.ledger.register(_identities(feeds), accept=accept)}
+            known = {name: replace(feed, source_id=ids.get(name, 0)) for name, feed in feeds.items()}
+            return cls(config, data, known, stack.pop_all())
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._stack.close()
+
+    def pass_runner(self, name: str) -> PassRunner:
+        """What lists a source."""
+        feed = self.feeds[name]
+        return PassRunner(
+            feed.source, feed.source_id, feed.store, feed.scope, self.ledger, self._data.log, self.metrics
+        )
+
+    def run_once(
+        self, show: Callable[[Sequence[Progress]], None], *, accept_deletions: frozenset[str] = frozenset()
+    ) -> list[Progress]:
+        """One pass of every source, everything imported; `show` is called about ten times a second.
+
+        `accept_deletions` names sources whose pass may archive as much as it finds gone. Raises
+        UnavailableError where a source's store does not answer, after the other sources are through.
+        """
+        jobs = self._queue()
+        dispatching = Dispatching(self.config, self._data, self.feeds, jobs, self.metrics)
+        working = Working(
+            self.config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.scheduler.wake
+        )
+        gauge = Gauge(self.ledger.reports(), self.metrics, list(self.feeds))
+        once = Once(self._data, {name: self.pass_runner(name) for name in self.feeds}, gauge, show)
+        dispatching.start()
+        working.start()
+        try:
+            once.run(accept_deletions=accept_deletions)
+        finally:
+            once.stop()
+            dispatching.stop()
+            working.stop(self.config.shutdown_timeout)
+            jobs.close()
+        return once.close()
+
+    def run(self, roles: frozenset[str], stop: Event) -> None:
+        """Work continuously in these roles (`watch`, `dispatch`, `work`, `serve`) until `stop` is set."""
+        passes = {name: self.pass_runner(name) for name in self.feeds} if "watch" in roles else {}
+        jobs = self._queue() if roles & {"dispatch", "work"} else None
+        Continuous(self.config, self._data, self.feeds, passes, jobs, self.metrics).run(roles, stop)
+
+    def _queue(self) -> Queue:
+        jobs = queue(self.config.queue)
+        self.ledger.hold(jobs.epoch())
+        return jobs
+
+
+def _identities(feeds: dict[str, Feed]) -> list[SourceIdentity]:
+    return [
+        SourceIdentity(name, feed.source.project, feed.store.identity(), feed.store.uri(""), feed.shape)
+        for name, feed in feeds.items()
+    ]

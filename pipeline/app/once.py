@@ -1,0 +1,92 @@
+"""One pass of every source, everything imported: what `run --once`, `import` and the demo do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from pipeline.app.parts import Data
+from pipeline.app.progress import Gauge, Progress
+from pipeline.errors import LabelfeedError
+from pipeline.ledger import Pass
+from pipeline.producers.listing import PassRunner
+
+LOOK_SECONDS = 0.02
+SHOW_SECONDS = 0.1
+
+Show = Callable[[Sequence[Progress]], None]
+
+
+class Once:
+    """Runs the passes in a thread each, and waits until nothing is left to do."""
+
+    def __init__(self, data: Data, passes: Mapping[str, PassRunner], gauge: Gauge, show: Show) -> None:
+        self._data = data
+        self._passes = passes
+        self._gauge = gauge
+        self._show = show
+        self._stop = threading.Event()
+        self._ended: dict[str, Pass] = {}
+        self._errors: list[Exception] = []
+        self._begun = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    def run(self, *, accept_deletions: frozenset[str]) -> None:
+        """Make the passes, and return when nothing is left to do."""
+        threads = [
+            threading.Thread(target=self._pass, args=(name, name in accept_deletions), name=f"pass-{name}", daemon=True)
+            for name in self._passes
+        ]
+        for thread in threads:
+            thread.start()
+        shown = 0.0
+        while any(thread.is_alive() for thread in threads) or not self._drained():
+            if time.monotonic() - shown >= SHOW_SECONDS:
+                shown = time.monotonic()
+                self._show(self._read())
+            time.sleep(LOOK_SECONDS)
+
+    def close(self) -> list[Progress]:
+        """The closing progress, when the workers have ended. Raises what a source's pass raised."""
+        closing = self._read(failures=True)
+        self._show(closing)
+        if self._errors:
+            raise self._errors[0]
+        return closing
+
+    def stop(self) -> None:
+        """End the passes early."""
+        self._stop.set()
+
+    def _pass(self, name: str, accept: bool) -> None:  # noqa: FBT001 - a thread's argument
+        try:
+            self._ended[name] = self._passes[name].run(
+                self._stop, wait_for_unsettled=True, accept_deletions=accept
+            )
+        except LabelfeedError as error:
+            self._errors.append(error)
+
+    def _drained(self) -> bool:
+        """Whether the ledger reflects all events, and nothing waits or runs. Leaves errors to the next look."""
+        try:
+            reached = self._data.ledger.positions(self._data.log.name)
+            behind = any(reached.get(partition, 0) < end for partition, end in self._data.log.end().items() if end)
+            return not behind and self._data.ledger.reports().pending() == 0
+        except LabelfeedError:
+            return False
+
+    def _read(self, *, failures: bool = False) -> list[Progress]:
+        found = {name: runner.state.listed for name, runner in self._passes.items() if runner.state is not None}
+        spent = time.monotonic() - self._begun
+        progress = self._gauge.read(found, dict.fromkeys(self._passes, spent), failures=failures)
+        return [self._timed(item) for item in progress]
+
+    def _timed(self, item: Progress) -> Progress:
+        """A source's clock stops when it has nothing left; it goes on if more comes."""
+        if item.waiting or item.source not in self._ended:
+            self._seconds.pop(item.source, None)
+            return item
+        seconds = self._seconds.setdefault(item.source, item.seconds)
+        return replace(item, seconds=seconds)

@@ -1,0 +1,122 @@
+"""The parts of an installation, opened: each is what one word of the configuration names."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pipeline import registry
+from pipeline.bus import EventLog
+from pipeline.config import Config, Source
+from pipeline.errors import UsageError
+from pipeline.labelconfig import LabelConfig
+from pipeline.ledger import Ledger
+from pipeline.parsers import Rules
+from pipeline.parsers.fingerprint import versions
+from pipeline.stores import Store
+from pipeline.stores.scope import Scope
+
+EMBEDDED = "embedded"
+SQLITE = "sqlite"
+EVENTS_FILE = "labelfeed-events.db"
+"""Where the embedded event log is kept beside a database that is no SQLite file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One source, ready to be read: its configuration, its store, its rules, and a hash of what shapes its tasks.
+
+    `source_id` is its row in the ledger, 0 where it has none yet.
+    """
+
+    source: Source
+    store: Store
+    rules: Rules
+    scope: Scope
+    shape: str
+    source_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The database and the event log."""
+
+    ledger: Ledger
+    log: EventLog
+
+
+def open_feed(config: Config, source: Source, *, direct: bool = False) -> Feed:
+    """A source's store and rules. Raises UsageError where its words can't be followed."""
+    project = config.projects[source.project]
+    label_config = LabelConfig.parse(project.label_config) if project.label_config else None
+    store = registry.load("stores", registry.scheme(source.url))(source, config.folder)
+    link = None
+    if source.links == "signed":
+        link = lambda key: store.sign(key, source.ttl)  # noqa: E731 - bound to this store
+    rules = Rules.of(source, label_config, project.validate_, link, direct)
+    shape = hashlib.blake2b(f"{source.shape_hash(project)} {versions()}".encode(), digest_size=8).hexdigest()
+    return Feed(source, store, rules, Scope(source.match, source.exclude), shape)
+
+
+def open_data(config: Config, stack: ExitStack, *, readonly: bool) -> Data:
+    """The database and the event log, closed when the stack is. Raises UsageError and UnavailableError."""
+    name = registry.scheme(config.database)
+    if name == SQLITE:
+        return _open_sqlite(config, stack, readonly=readonly)
+    ledger: Ledger = registry.load("sinks", name)(config.database)
+    stack.callback(ledger.close)
+    if not readonly:
+        ledger.migrate()
+    return Data(ledger, _open_log(config, stack, config.folder / EVENTS_FILE))
+
+
+def _open_sqlite(config: Config, stack: ExitStack, *, readonly: bool) -> Data:
+    path = sqlite_path(config)
+    if readonly and not path.exists():
+        # Nothing has run yet: what is asked is answered from an empty ledger, and nothing is left behind.
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="labelfeed-"))) / path.name
+        readonly = False
+    from pipeline.sinks.sqlite import SqliteLedger  # noqa: PLC0415 - loaded when it is named
+    from pipeline.sqlitefile import SqliteFile  # noqa: PLC0415
+
+    file = SqliteFile(path, readonly=readonly)
+    ledger = SqliteLedger(file)
+    stack.callback(ledger.close)
+    if not readonly:
+        ledger.migrate()
+    if config.events != EMBEDDED:
+        return Data(ledger, _open_log(config, stack, path))
+    return Data(ledger, _embedded_log(file, readonly=readonly))
+
+
+def _embedded_log(file: object, *, readonly: bool) -> EventLog:
+    log = registry.load("buses", EMBEDDED)(file)
+    if not readonly:
+        log.create()
+    opened: EventLog = log
+    return opened
+
+
+def _open_log(config: Config, stack: ExitStack, path: Path) -> EventLog:
+    if config.events == EMBEDDED:
+        from pipeline.sqlitefile import SqliteFile  # noqa: PLC0415 - loaded when it is named
+
+        file = SqliteFile(path)
+        stack.callback(file.close)
+        return _embedded_log(file, readonly=False)
+    log: EventLog = registry.load("buses", registry.scheme(config.events))(config.events)
+    stack.callback(log.close)
+    return log
+
+
+def sqlite_path(config: Config) -> Path:
+    """The file of `sqlite:///name` (in the configuration's folder) or `sqlite:////absolute/name`. Raises UsageError."""
+    parts = urlsplit(config.database)
+    path = unquote(parts.path)
+    if parts.netloc or len(path) < 2:  # noqa: PLR2004 - a slash and a name
+        raise UsageError(f"database: {config.database!r} names no file; write sqlite:///labelfeed.db")
+    return config.folder / path[1:]

@@ -1,0 +1,72 @@
+"""How far a `--once` run has come, source by source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.ledger import Filter, Reports
+from pipeline.metrics import Metrics
+
+FAILURES_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one source of a `--once` run has come, for a progress bar and for the closing table.
+
+    `imported`, `unchanged`, `tasks` and `rejected` count what this run did; `failed` and `skipped` are how
+    many objects stand so in the ledger; `failures` are the first of them, as `Reports.objects` gives them.
+    """
+
+    source: str
+    found: int = 0
+    imported: int = 0
+    unchanged: int = 0
+    tasks: int = 0
+    rejected: int = 0
+    failed: int = 0
+    skipped: int = 0
+    waiting: int = 0
+    seconds: float = 0.0
+    failures: Sequence[dict[str, object]] = field(default_factory=tuple)
+
+
+class Gauge:
+    """Tells each source's progress from the ledger's counters, against what they were at the start."""
+
+    def __init__(self, reports: Reports, metrics: Metrics, names: Sequence[str]) -> None:
+        self._reports = reports
+        self._metrics = metrics
+        self._names = names
+        self._before = {row["name"]: row for row in reports.sources()}
+
+    def read(self, found: Mapping[str, int], seconds: Mapping[str, float], *, failures: bool = False) -> list[Progress]:
+        """The progress now. `found` is what each source's pass has listed so far."""
+        rows = {row["name"]: row for row in self._reports.sources()}
+        return [
+            self._progress(name, rows[name], found.get(name, 0), seconds.get(name, 0.0), failures=failures)
+            for name in self._names
+        ]
+
+    def _progress(self, name: str, row: dict[str, int], found: int, seconds: float, *, failures: bool) -> Progress:
+        before = self._before[name]
+        ended = row["finished"] - before["finished"]
+        bad = sum(int(self._metrics.value("imported_objects_total", source=name, state=state)) for state in ("failed", "skipped"))
+        waiting = row["ready"] + row["claimed"] + row["running"]
+        return Progress(
+            source=name,
+            found=found,
+            imported=max(0, ended - bad),
+            unchanged=max(0, found - ended - waiting),
+            tasks=int(self._metrics.value("written_tasks_total", source=name)),
+            rejected=int(self._metrics.value("rejected_rows_total", source=name)),
+            failed=row["failed"],
+            skipped=row["skipped"],
+            waiting=waiting,
+            seconds=seconds,
+            failures=self._failures(name) if failures and row["failed"] else (),
+        )
+
+    def _failures(self, name: str) -> list[dict[str, object]]:
+        return self._reports.objects(Filter(source=name, state="failed"), 0, FAILURES_SHOWN)

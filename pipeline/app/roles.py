@@ -1,0 +1,116 @@
+"""The roles of a process: dispatch (dispatcher and scheduler) and work (importers), each with its threads."""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+
+from pipeline.app.parts import Data, Feed
+from pipeline.config import Config
+from pipeline.consumers.broker import Queue
+from pipeline.consumers.child import ChildRunner
+from pipeline.consumers.dispatcher import Dispatcher, Scope
+from pipeline.consumers.importer import Importer
+from pipeline.consumers.renewer import Renewer
+from pipeline.consumers.scheduler import Scheduler
+from pipeline.consumers.workers import WorkerPool
+from pipeline.errors import LabelfeedError
+from pipeline.metrics import Metrics
+
+PRUNE_SECONDS = 60.0
+"""How often what is older than `limits.retention` is taken out of the event log."""
+JOIN_SECONDS = 5.0
+CHILD = (sys.executable, "-m", "pipeline.app.child")
+
+
+def _nothing() -> None:
+    """Nobody needs to be woken."""
+
+
+class Dispatching:
+    """Events into the ledger, and claims out of it."""
+
+    def __init__(
+        self, config: Config, data: Data, feeds: Mapping[str, Feed], queue: Queue, metrics: Metrics
+    ) -> None:
+        scopes = {name: Scope(feed.scope.covers, feed.source.on_change) for name, feed in feeds.items()}
+        self.scheduler = Scheduler(config, data.ledger, queue, metrics)
+        self._dispatcher = Dispatcher(data.log, data.ledger, scopes, metrics, recorded=self.scheduler.wake)
+        self._prune = lambda: data.log.prune(config.limits.retention)
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._dispatcher.run, name="dispatcher", daemon=True),
+            threading.Thread(target=self.scheduler.run, name="scheduler", daemon=True),
+            threading.Thread(target=self._prune_often, name="pruner", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop: what is in hand and not recorded is read again later."""
+        self._stop.set()
+        self._dispatcher.stop()
+        self.scheduler.stop()
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS)
+
+    def _prune_often(self) -> None:
+        while not self._stop.wait(PRUNE_SECONDS):
+            try:
+                self._prune()
+            except LabelfeedError:
+                # The next time comes in a minute, and an old event harms nobody.
+                continue
+
+
+class Working:
+    """The workers of this process."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        feeds: Mapping[str, Feed],
+        queue: Queue,
+        metrics: Metrics,
+        committed: Callable[[], None] = _nothing,
+    ) -> None:
+        worker = worker_name()
+        limits = config.limits
+        renewer = Renewer(data.ledger, worker, limits.lease)
+        importer = Importer(feeds, data.ledger, metrics, worker, limits, renewer, committed)
+        children = ChildRunner(CHILD, child_payload(config), data.ledger, renewer, worker, limits)
+        self._threads = limits.workers
+        self._pool = WorkerPool(queue, importer, children, renewer, data.ledger)
+
+    def start(self) -> None:
+        """Take claims."""
+        self._pool.start(self._threads)
+
+    def stop(self, timeout: float) -> None:
+        """Take no further claim; finish, or cancel and give back, what runs."""
+        self._pool.stop(timeout)
+
+
+def worker_name() -> str:
+    """What this process is called in leases and logs."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def child_payload(config: Config) -> dict[str, str]:
+    """The configuration for a child process; it goes through a pipe, as it may hold secrets."""
+    return {"config": base64.b64encode(pickle.dumps(config)).decode()}
+
+
+def config_of(payload: Mapping[str, str]) -> Config:
+    """The inverse of `child_payload`."""
+    config: Config = pickle.loads(base64.b64decode(payload["config"]))  # noqa: S301 - our own parent wrote it
+    return config
