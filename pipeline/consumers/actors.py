@@ -21,16 +21,13 @@ Run = Callable[[int], object]
 """Runs the claim of a lease to its end."""
 
 
-def declare(broker: Broker, run: Run, run_alone: Run) -> None:
-    """Declare both actors, and so their queues, on a broker. A worker of the broker calls them."""
+def declare(broker: Broker, queue: str, run: Run) -> None:
+    """Declare the actor of one of the two queues on a broker. A worker of the broker calls it."""
+    actor = IMPORT_ALONE if queue == ALONE_QUEUE else IMPORT_OBJECTS
 
-    @dramatiq.actor(broker=broker, actor_name=IMPORT_OBJECTS, queue_name=IMPORT_QUEUE)
-    def import_objects(lease: int) -> None:
+    @dramatiq.actor(broker=broker, actor_name=actor, queue_name=queue)
+    def import_claim(lease: int) -> None:
         _guarded(run, lease)
-
-    @dramatiq.actor(broker=broker, actor_name=IMPORT_ALONE, queue_name=ALONE_QUEUE)
-    def import_alone(lease: int) -> None:
-        _guarded(run_alone, lease)
 
 
 def message(claim: Claim) -> Message[None]:

@@ -44,30 +44,20 @@ class Queue(Protocol):
 
 
 class Workers:
-    """Dramatiq's worker threads in this process: one pool for imports, one thread for suspects."""
+    """Dramatiq's worker threads of one queue in this process. Each has a broker of its own: Dramatiq allows
+    one worker to a broker."""
 
-    def __init__(self, broker: Broker, threads: int) -> None:
-        self._workers = [self._worker(broker, IMPORT_QUEUE, threads), self._worker(broker, ALONE_QUEUE, 1)]
-        for worker in self._workers:
-            worker.start()
-
-    @staticmethod
-    def _worker(broker: Broker, queue: str, threads: int) -> Worker:
-        worker = Worker(broker, queues={queue}, worker_threads=threads, worker_timeout=WORKER_TIMEOUT_MS)
+    def __init__(self, broker: Broker, queue: str, run: Run, threads: int) -> None:
+        declare(broker, queue, run)
+        self._worker = Worker(broker, queues={queue}, worker_threads=threads, worker_timeout=WORKER_TIMEOUT_MS)
         # A message is taken when a thread is about to be free, so that no process hoards work.
-        worker.queue_prefetch = threads + 1
-        worker.delay_prefetch = 1
-        return worker
+        self._worker.queue_prefetch = threads + 1
+        self._worker.delay_prefetch = 1
+        self._worker.start()
 
     def stop(self, timeout: float) -> None:
         """Take no further message, and wait for those under way, at most `timeout` seconds."""
-        stopping = [
-            threading.Thread(target=worker.stop, kwargs={"timeout": int(timeout * 1000)}) for worker in self._workers
-        ]
-        for thread in stopping:
-            thread.start()
-        for thread in stopping:
-            thread.join()
+        self._worker.stop(timeout=int(timeout * 1000))
 
 
 class EmbeddedQueue:
@@ -75,10 +65,10 @@ class EmbeddedQueue:
 
     def __init__(self) -> None:
         self._epoch = LOCAL_EPOCH + uuid.uuid4().hex
-        self._broker = StubBroker(middleware=[])
-        for name in (IMPORT_QUEUE, ALONE_QUEUE):
-            self._broker.declare_queue(name)
-        self._workers: Workers | None = None
+        self._brokers = {name: StubBroker(middleware=[]) for name in (IMPORT_QUEUE, ALONE_QUEUE)}
+        for name, broker in self._brokers.items():
+            broker.declare_queue(name)
+        self._workers: list[Workers] = []
         self._lock = threading.Lock()
         self._unstarted: set[int] = set()
         self._closed = False
@@ -95,26 +85,33 @@ class EmbeddedQueue:
             if self._closed:
                 raise UnavailableError("the queue is closed", code="closed")
             self._unstarted.add(claim.lease)
-        self._broker.enqueue(message(claim))
+        sent = message(claim)
+        self._brokers[sent.queue_name].enqueue(sent)
 
     def start(self, run: Run, run_alone: Run, threads: int) -> None:
         """As `Queue.start`."""
-        declare(self._broker, self._taken(run), self._taken(run_alone))
-        self._workers = Workers(self._broker, threads)
+        self._workers = [
+            Workers(self._brokers[IMPORT_QUEUE], IMPORT_QUEUE, self._taken(run), threads),
+            Workers(self._brokers[ALONE_QUEUE], ALONE_QUEUE, self._taken(run_alone), 1),
+        ]
 
     def stop(self, timeout: float) -> list[int]:
         """As `Queue.stop`."""
         with self._lock:
             self._closed = True
             unstarted, self._unstarted = sorted(self._unstarted), set()
-        if self._workers is not None:
-            self._workers.stop(timeout)
-            self._workers = None
+        stopping = [threading.Thread(target=workers.stop, args=(timeout,)) for workers in self._workers]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+        self._workers = []
         return unstarted
 
     def close(self) -> None:
         """As `Queue.close`."""
-        self._broker.close()
+        for broker in self._brokers.values():
+            broker.close()
 
     def _taken(self, run: Run) -> Run:
         def run_unless_stopped(lease: int) -> None:
