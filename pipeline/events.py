@@ -223,7 +223,8 @@ def fold(events: Iterable[ObjectEvent]) -> list[ObjectEvent]:
 def _merge(first: ObjectEvent, second: ObjectEvent) -> ObjectEvent:
     if first.sequencer is not None and second.sequencer is not None:
         if first.sequencer == second.sequencer:
-            return first
+            agree = (first.kind == "deleted", first.version) == (second.kind == "deleted", second.version)
+            return first if agree else second._replace(kind="updated", version=None)
         newer = second.sequencer.after(first.sequencer)
         if newer is not None:
             return second if newer else first

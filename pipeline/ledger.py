@@ -383,7 +383,9 @@ class Tick(Protocol):
     def candidates(self, source: SourceLoad, quota: int) -> list[Candidate]:
         """The next `quota` due objects of a source after its cursor, held against others until the end."""
 
-    def claim(self, source: SourceLoad, batch: Sequence[Candidate], epoch: str, seconds: float, *, alone: bool) -> Claim:
+    def claim(
+        self, source: SourceLoad, batch: Sequence[Candidate], epoch: str, seconds: float, *, alone: bool
+    ) -> Claim:
         """Claim candidates under one new lease that ends in `seconds` unless it is renewed."""
 
     def save(self, source_id: int, cursor: tuple[float, int], deficit: float) -> None:
@@ -469,7 +471,9 @@ class Ledger(Protocol):
     def positions(self, log: str) -> dict[int, int]:
         """How far the ledger reflects an event log, by partition."""
 
-    def record(self, log: str, events: Sequence[ObjectEvent], positions: Mapping[int, int], policy: Mapping[str, OnChange]) -> dict[Effect, int]:
+    def record(
+        self, log: str, events: Sequence[ObjectEvent], positions: Mapping[int, int], policy: Mapping[str, OnChange]
+    ) -> dict[Effect, int]:
         """Apply folded, checked, sorted events by `on_event`, and the positions (only forward), in one
         transaction. `policy` holds each known source's `on_change`; events of others count as unknown."""
 
@@ -488,7 +492,9 @@ class Ledger(Protocol):
     def renew(self, lease: int, seconds: float) -> bool:
         """Lengthen a lease; False if it has ended."""
 
-    def stage(self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]) -> None:
+    def stage(
+        self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]
+    ) -> None:
         """Write tasks of a large file from position `first` on, invisible until its outcome is committed.
         Raises LeaseLost."""
 

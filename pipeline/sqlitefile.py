@@ -12,20 +12,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from pipeline.errors import DataRefused, LabelfeedError, UnavailableError
+from pipeline.errors import DataRefused, UnavailableError
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
+_Taken = tuple[Job[Any], Future[Any]]
 
 TRANSACTION_SECONDS = 0.25
 """A transaction takes no further job once it is this old, so that other processes get their turn."""
 BUSY_SECONDS = 30.0
 """How long another process's transaction is waited for before the caller is told."""
+BUSY_PAUSE_SECONDS = 0.01
 CACHE_KIB = 32_768
 CHECKPOINT_PAGES = 4_000
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
@@ -54,10 +56,11 @@ class SqliteFile:
             UnavailableError: the file is locked for too long, the disk is full or fails; nothing was written.
             DataRefused: SQLite refuses the job's data.
         """
-        if self._closed or self._readonly:
-            raise UnavailableError(f"{self.path.name} is not open for writing", code="closed")
         future: Future[T] = Future()
-        self._jobs.put((job, future))
+        with self._lock:
+            if self._closed or self._readonly:
+                raise UnavailableError(f"{self.path.name} is not open for writing", code="closed")
+            self._jobs.put((job, future))
         return future.result()
 
     @contextmanager
@@ -69,9 +72,13 @@ class SqliteFile:
         """
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = self._connect(query_only=True)
+            connection = self._connect(query_only=True)
             with self._lock:
+                if self._closed:
+                    connection.close()
+                    raise UnavailableError(f"{self.path.name} is closed", code="closed")
                 self._readers.append(connection)
+            self._local.connection = connection
         try:
             yield connection
         except sqlite3.Error as error:
@@ -79,15 +86,16 @@ class SqliteFile:
 
     def close(self) -> None:
         """Finish the jobs taken on, then close the file."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            readers = list(self._readers)
         if not self._readonly:
             self._jobs.put(None)
             self._thread.join()
-        with self._lock:
-            for connection in self._readers:
-                connection.close()
+        for connection in readers:
+            connection.close()
 
     def _connect(self, *, query_only: bool = False) -> sqlite3.Connection:
         try:
@@ -95,7 +103,7 @@ class SqliteFile:
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
             )
-            connection.execute("PRAGMA journal_mode=WAL")
+            _into_wal(connection)
             # FULL: an acknowledged commit survives a power cut; what it stands for may be deleted elsewhere.
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
@@ -109,22 +117,22 @@ class SqliteFile:
         return connection
 
     def _work(self) -> None:
-        while (taken := self._jobs.get()) is not None:
-            if not self._transaction(taken):
-                break
+        going = True
+        while going:
+            taken = self._jobs.get()
+            going = taken is not None and self._transaction(taken)
         self._writer.close()
 
-    def _transaction(self, first: tuple[Job[Any], Future[Any]]) -> bool:
+    def _transaction(self, first: _Taken) -> bool:
         """Run `first` and what waits behind it in one transaction; False when told to close."""
-        done: list[tuple[Future[Any], Any, BaseException | None]] = []
-        taken: tuple[Job[Any], Future[Any]] | None = first
+        batch = _Batch(self._writer)
         going = True
+        taken: _Taken | None = first
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             deadline = time.monotonic() + TRANSACTION_SECONDS
             while taken is not None:
-                job, future = taken
-                done.append((future, *self._savepoint(job)))
+                batch.run(*taken)
                 taken = None
                 if time.monotonic() < deadline:
                     try:
@@ -134,58 +142,105 @@ class SqliteFile:
                     going = taken is not None
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            failure = translated(error)
-            answered = {id(future) for future, _, _ in done}
-            done = [(future, None, failure) for future, _, _ in done]
-            if taken is not None and id(taken[1]) not in answered:
-                done.append((taken[1], None, failure))
-        for future, result, problem in done:
-            if problem is not None:
-                future.set_exception(problem)
-            else:
-                future.set_result(result)
+            if taken is not None:
+                batch.add(taken[1])
+            batch.fail(translated(error))
+            self._undo()
+        batch.answer()
         return going
 
-    def _savepoint(self, job: Job[Any]) -> tuple[Any, BaseException | None]:
-        self._writer.execute("SAVEPOINT job")
+    def _undo(self) -> None:
+        """Leave no transaction open, whatever it takes: the next one must be able to begin."""
         try:
-            result = job(self._writer)
-        except BaseException as error:  # noqa: BLE001 - a job's own error belongs to its caller, whatever it is
-            if isinstance(error, sqlite3.OperationalError):
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._writer.close()
+            with suppress(UnavailableError):  # a closed writer tells each later job so
+                self._writer = self._connect()
+
+
+class _Batch:
+    """The jobs of one transaction, and what to answer when it has ended."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._answers: dict[Future[Any], tuple[Any, BaseException | None]] = {}
+
+    def run(self, job: Job[Any], future: Future[Any]) -> None:
+        """Run a job in a savepoint of its own, so that its failure is its own."""
+        execute = self._connection.execute
+        execute("SAVEPOINT job")
+        try:
+            answer: tuple[Any, BaseException | None] = (job(self._connection), None)
+        except BaseException as error:
+            # Some errors (a full disk) end the whole transaction, and then everybody in it must be told.
+            if not self._connection.in_transaction:
                 raise
-            self._writer.execute("ROLLBACK TO job")
-            self._writer.execute("RELEASE job")
-            return None, translated(error)
-        self._writer.execute("RELEASE job")
-        return result, None
+            execute("ROLLBACK TO job")
+            answer = (None, translated(error))
+        execute("RELEASE job")
+        self._answers[future] = answer
+
+    def add(self, future: Future[Any]) -> None:
+        """Take in a job that has not come to its end."""
+        self._answers[future] = (None, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing of this transaction was written: that is the answer to every job."""
+        self._answers = dict.fromkeys(self._answers, (None, error))
+
+    def answer(self) -> None:
+        """Tell the callers."""
+        for future, (result, error) in self._answers.items():
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
 
 
-_REFUSED = (
-    sqlite3.IntegrityError,
-    sqlite3.DataError,
-    sqlite3.InterfaceError,
-    UnicodeEncodeError,
-    OverflowError,
-)
+def _into_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to its write-ahead log. SQLite does not wait for others there, so it is done here."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if _name(error) != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_PAUSE_SECONDS)
+        else:
+            return
+
+
+_REFUSED = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, UnicodeEncodeError, OverflowError)
+_UNAVAILABLE = {
+    "SQLITE_FULL": ("disk_full", "the disk of the database is full"),
+    "SQLITE_BUSY": ("locked", "the database is locked by another process"),
+    "SQLITE_LOCKED": ("locked", "the database is locked by another process"),
+    "SQLITE_IOERR": ("database", "the database's disk does not answer"),
+    "SQLITE_CANTOPEN": ("database", "the database's disk does not answer"),
+    "SQLITE_READONLY": ("database", "the database cannot be written"),
+    "SQLITE_CORRUPT": ("database", "the database file is damaged"),
+    "SQLITE_NOTADB": ("database", "the file is no database"),
+}
+"""The first two words of SQLite's name of an error → our code, and what to say."""
 
 
 def translated(error: BaseException) -> BaseException:
     """SQLite's error as ours; any other as it is."""
-    if isinstance(error, LabelfeedError):
-        return error
     if isinstance(error, _REFUSED):
         return DataRefused(f"the database refuses the data: {error}")
-    if isinstance(error, sqlite3.OperationalError):
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith("SQLITE_FULL"):
-            return UnavailableError(f"the disk of the database is full: {error}", code="disk_full")
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return UnavailableError(f"the database is locked by another process: {error}", code="locked")
-        if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
-            return UnavailableError(f"the database's disk does not answer: {error}", code="database")
+    if isinstance(error, sqlite3.ProgrammingError) and "closed database" in str(error):
+        return UnavailableError("the database file is closed", code="closed")
+    if isinstance(error, sqlite3.Error) and (known := _UNAVAILABLE.get(_name(error))):
+        code, message = known
+        return UnavailableError(f"{message}: {error}", code=code)
     return error
+
+
+def _name(error: sqlite3.Error) -> str:
+    return "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
 
 
 def now() -> float:

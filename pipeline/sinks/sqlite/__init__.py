@@ -1,7 +1,7 @@
 """The embedded database: ledger and tasks in one SQLite file, written by one thread (`pipeline.sqlitefile`).
 
 `ledger` is the whole of it; the transactions are in `record` (events), `schedule` (the scheduler's tick),
-`commit` (what workers write), `passes` and `reports`; `schema` holds set-up and migrations, `owners` who
+`work` and `commit` (what workers write), `passes` and `reports`; `schema` holds set-up and migrations, `owners` who
 is alive on this machine.
 """
 

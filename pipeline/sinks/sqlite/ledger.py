@@ -18,7 +18,7 @@ from pipeline.ledger import (
     Tick,
     Work,
 )
-from pipeline.sinks.sqlite import commit, passes, record, schema
+from pipeline.sinks.sqlite import commit, passes, record, schema, work
 from pipeline.sinks.sqlite.owners import Owners
 from pipeline.sinks.sqlite.reports import SqliteReports
 from pipeline.sinks.sqlite.schedule import SqliteTick, end_leases
@@ -83,23 +83,25 @@ class SqliteLedger:
     def start(self, lease: int, worker: str, seconds: float) -> list[Work]:
         """As `Ledger.start`."""
         until = uptime() + seconds
-        return self._file.write(lambda connection: commit.start(connection, lease, worker, until))
+        return self._file.write(lambda connection: work.start(connection, lease, worker, until))
 
     def renew(self, lease: int, seconds: float) -> bool:
         """As `Ledger.renew`."""
         statement = "UPDATE leases SET until = ? WHERE id = ?"
-        return self._file.write(lambda connection: connection.execute(statement, (uptime() + seconds, lease)).rowcount == 1)
+        return self._file.write(
+            lambda connection: connection.execute(statement, (uptime() + seconds, lease)).rowcount == 1
+        )
 
     def stage(
         self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]
     ) -> None:
         """As `Ledger.stage`."""
         rows = commit.task_rows(object_id, lease, tasks, first)
-        self._file.write(lambda connection: commit.stage(connection, lease, object_id, rows, rejected))
+        self._file.write(lambda connection: work.stage(connection, lease, object_id, rows, rejected))
 
     def unstage(self, lease: int, object_id: int) -> None:
         """As `Ledger.unstage`; more than one transaction."""
-        while self._file.write(lambda connection: commit.unstage(connection, lease, object_id)):
+        while self._file.write(lambda connection: work.unstage(connection, lease, object_id)):
             pass
 
     def commit(self, lease: int, outcomes: Sequence[Outcome]) -> Committed:
@@ -109,16 +111,18 @@ class SqliteLedger:
 
     def give_back(self, lease: int, *, lost: int | None = None) -> None:
         """As `Ledger.give_back`."""
-        self._file.write(lambda connection: commit.give_back(connection, lease, lost))
+        self._file.write(lambda connection: work.give_back(connection, lease, lost))
 
     def beat(self, worker: str, threads: int, seconds: float) -> None:
         """As `Ledger.beat`."""
         statement = "INSERT OR REPLACE INTO workers (name, threads, boot, until) VALUES (?, ?, ?, ?)"
-        self._file.write(lambda connection: connection.execute(statement, (worker, threads, self._boot, uptime() + seconds)))
+        self._file.write(
+            lambda connection: connection.execute(statement, (worker, threads, self._boot, uptime() + seconds))
+        )
 
     def sweep(self, limit: int) -> int:
         """As `Ledger.sweep`."""
-        return self._file.write(lambda connection: commit.sweep(connection, limit))
+        return self._file.write(lambda connection: work.sweep(connection, limit))
 
     def begin_pass(self, source_id: int) -> Pass:
         """As `Ledger.begin_pass`."""

@@ -14,7 +14,7 @@ from pipeline.sinks.sqlite.record import Counts, add_counts
 from pipeline.sqlitefile import now
 
 _KNOWN = "id, key, state, wanted_version, imported_version, sequencer, last_event"
-_PASS = "id, source_id, started, after_key, listed, published, candidates, finished, positions, stopped"
+_COLUMNS = "id, source_id, started, after_key, listed, published, candidates, finished, positions, stopped"
 
 
 def _pass(row: tuple[Any, ...]) -> Pass:
@@ -36,11 +36,11 @@ def _pass(row: tuple[Any, ...]) -> Pass:
 def begin(connection: sqlite3.Connection, source_id: int) -> Pass:
     """As `Ledger.begin_pass`."""
     row = connection.execute(
-        f"SELECT {_PASS} FROM passes WHERE source_id = ? AND finished IS NULL ORDER BY id DESC LIMIT 1", (source_id,)
+        f"SELECT {_COLUMNS} FROM passes WHERE source_id = ? AND finished IS NULL ORDER BY id DESC LIMIT 1", (source_id,)
     ).fetchone()
     if row is None:
         row = connection.execute(
-            f"INSERT INTO passes (source_id, started) VALUES (?, ?) RETURNING {_PASS}", (source_id, now())
+            f"INSERT INTO passes (source_id, started) VALUES (?, ?) RETURNING {_COLUMNS}", (source_id, now())
         ).fetchone()
     return _pass(row)
 
@@ -48,12 +48,15 @@ def begin(connection: sqlite3.Connection, source_id: int) -> Pass:
 def last(connection: sqlite3.Connection, source_id: int) -> Pass | None:
     """As `Ledger.last_pass`."""
     row = connection.execute(
-        f"SELECT {_PASS} FROM passes WHERE source_id = ? AND finished IS NOT NULL ORDER BY id DESC LIMIT 1", (source_id,)
+        f"SELECT {_COLUMNS} FROM passes WHERE source_id = ? AND finished IS NOT NULL ORDER BY id DESC LIMIT 1",
+        (source_id,),
     ).fetchone()
     return None if row is None else _pass(row)
 
 
-def known(connection: sqlite3.Connection, source_id: int, after: str | None, upto: str | None, limit: int) -> list[Known]:
+def known(
+    connection: sqlite3.Connection, source_id: int, after: str | None, upto: str | None, limit: int
+) -> list[Known]:
     """As `Ledger.known`; SQLite compares text by its bytes, which is the order that passes go in."""
     bounds = "key > ?2" + ("" if upto is None else " AND key <= ?3")
     rows = connection.execute(
@@ -75,7 +78,7 @@ def save(connection: sqlite3.Connection, state: Pass, gone: Sequence[str], out_o
     counts: Counts = Counter()
     for object_id in out_of_scope:
         row = connection.execute("SELECT state FROM objects WHERE id = ?", (object_id,)).fetchone()
-        if row is None or row[0] == "out_of_scope":
+        if row is None or row[0] in ("gone", "out_of_scope"):
             continue
         connection.execute("UPDATE objects SET state = 'out_of_scope', lease = NULL WHERE id = ?", (object_id,))
         counts[state.source_id, row[0]] -= 1

@@ -6,10 +6,9 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-import orjson
-
 from pipeline.events import ObjectEvent
 from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, on_event
+from pipeline.sinks.texts import event_text, text_of
 from pipeline.sqlitefile import now
 
 Counts = Counter[tuple[int, str]]
@@ -70,21 +69,17 @@ def _record_source(
         if row is None:
             if change.effect == "new":
                 new.append((source_id, event.key, change.wanted, change.sequencer, at, event.size, event.discovered_by))
-        elif change.effect not in ("duplicate", "stale") or (change.wanted, change.sequencer) != (row.wanted, row.sequencer):
+        elif change.effect not in ("duplicate", "stale") or (change.wanted, change.sequencer) != (
+            row.wanted,
+            row.sequencer,
+        ):
             changed.append((row, change, event.size))
             if change.effect not in _QUIET:
-                told.append((row.id, at, "event", _told(event, change)))
+                told.append((row.id, at, "event", event_text(event, change)))
     _insert(connection, source_id, new, counts)
     _update(connection, source_id, changed, at, counts)
     write_history(connection, told)
     return effects
-
-
-def _told(event: ObjectEvent, change: Change) -> str:
-    return orjson.dumps({
-        "event": event.kind, "effect": change.effect, "version": event.version, "discovered_by": event.discovered_by,
-        "event_id": event.id, "traceparent": event.traceparent,
-    }).decode()  # fmt: skip
 
 
 def _insert(connection: sqlite3.Connection, source_id: int, rows: Sequence[tuple[object, ...]], counts: Counts) -> None:
@@ -111,7 +106,8 @@ def _update(
             ignored += noted
             kept.append((change.wanted, change.sequencer, at, noted, row.id))
         else:
-            moved.append((change.state, change.wanted, change.sequencer, at, size, row.id))
+            suspect = change.effect != "changed"
+            moved.append((change.state, change.wanted, change.sequencer, at, suspect, size, row.id))
             counts[source_id, row.state] -= 1
             counts[source_id, change.state] += 1
     connection.executemany(
@@ -120,7 +116,7 @@ def _update(
     # The lease goes in the same statement: a worker with an older version cannot commit any more.
     connection.executemany(
         "UPDATE objects SET state = ?1, wanted_version = ?2, sequencer = ?3, last_event = ?4, due = ?4, attempts = 0,"
-        " lease = NULL, size = coalesce(?5, size) WHERE id = ?6",
+        " lost = lost * ?5, lease = NULL, size = coalesce(?6, size) WHERE id = ?7",
         moved,
     )
     if ignored:
@@ -131,7 +127,7 @@ def known_keys(connection: sqlite3.Connection, source_id: int, keys: Sequence[st
     """As `Ledger.known_keys`."""
     rows = connection.execute(
         f"SELECT {_KNOWN} FROM json_each(?) AS j CROSS JOIN objects AS o ON o.source_id = ? AND o.key = j.value",
-        (orjson.dumps(keys).decode(), source_id),
+        (text_of(keys), source_id),
     )
     return {row[1]: Known(*row) for row in rows}
 

@@ -12,6 +12,7 @@ import orjson
 from pipeline.ledger import STATES, Audit, Filter, on_retry
 from pipeline.sinks.sqlite import passes
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
+from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import SqliteFile, now
 
 _TASK = "t.id, p.name AS project, s.name AS source, o.key, i.version, t.position, t.row, t.external_id, t.data, t.annotations, t.predictions, t.meta, t.extra"
@@ -29,6 +30,14 @@ _OBJECT = (
     " o.attempts, o.lost, o.tasks, o.rejected, o.changes, o.reason, o.due AS not_before, o.discovered_by, o.first_seen,"
     " o.last_event, o.finished_at, o.lease FROM objects AS o CROSS JOIN sources AS s ON s.id = o.source_id"
 )
+_STARTED = "EXISTS (SELECT 1 FROM leases AS l WHERE l.id = o.lease AND l.started_at IS NOT NULL)"
+# The states stand in the text, not in a parameter: only so can SQLite use an index on some states.
+_IN_STATE: dict[str, str] = {
+    **{state: f" AND NOT s.retired AND o.state = '{state}'" for state in STATES},
+    "claimed": f" AND NOT s.retired AND o.state = 'claimed' AND NOT {_STARTED}",
+    "running": f" AND NOT s.retired AND o.state = 'claimed' AND {_STARTED}",
+    "retired": " AND s.retired",
+}
 
 
 class SqliteReports:
@@ -51,7 +60,10 @@ class SqliteReports:
             " (SELECT coalesce(sum(l.open), 0) FROM leases AS l WHERE l.source_id = s.id AND l.started_at IS NOT NULL) AS running"
             " FROM sources AS s JOIN projects AS p ON p.id = s.project_id ORDER BY s.id"
         )
-        counts = {(row["source_id"], row["state"]): row["n"] for row in self._rows("SELECT * FROM source_counts")}
+        counts = {
+            (row["source_id"], row["state"]): row["n"]
+            for row in self._rows("SELECT source_id, state, n FROM source_counts")
+        }
         for row in rows:
             row.update({state: counts.get((row["id"], state), 0) for state in STATES})
             row["running"] = min(row["running"], row["claimed"])
@@ -70,7 +82,10 @@ class SqliteReports:
 
     def projects(self) -> list[dict[str, Any]]:
         """As `Reports.projects`."""
-        return self._rows("SELECT name, tasks FROM projects ORDER BY id")
+        return self._rows(
+            "SELECT p.name, coalesce(sum(s.tasks), 0) AS tasks FROM projects AS p"
+            " LEFT JOIN sources AS s ON s.project_id = p.id GROUP BY p.id ORDER BY p.id"
+        )
 
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """As `Reports.objects`."""
@@ -154,11 +169,7 @@ def _where(which: Filter) -> tuple[str, list[object]]:
         clauses += " AND o.source_id = (SELECT id FROM sources WHERE name = ?)"
         values.append(which.source)
     if which.state is not None:
-        clauses += " AND o.state = 'claimed'" if which.state == "running" else " AND o.state = ?"
-        if which.state == "running":
-            clauses += " AND EXISTS (SELECT 1 FROM leases AS l WHERE l.id = o.lease AND l.started_at IS NOT NULL)"
-        else:
-            values.append(which.state)
+        clauses += _IN_STATE.get(which.state, " AND 0")
     if which.code is not None:
         clauses += " AND o.code = ?"
         values.append(which.code)
@@ -194,6 +205,6 @@ def _retry(connection: sqlite3.Connection, ids: Sequence[int], *, force: bool) -
         )
         counts[source_id, state] -= 1
         counts[source_id, "ready"] += 1
-        write_history(connection, [(object_id, at, "retry", orjson.dumps({"by": "hand", "force": force}).decode())])
+        write_history(connection, [(object_id, at, "retry", text_of({"by": "hand", "force": force}))])
     add_counts(connection, counts)
     return refused

@@ -11,6 +11,7 @@ import orjson
 from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, SourceLoad
 from pipeline.sinks.sqlite.owners import LOCAL, Owners
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
+from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now, uptime
 
 
@@ -38,12 +39,13 @@ class SqliteTick:
         (threads,) = execute(
             "SELECT coalesce(sum(threads), 0) FROM workers WHERE boot = ? AND until > ?", (self._boot, uptime())
         ).fetchone()
-        projects = execute("SELECT id, name, tasks, tokens, tokens_at FROM projects").fetchall()
+        projects = execute(
+            "SELECT p.id, p.name, (SELECT coalesce(sum(s.tasks), 0) FROM sources AS s WHERE s.project_id = p.id),"
+            " p.tokens, p.tokens_at FROM projects AS p"
+        ).fetchall()
         return Load(
             now=now(),
-            sources=[
-                SourceLoad(row[0], row[1], row[2], row[3], row[4], (row[5], row[6]), row[7]) for row in sources
-            ],
+            sources=[SourceLoad(row[0], row[1], row[2], row[3], row[4], (row[5], row[6]), row[7]) for row in sources],
             projects=[ProjectLoad(*row) for row in projects],
             unstarted=unstarted,
             running=running,
@@ -56,8 +58,7 @@ class SqliteTick:
     def release(self, epoch: str) -> int:
         """As `Tick.release`."""
         others = [
-            row[0]
-            for row in self._connection.execute("SELECT DISTINCT epoch FROM leases WHERE epoch <> ?", (epoch,))
+            row[0] for row in self._connection.execute("SELECT DISTINCT epoch FROM leases WHERE epoch <> ?", (epoch,))
         ]
         dead = [other for other in others if other.startswith(LOCAL) and self._owners.dead(other)]
         freed = end_leases(self._connection, "started_at IS NULL AND epoch IN", dead, lost=False)
@@ -98,7 +99,8 @@ class SqliteTick:
             (source.id, text, len(ids), alone, epoch, self._boot, uptime() + seconds),
         ).fetchone()[0]
         self._connection.execute(
-            "UPDATE objects SET state = 'claimed', lease = ? WHERE id IN (SELECT value FROM json_each(?))", (lease, text)
+            "UPDATE objects SET state = 'claimed', lease = ? WHERE id IN (SELECT value FROM json_each(?))",
+            (lease, text),
         )
         counts: Counts = Counter({(source.id, "ready"): -len(ids), (source.id, "claimed"): len(ids)})
         add_counts(self._connection, counts)
@@ -125,13 +127,16 @@ def end_leases(connection: sqlite3.Connection, which: str, values: Sequence[obje
     if not values:
         return 0
     marks = ",".join("?" * len(values))
-    leases = connection.execute(f"SELECT id, source_id, ids, worker FROM leases WHERE {which} ({marks})", values).fetchall()
+    leases = connection.execute(
+        f"SELECT id, source_id, ids, worker FROM leases WHERE {which} ({marks})", values
+    ).fetchall()
     freed = 0
     counts: Counts = Counter()
     at = now()
     for lease, source_id, ids, worker in leases:
         owned = connection.execute(
-            "SELECT o.id FROM json_each(?) AS j CROSS JOIN objects AS o ON o.id = j.value WHERE o.lease = ?", (ids, lease)
+            "SELECT o.id FROM json_each(?) AS j CROSS JOIN objects AS o ON o.id = j.value WHERE o.lease = ?",
+            (ids, lease),
         ).fetchall()
         connection.executemany(
             "UPDATE objects SET state = 'ready', lease = NULL, due = ?, attempts = attempts + ?, lost = max(lost, ?) WHERE id = ?",
@@ -141,7 +146,7 @@ def end_leases(connection: sqlite3.Connection, which: str, values: Sequence[obje
         counts[source_id, "ready"] += len(owned)
         freed += len(owned)
         if lost:
-            detail = orjson.dumps({"lease": lease, "worker": worker}).decode()
+            detail = text_of({"lease": lease, "worker": worker})
             write_history(connection, [(object_id, at, "worker_lost", detail) for (object_id,) in owned])
         connection.execute("DELETE FROM leases WHERE id = ?", (lease,))
     add_counts(connection, counts)

@@ -3,7 +3,6 @@
 CREATE TABLE projects (
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
-  tasks INTEGER NOT NULL DEFAULT 0,         -- live tasks, kept by deltas
   tokens REAL NOT NULL DEFAULT 0,           -- the throttle's token bucket ...
   tokens_at REAL NOT NULL DEFAULT 0         -- ... as of this time
 ) STRICT;
@@ -22,7 +21,7 @@ CREATE TABLE sources (
   finished INTEGER NOT NULL DEFAULT 0,      -- objects that ever ended
   finished_at REAL,
   changes INTEGER NOT NULL DEFAULT 0,       -- new versions that on_change: ignore left alone
-  tasks INTEGER NOT NULL DEFAULT 0,
+  tasks INTEGER NOT NULL DEFAULT 0,         -- live tasks, kept by deltas
   rejected INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
@@ -65,7 +64,7 @@ CREATE TABLE leases (
   id INTEGER PRIMARY KEY AUTOINCREMENT,     -- never used twice; also the number of the import
   source_id INTEGER NOT NULL,
   ids TEXT NOT NULL,                        -- JSON list of the objects claimed
-  open INTEGER NOT NULL,                    -- how many have no outcome yet
+  open INTEGER NOT NULL,                    -- at least as many as have no outcome yet
   alone INTEGER NOT NULL,
   epoch TEXT NOT NULL,                      -- the queue incarnation that holds the message
   boot TEXT NOT NULL,
@@ -169,22 +168,22 @@ CREATE VIEW tasks AS
   SELECT t.id, p.name AS project, s.name AS source, o.key AS key, i.version AS version, t.position, t.row,
          t.external_id, t.data, t.annotations, t.predictions, t.meta, t.extra, t.revision, i.at AS imported_at
     FROM task_rows AS t
-    CROSS JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease AND i.state = 'live'
-    CROSS JOIN objects AS o ON o.id = t.object_id
-    CROSS JOIN sources AS s ON s.id = o.source_id
-    CROSS JOIN projects AS p ON p.id = s.project_id
+    JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease AND i.state = 'live'
+    JOIN objects AS o ON o.id = t.object_id
+    JOIN sources AS s ON s.id = o.source_id
+    JOIN projects AS p ON p.id = s.project_id
    WHERE t.archived_at IS NULL;
 
 CREATE VIEW annotations AS
-  SELECT t.id AS task_id, t.project, a.value AS annotation
+  SELECT t.id AS task_id, t.project, t.source, t.key, a.key AS n, a.value AS annotation
     FROM tasks AS t, json_each(t.annotations) AS a;
 
 CREATE VIEW predictions AS
-  SELECT t.id AS task_id, t.project, a.value AS prediction
+  SELECT t.id AS task_id, t.project, t.source, t.key, a.key AS n, a.value AS prediction
     FROM tasks AS t, json_each(t.predictions) AS a;
 
 CREATE VIEW rejected AS
   SELECT s.name AS source, o.key AS key, r.object_id, r.lease, r.n, r.row, r.line, r.column, r.code, r.message, r.excerpt
     FROM rejected_rows AS r
-    CROSS JOIN objects AS o ON o.id = r.object_id
-    CROSS JOIN sources AS s ON s.id = o.source_id;
+    JOIN objects AS o ON o.id = r.object_id
+    JOIN sources AS s ON s.id = o.source_id;
