@@ -47,12 +47,14 @@ BUILT_IN: tuple[Component, ...] = (
     Component("producers", "file", "pipeline.producers.local:LocalProducer"),
     Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog"),
     Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),
-    Component("parsers", "json", "pipeline.parsers.json:parse"),
-    Component("parsers", "csv", "pipeline.parsers.csv:parse"),
-    Component("parsers", "tsv", "pipeline.parsers.csv:parse"),
-    Component("parsers", "txt", "pipeline.parsers.text:parse"),
-    Component("parsers", "html", "pipeline.parsers.html:parse"),
-    Component("parsers", "files", "pipeline.parsers.media:parse"),
+    Component("parsers", "json", "pipeline.parsers.json:parser"),
+    Component("parsers", "csv", "pipeline.parsers.csv:parser"),
+    Component("parsers", "tsv", "pipeline.parsers.csv:tsv_parser"),
+    Component("parsers", "txt", "pipeline.parsers.text:parser"),
+    Component("parsers", "html", "pipeline.parsers.html:parser"),
+    Component("parsers", "files", "pipeline.parsers.media:parser"),
+    Component("parsers", "parquet", "pipeline.parsers.arrow:parser", "arrow"),
+    Component("parsers", "arrow", "pipeline.parsers.arrow:ipc_parser", "arrow"),
 )
 
 _BY_NAME: Mapping[tuple[str, str], Component] = {(row.kind, row.name): row for row in BUILT_IN}

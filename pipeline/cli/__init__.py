@@ -1,0 +1,79 @@
+"""The command line: verbs, and what becomes of errors.
+
+Data goes to standard output, everything else to standard error. Exit codes: 0 all is well; 1 something
+failed (an object, a check, a server); 2 the command or the configuration has to be changed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from traceback import print_exc
+
+import click
+import typer
+
+from pipeline.cli import changing, importing, looking, planning, running, starting
+from pipeline.cli.output import note
+from pipeline.errors import LabelfeedError, UsageError
+
+TRACEBACK = "LABELFEED_TRACEBACK"
+"""With this variable set, an error that is none of ours shows its traceback."""
+
+FAILED = 1
+WRONG = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+app = typer.Typer(
+    name="labelfeed",
+    help="Keeps labelling projects fed: files in storage become labelling tasks, each exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for family in (starting, planning, running, importing, looking, changing):
+    family.add(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; gives its exit code. Errors are told in a sentence, never by a traceback."""
+    try:
+        code = app(args=list(arguments), prog_name="labelfeed", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python would complain again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except click.ClickException as error:
+        error.show()
+        return WRONG
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except LabelfeedError as error:
+        return _told(error)
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: nothing is left to catch it
+        return _unexpected(error)
+    return int(code or 0)
+
+
+def _told(error: LabelfeedError) -> int:
+    note(f"error: {error}")
+    for other in getattr(error, "__notes__", ()):
+        note(f"error: {other}")
+    return WRONG if isinstance(error, UsageError) else FAILED
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get(TRACEBACK):
+        print_exc()
+    note(f"error: {type(error).__name__}: {error}")
+    note(f"This is a mistake in Labelfeed; with {TRACEBACK}=1 the same command shows where.")
+    return FAILED

@@ -1,0 +1,98 @@
+"""Verbs that change the ledger by hand: retry, sources accept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import output, places
+from pipeline.cli.options import ConfigPath, Json, State
+from pipeline.config import load
+from pipeline.errors import UsageError
+from pipeline.ledger import Filter
+
+if TYPE_CHECKING:
+    from pipeline.app import App
+
+BATCH = 500
+
+
+def add(app: typer.Typer) -> None:
+    """Register this family's verbs."""
+    app.command()(retry)
+    sources = typer.Typer(no_args_is_help=True, help="Change what the ledger knows of sources.")
+    sources.command("accept")(accept)
+    sources.callback()(lambda: None)
+    app.add_typer(sources, name="sources")
+
+
+def retry(
+    uris: Annotated[list[str] | None, typer.Argument(metavar="[URI]...", help="Paths, URIs, or SOURCE:KEY.")] = None,
+    config: ConfigPath = None,
+    source: Annotated[str | None, typer.Option("--source", help="Only objects of this source.")] = None,
+    state: State = None,
+    code: Annotated[str | None, typer.Option("--code", help="Only objects that ended with this code.")] = None,
+    outdated: Annotated[
+        bool, typer.Option("--outdated", help="Imported objects that the present configuration would import otherwise.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Imported ones too: their tasks are replaced.")] = False,
+    json: Json = False,
+) -> None:
+    """Put objects back, so that the next run imports them again: those named, or all that failed."""
+    from pipeline.app import App
+
+    with App.open(load(config)) as app:
+        chosen = list(_chosen(app, uris or [], Filter(source, state, code), outdated=outdated))
+        refused: dict[int, str] = {}
+        reports = app.ledger.reports()
+        for start in range(0, len(chosen), BATCH):
+            ids = [row["id"] for row in chosen[start : start + BATCH]]
+            refused |= reports.retry(ids, force=force or outdated)
+    rows = [{"object": f"{row['source']}:{row['key']}", "refused": refused.get(row["id"], "")} for row in chosen]
+    _print_retried(rows, json=json)
+    if refused and uris:
+        raise typer.Exit(1)
+
+
+def _print_retried(rows: list[dict[str, Any]], *, json: bool) -> None:
+    if json:
+        output.as_json(rows)
+        return
+    refused = [row for row in rows if row["refused"]]
+    if refused:
+        output.table(refused, {"object": "not put back", "refused": "why"}, wide=["object", "refused"])
+    output.note(f"{len(rows) - len(refused)} objects were put back; `labelfeed run` imports them.")
+
+
+def _chosen(app: App, uris: list[str], which: Filter, *, outdated: bool) -> Iterator[dict[str, Any]]:
+    reports = app.ledger.reports()
+    if uris and (outdated or any(which)):
+        raise UsageError("name objects, or choose them by options; not both")
+    if uris:
+        seen = {row["id"]: row for text in uris for row in places.found(reports, text)}
+        yield from seen.values()
+    elif outdated:
+        for row in places.objects(reports, which._replace(state="done")):
+            imports = reports.imports(row["id"])
+            feed = app.feeds.get(row["source"])
+            if imports and feed is not None and imports[-1]["shape"] != feed.shape:
+                yield row
+    else:
+        yield from places.objects(reports, which if which.state else which._replace(state="failed"))
+
+
+def accept(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The source.")],
+    config: ConfigPath = None,
+) -> None:
+    """Accept that a known source now points at another store; its ledger is kept for the new place."""
+    from pipeline.app import App
+
+    loaded = load(config)
+    if name not in {source.name for source in loaded.sources}:
+        names = ", ".join(source.name for source in loaded.sources)
+        raise UsageError(f"the configuration has no source {name!r}; there are {names or 'none'}")
+    with App.open(loaded, accept=frozenset({name})) as app:
+        output.note(f"{name} is now {app.feeds[name].store.identity()}")

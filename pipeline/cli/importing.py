@@ -1,0 +1,158 @@
+"""The verb for what is at hand: import. It makes a configuration in memory and runs it once."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from pipeline import logs
+from pipeline.cli import output
+from pipeline.cli.options import ConfigPath, Json
+from pipeline.cli.planning import plans, print_plans
+from pipeline.cli.running import ONCE_LEVEL, finish
+from pipeline.config import DEFAULT_NAME, Config, build, load
+from pipeline.errors import UsageError
+from pipeline.registry import scheme
+from pipeline.stores.named import url_of
+
+STDIN = "-"
+UPLOADS = "uploads"
+"""The folder beside the database where standard input is kept, by the hash of its content."""
+PREFIX = "import."
+"""What the names of sources made here begin with."""
+COPY_BYTES = 1024 * 1024
+FOREVER = 10 * 365 * 86400
+"""Sources made here are listed once; their `poll` must be something."""
+
+
+def add(app: typer.Typer) -> None:
+    """Register this family's verbs."""
+    app.command("import")(import_)
+
+
+def import_(
+    places: Annotated[list[str], typer.Argument(metavar="PATH|URL...", help="Files, folders, globs, URLs, or - .")],
+    project: Annotated[str, typer.Option("--project", "-p", help="The project that the tasks go into.")],
+    label_config: Annotated[str | None, typer.Option("--label-config", help="Its labelling configuration.")] = None,
+    database: Annotated[
+        str | None, typer.Option("--database", help="Where the tasks go, as in labelfeed.yaml.")
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["json", "csv", "tsv", "txt", "html", "files"] | None,
+        typer.Option("--format", help="The form of all files; without it each one's extension decides."),
+    ] = None,
+    on_bad_row: Annotated[
+        Literal["reject", "fail"], typer.Option("--on-bad-row", help="What a bad row does.")
+    ] = "reject",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be imported; write nothing.")] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Import files, folders, globs, URLs or standard input (-) directly, without a configuration file.
+
+    Importing a file twice imports it once. With a labelfeed.yaml its database and project are used.
+    """
+    base = _base(config)
+    target = database or (base.database if base is not None else "sqlite:///labelfeed.db")
+    folder = base.folder if base is not None and database is None else Path.cwd()
+    values: dict[str, Any] = {
+        "database": target,
+        "projects": {project: _project(base, project, label_config)},
+        "sources": list(_sources(places, project, folder, target, format)),
+    }
+    for source in values["sources"]:
+        source |= {"format": format, "on_bad_row": on_bad_row, "settle": 0, "watch": False, "poll": FOREVER}
+        source |= {"minify": True, "overlap": True}
+    made = build(values, folder)
+    if dry_run:
+        print_plans(plans(made, []), json=json)
+        return
+    from pipeline.app import App
+
+    logs.set_up(level=ONCE_LEVEL)
+    with App.open(made) as app:
+        finish(app, json=json, again=f" --config {config}" if config else "")
+
+
+def _base(config: Path | None) -> Config | None:
+    if config is not None or Path(DEFAULT_NAME).exists():
+        return load(config)
+    return None
+
+
+def _project(base: Config | None, name: str, label_config: str | None) -> dict[str, Any]:
+    known = base.projects.get(name) if base is not None else None
+    values = known.model_dump(by_alias=True) if known is not None else {}
+    if label_config is not None:
+        values["label_config"] = (
+            label_config if label_config.lstrip().startswith("<") else str(Path(label_config).absolute())
+        )
+    return values
+
+
+# --- sources -----------------------------------------------------------------------------------------------
+
+
+def _sources(
+    places: Sequence[str], project: str, folder: Path, database: str, form: str | None
+) -> Iterator[dict[str, Any]]:
+    paths: list[Path] = []
+    for place in dict.fromkeys(places):
+        if place == STDIN:
+            paths.append(_upload(folder, database, form))
+        elif scheme(place) == "file":
+            paths.extend(_paths(place))
+        else:
+            yield {"name": _name(project, place), "project": project, "url": place}
+    if paths:
+        yield {"name": _name(project, ""), "project": project, "url": url_of(paths)}
+
+
+def _name(project: str, place: str) -> str:
+    """A source's name that is always the same for the same project and place, and no other's."""
+    word = re.sub(r"[^A-Za-z0-9._-]", "-", project)[:32]
+    if place or word != project:
+        word += "." + hashlib.blake2b(f"{project}\0{place}".encode(), digest_size=4).hexdigest()
+    return PREFIX + word
+
+
+def _paths(place: str) -> list[Path]:
+    path = Path(place).expanduser()
+    if path.exists():
+        return [path.resolve()]
+    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - takes absolute ones too
+    if not found:
+        raise UsageError(f"there is no {place}")
+    return [Path(item).resolve() for item in found]
+
+
+def _upload(folder: Path, database: str, form: str | None) -> Path:
+    """Keep standard input in a file that its content names, so that the same input is the same object."""
+    beside = folder / database.removeprefix("sqlite:///") if database.startswith("sqlite:") else folder / UPLOADS
+    uploads = (beside.parent / UPLOADS).resolve()
+    uploads.mkdir(parents=True, exist_ok=True)
+    unfinished = uploads / f".{os.getpid()}.part"
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with unfinished.open("wb") as file:
+            while piece := sys.stdin.buffer.read(COPY_BYTES):
+                digest.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        kept = uploads / (digest.hexdigest() + (f".{form}" if form and form != "files" else ""))
+        if kept.exists():
+            output.note("standard input was imported before")
+        else:
+            unfinished.rename(kept)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return kept

@@ -1,0 +1,251 @@
+"""Verbs that look and change nothing: status, objects, explain, tasks."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import orjson
+import typer
+
+from pipeline.cli import output, places
+from pipeline.cli.options import ConfigPath, Json, State
+from pipeline.config import Config, load
+from pipeline.errors import UsageError
+from pipeline.ledger import Filter, Reports
+
+PAGE = 1000
+RATE_SECONDS = 0.5
+"""How long `status` watches work under way to tell its rate."""
+TASKS_SHOWN = 5
+ROWS_SHOWN = 20
+PARTS = ("data", "annotations", "predictions", "meta", "extra")
+EMPTY = {"data": "{}", "annotations": "[]", "predictions": "[]", "meta": "{}", "extra": "{}"}
+
+
+def add(app: typer.Typer) -> None:
+    """Register this family's verbs."""
+    for verb in (status, objects, explain, tasks):
+        app.command()(verb)
+
+
+def status(config: ConfigPath = None, json: Json = False) -> None:
+    """Show what is where: per source and per project; exit 1 if something failed."""
+    from pipeline.app import App
+
+    loaded = load(config)
+    with App.open(loaded, readonly=True) as app:
+        reports = app.ledger.reports()
+        sources = _sources(reports, app.ledger.now())
+        projects = _projects(reports, loaded)
+    if json:
+        output.as_json({"sources": sources, "projects": projects})
+    else:
+        _print_status(sources, projects)
+    if any(row["failed"] for row in sources if not row["retired"]):
+        raise typer.Exit(1)
+
+
+def _sources(reports: Reports, now: float) -> list[dict[str, Any]]:
+    rows = reports.sources()
+    if any(row["ready"] + row["claimed"] + row["running"] for row in rows if not row["retired"]):
+        begun = time.monotonic()
+        time.sleep(RATE_SECONDS)
+        finished = {row["name"]: row["finished"] for row in rows}
+        rows = reports.sources()
+        seconds = time.monotonic() - begun
+        for row in rows:
+            row["rate"] = (row["finished"] - finished.get(row["name"], 0)) / seconds
+    for row in rows:
+        row.setdefault("rate", 0.0)
+        oldest = row["oldest_ready"]
+        row["oldest_waiting_seconds"] = None if oldest is None else max(0.0, now - oldest)
+    return rows
+
+
+def _projects(reports: Reports, config: Config) -> list[dict[str, Any]]:
+    rows = {row["name"]: dict(row) for row in reports.projects()}
+    for name, project in config.projects.items():
+        row = rows.setdefault(name, {"name": name, "tasks": 0})
+        row |= project.throttle.model_dump()
+    return list(rows.values())
+
+
+def _print_status(sources: list[dict[str, Any]], projects: list[dict[str, Any]]) -> None:
+    for row in sources:
+        last = row["last_pass"]
+        row["pass"] = "" if not last else last["stopped"] or output.clock(last["finished"] or last["started"])
+        row["oldest"] = output.span(row["oldest_waiting_seconds"])
+        row["shown"] = row["name"] + (" (retired)" if row["retired"] else "")
+    columns = {
+        "shown": "source", "ready": "ready", "claimed": "claimed", "running": "running", "done": "done",
+        "failed": "failed", "skipped": "skipped", "gone": "gone", "out_of_scope": "out of scope", "tasks": "tasks",
+        "rejected": "rejected rows", "changes": "ignored changes", "oldest": "oldest waiting", "rate": "per second",
+        "pass": "last pass",
+    }  # fmt: skip
+    rare = ("claimed", "running", "gone", "out_of_scope", "rejected", "changes", "oldest", "rate")
+    quiet = [name for name in rare if not any(row[name] for row in sources)]
+    output.table(sources, {name: text for name, text in columns.items() if name not in quiet}, wide=["pass"])
+    for row in projects:
+        rate, most = row.get("tasks_per_second"), row.get("max_tasks")
+        parts = [f"{rate:g} tasks/s" if rate else "", f"at most {most:,} tasks" if most else ""]
+        row["throttle"] = ", ".join(filter(None, parts)) or "none"
+    output.table(projects, {"name": "project", "tasks": "tasks", "throttle": "throttle"})
+
+
+def objects(
+    config: ConfigPath = None,
+    source: Annotated[str | None, typer.Option("--source", help="Only objects of this source.")] = None,
+    state: State = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
+    json: Json = False,
+) -> None:
+    """List objects of the ledger: state, attempts, tasks, and why one ended as it did."""
+    from pipeline.app import App
+
+    with App.open(load(config), readonly=True) as app:
+        reports = app.ledger.reports()
+        _check_source(reports, source)
+        rows = list(places.objects(reports, Filter(source, state), limit))
+    if json:
+        output.as_json(rows)
+        return
+    for row in rows:
+        row["object"], row["why"] = f"{row['source']}:{row['key']}", output.why(row["reason"])
+    columns = {"object": "object", "state": "state", "attempts": "attempts", "tasks": "tasks", "why": "why"}
+    output.table(rows, columns, wide=["object", "why"])
+
+
+def _check_source(reports: Reports, name: str | None) -> None:
+    names = [row["name"] for row in reports.sources()]
+    if name is not None and name not in names:
+        raise UsageError(f"the ledger has no source {name!r}; there are {', '.join(names) or 'none'}")
+
+
+def explain(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="A path, a URI, or SOURCE:KEY.")],
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Tell everything that is known of one object: events, attempts, outcome, where it failed, its tasks."""
+    from pipeline.app import App
+
+    with App.open(load(config), readonly=True) as app:
+        reports = app.ledger.reports()
+        known = {row["name"]: row for row in reports.sources()}
+        rows = [_explained(reports, known, row) for row in places.found(reports, uri)]
+    if json:
+        output.as_json(rows)
+        return
+    for row in rows:
+        _print_explained(row)
+
+
+def _explained(reports: Reports, sources: dict[str, dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
+    mine = [
+        item
+        for item in reports.rejected(Filter(row["source"]), (row["id"], -1, -1), ROWS_SHOWN)
+        if item["object_id"] == row["id"]
+    ]
+    return row | {
+        "uri": places.uri_of(sources, row["source"], row["key"]),
+        "events": reports.history(row["id"]),
+        "imports": reports.imports(row["id"]),
+        "rejected_rows": mine,
+        "first_tasks": [_task(item, sources) for item in reports.object_tasks(row["id"], TASKS_SHOWN)],
+    }
+
+
+def _print_explained(row: dict[str, Any]) -> None:
+    facts = {
+        "object": f"{row['source']}:{row['key']}", "uri": row["uri"], "state": row["state"],
+        "why": output.why(row["reason"]), "excerpt": (row["reason"] or {}).get("excerpt"), "attempts": row["attempts"],
+        "version": row["version"], "imported version": row["imported_version"], "bytes": row["size"],
+        "first seen": output.clock(row["first_seen"]), "last event": output.clock(row["last_event"]),
+        "ended": output.clock(row["finished_at"]), "tasks": row["tasks"], "rejected rows": row["rejected"],
+    }  # fmt: skip
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if value not in (None, ""):
+            output.write(f"{name:<{width}}  {value}")
+    for title, name in (("events and attempts", "events"), ("imports", "imports"), ("rejected", "rejected_rows")):
+        if row[name]:
+            output.write(f"\n{title}")
+            for item in row[name]:
+                output.write("  " + _line(item))
+    if row["first_tasks"]:
+        output.write(f"\ntasks (the first {len(row['first_tasks'])} of {row['tasks']})")
+        for task in row["first_tasks"]:
+            output.write("  " + orjson.dumps(task).decode())
+
+
+def _line(item: dict[str, Any]) -> str:
+    hidden = ("at", "source", "key", "object_id", "lease", "n")
+    at = output.clock(item["at"]) + "  " if "at" in item else ""
+    return at + "  ".join(f"{name}={value}" for name, value in item.items() if name not in hidden and value is not None)
+
+
+def tasks(
+    config: ConfigPath = None,
+    project: Annotated[str | None, typer.Option("--project", help="Only tasks of this project.")] = None,
+    format: Annotated[Literal["jsonl", "json", "csv"], typer.Option("--format", help="The form.")] = "jsonl",  # noqa: A002 - the option's name
+) -> None:
+    """Stream tasks to standard output."""
+    from pipeline.app import App
+
+    with App.open(load(config), readonly=True) as app:
+        reports = app.ledger.reports()
+        names = [row["name"] for row in reports.projects()]
+        if project is not None and project not in names:
+            raise UsageError(f"the ledger has no project {project!r}; there are {', '.join(names) or 'none'}")
+        sources = {row["name"]: row for row in reports.sources()}
+        {"jsonl": _as_lines, "json": _as_list, "csv": _as_csv}[format](_rows(reports, project), sources)
+
+
+def _rows(reports: Reports, project: str | None) -> Iterator[dict[str, Any]]:
+    after = 0
+    while page := reports.tasks(project, after, PAGE):
+        yield from page
+        after = page[-1]["id"]
+
+
+def _text(row: dict[str, Any], sources: dict[str, dict[str, Any]]) -> str:
+    """A task as JSON text; its parts are JSON already, and are put together as they are."""
+    head = orjson.dumps({"id": row["id"], "external_id": row["external_id"], "project": row["project"]})[:-1].decode()
+    parts = ",".join(f'"{name}":{row[name] or EMPTY[name]}' for name in PARTS)
+    source = {
+        "name": row["source"], "uri": places.uri_of(sources, row["source"], row["key"]), "version": row["version"],
+        "position": row["position"], "row": row["row"],
+    }  # fmt: skip
+    return f'{head},{parts},"source":{orjson.dumps(source).decode()}}}'
+
+
+def _task(row: dict[str, Any], sources: dict[str, dict[str, Any]]) -> Any:
+    return orjson.Fragment(_text(row, sources))
+
+
+def _as_lines(rows: Iterator[dict[str, Any]], sources: dict[str, dict[str, Any]]) -> None:
+    for row in rows:
+        sys.stdout.write(_text(row, sources) + "\n")
+
+
+def _as_list(rows: Iterator[dict[str, Any]], sources: dict[str, dict[str, Any]]) -> None:
+    sys.stdout.write("[")
+    for index, row in enumerate(rows):
+        sys.stdout.write((",\n" if index else "\n") + _text(row, sources))
+    sys.stdout.write("\n]\n")
+
+
+def _as_csv(rows: Iterator[dict[str, Any]], sources: dict[str, dict[str, Any]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["id", "external_id", "project", *PARTS, "source", "uri", "version", "position", "row"])
+    for row in rows:
+        parts = [row[name] or EMPTY[name] for name in PARTS]
+        uri = places.uri_of(sources, row["source"], row["key"])
+        writer.writerow([
+            row["id"], row["external_id"], row["project"], *parts, row["source"], uri, row["version"],
+            row["position"], row["row"],
+        ])  # fmt: skip

@@ -1,0 +1,65 @@
+"""From what a person writes (a path, a URI, `source:key`) to objects of the ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from pipeline.errors import UsageError
+from pipeline.ledger import Filter, Reports
+
+PAGE = 500
+
+
+def found(reports: Reports, text: str) -> list[dict[str, Any]]:
+    """The objects that a text names; UsageError if there are none."""
+    objects: dict[int, dict[str, Any]] = {}
+    for source, key in _readings(reports.sources(), text):
+        objects.update({row["id"]: row for row in reports.find(source, key)})
+    if not objects:
+        raise UsageError(
+            f"the ledger has no object {text!r}; write its path, its URI or SOURCE:KEY, as `labelfeed objects` shows it"
+        )
+    return list(objects.values())
+
+
+def _readings(sources: Sequence[dict[str, Any]], text: str) -> Iterator[tuple[str | None, str]]:
+    yield None, text
+    name, colon, key = text.partition(":")
+    if colon and any(source["name"] == name for source in sources):
+        yield name, key
+    uri = text if "://" in text else "file://" + quote(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - no link is followed
+    for source in sources:
+        root = source["uri"]
+        if uri == root:
+            yield source["name"], unquote(root.rpartition("/")[2])
+        folder = root if root.endswith("/") else root + "/"
+        if uri.startswith(folder):
+            rest = uri[len(folder) :]
+            yield source["name"], unquote(rest)
+            yield source["name"], rest
+
+
+def uri_of(sources: dict[str, dict[str, Any]], source: str, key: str) -> str:
+    """The canonical URI of an object, from its source's."""
+    root: str = sources[source]["uri"]
+    folder = root if root.endswith("/") else root + "/"
+    if not root.startswith("file://"):
+        return folder + key
+    path = quote(key)
+    return root if root.endswith("/" + path) and not Path(unquote(root[7:])).is_dir() else folder + path
+
+
+def objects(reports: Reports, which: Filter, limit: int | None = None) -> Iterator[dict[str, Any]]:
+    """Objects of the ledger in pages, so that no read is long."""
+    after, left = 0, limit
+    while left is None or left > 0:
+        page = reports.objects(which, after, PAGE if left is None else min(PAGE, left))
+        yield from page
+        if not page:
+            return
+        after = page[-1]["id"]
+        left = None if left is None else left - len(page)

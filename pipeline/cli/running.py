@@ -1,0 +1,176 @@
+"""The verb that works: run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from pipeline import logs
+from pipeline.cli import output
+from pipeline.cli.options import ConfigPath, Json, LogFormat, LogLevel
+from pipeline.config import DEFAULT_NAME, load
+
+if TYPE_CHECKING:
+    from pipeline.app import App, Progress
+
+ROLES = frozenset({"watch", "dispatch", "work", "serve"})
+FAILURES_SHOWN = 20
+ONCE_LEVEL = "warning"
+"""What a run with progress bars logs: the bars and the closing table tell the rest."""
+
+COLUMNS = {
+    "source": "source", "found": "found", "imported": "imported", "unchanged": "unchanged", "tasks": "tasks",
+    "rejected": "rejected rows", "failed": "failed", "skipped": "skipped", "waiting": "waiting", "seconds": "seconds",
+}  # fmt: skip
+
+
+def add(app: typer.Typer) -> None:
+    """Register this family's verbs."""
+    app.command()(run)
+
+
+def run(
+    config: ConfigPath = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="One pass of every source, everything imported, then end.")
+    ] = False,
+    json: Json = False,
+    log_format: LogFormat = "text",
+    log_level: LogLevel | None = None,
+) -> None:
+    """Import what lands in the sources: until SIGTERM, or with --once what is there now.
+
+    With --once it exits 1 if any object failed. SIGTERM finishes what runs and exits 0; a second one exits at once.
+    """
+    from pipeline.app import App
+
+    logs.set_up(log_format, log_level or (ONCE_LEVEL if once else "info"))
+    with App.open(load(config)) as app:
+        if once:
+            finish(app, json=json, again=_again(config))
+            return
+        stop = Event()
+        with _signals(stop):
+            app.run(ROLES, stop)
+
+
+def finish(app: App, *, json: bool, again: str) -> None:
+    """Run once with progress bars, print the closing table and exit 1 if an object failed.
+
+    `again` is the configuration's option for the commands that are named to try next.
+    """
+    with _bars() as show:
+        done = app.run_once(show)
+    rows = [{name: getattr(item, name) for name in COLUMNS} for item in done]
+    if json:
+        output.as_json([row | {"failures": list(item.failures)} for row, item in zip(rows, done, strict=True)])
+    else:
+        _summary(done, rows, again)
+    if any(item.failed for item in done):
+        raise typer.Exit(1)
+
+
+def _summary(done: Sequence[Progress], rows: list[dict[str, Any]], again: str) -> None:
+    quiet = [name for name in ("unchanged", "rejected", "waiting") if not any(row[name] for row in rows)]
+    output.table(rows, {name: heading for name, heading in COLUMNS.items() if name not in quiet})
+    failures: list[dict[str, Any]] = [failure | {"source": item.source} for item in done for failure in item.failures]
+    if failures:
+        shown = [
+            {"object": f"{row['source']}:{row['key']}", "why": output.why(row.get("reason"))}
+            for row in failures[:FAILURES_SHOWN]
+        ]
+        output.table(shown, {"object": "failed", "why": "why"}, wide=["why", "object"])
+    failed = sum(item.failed for item in done)
+    if failed > len(failures[:FAILURES_SHOWN]):
+        output.note(f"... {failed} failed in all: labelfeed objects --state failed{again}")
+    unchanged = sum(item.unchanged for item in done)
+    if unchanged:
+        new = sum(item.imported for item in done)
+        output.note(
+            f"{unchanged} of {sum(item.found for item in done)} files were imported before, and were not imported again"
+            + ("." if new else ": nothing is new.")
+        )
+    _next(failures, again)
+
+
+def _next(failures: Sequence[dict[str, Any]], again: str) -> None:
+    command = program()
+    tries = [
+        (f"{command} status{again}", "what is where"),
+        (f"{command} tasks{again} | head -3", "the tasks, as JSON Lines"),
+        (f"{command} verify{again}", "the store against the tasks: nothing missing, nothing twice"),
+    ]
+    if failures:
+        first = f"{failures[0]['source']}:{failures[0]['key']}"
+        tries[2] = (f"{command} explain{again} {_quoted(first)}", "why this one failed")
+    width = max(len(line) for line, _ in tries)
+    output.note("Try next:")
+    for line, about in tries:
+        output.note(f"  {line:<{width}}  # {about}")
+
+
+def program() -> str:
+    """How this program was called, so that a person can call it again."""
+    found = shutil.which("labelfeed")
+    called = sys.argv[0]
+    if Path(called).name != "labelfeed" or (found and Path(found).absolute() == Path(called).absolute()):
+        return "labelfeed"
+    return os.path.relpath(called) if Path(called).is_relative_to(Path.cwd()) else called
+
+
+def _again(config: Path | None) -> str:
+    return "" if config is None or config == Path(DEFAULT_NAME) else f" --config {_quoted(str(config))}"
+
+
+def _quoted(text: str) -> str:
+    from shlex import quote
+
+    return quote(text)
+
+
+@contextmanager
+def _bars() -> Iterator[Any]:
+    console = output.err()
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[tasks]:,} tasks"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        ids: dict[str, Any] = {}
+
+        def show(progress: Sequence[Progress]) -> None:
+            for item in progress:
+                if item.source not in ids:
+                    ids[item.source] = bars.add_task(item.source, total=None, tasks=0)
+                ended = item.imported + item.unchanged + item.failed + item.skipped
+                bars.update(ids[item.source], total=max(item.found, ended) or None, completed=ended, tasks=item.tasks)
+
+        yield show
+
+
+@contextmanager
+def _signals(stop: Event) -> Iterator[None]:
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(1)
+        # From a thread of its own: the interrupted code may hold the event's lock right now.
+        Thread(target=stop.set, name="stop").start()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,110 @@
+"""Verbs to begin with: init, check, schema, components, version."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline import registry
+from pipeline.cli import output
+from pipeline.cli.options import ConfigPath, Json
+from pipeline.config import DEFAULT_NAME, Config, load
+from pipeline.errors import LabelfeedError, UsageError
+
+SAMPLE = "sample"
+"""The folder of this package that `init` copies."""
+
+
+def add(app: typer.Typer) -> None:
+    """Register this family's verbs."""
+    for verb in (init, check, schema, components, version):
+        app.command()(verb)
+
+
+def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write.")] = Path()) -> None:
+    """Write a commented labelfeed.yaml, a labelling configuration and an inbox to start from."""
+    written = []
+    for sample in sorted(files("pipeline.cli").joinpath(SAMPLE).iterdir(), key=lambda item: item.name):
+        place = folder / sample.name
+        if place.exists():
+            raise UsageError(f"{place} is there already; nothing was written over it")
+        written.append((place, sample.read_text()))
+    try:
+        (folder / "inbox").mkdir(parents=True, exist_ok=True)
+        for place, text in written:
+            place.write_text(text)
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be written: {(error.strerror or str(error)).lower()}") from None
+    for place, _ in written:
+        output.write(str(place))
+    option = "" if folder == Path() else f" --config {folder / DEFAULT_NAME}"
+    output.note(f"Put files into {folder / 'inbox'}, then: labelfeed run --once{option}")
+
+
+def check(config: ConfigPath = None, json: Json = False) -> None:
+    """Validate the configuration and ping every component; exit 1 if one fails."""
+    rows = _checked(load(config))
+    if json:
+        output.as_json(rows)
+    else:
+        output.table(rows, {"component": "component", "ok": "ok", "found": "found"}, wide=["found"])
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+def _checked(config: Config) -> list[dict[str, Any]]:
+    from pipeline.app import App
+
+    try:
+        with App.open(config) as app:
+            pings = {
+                "database": app.ledger.ping,
+                **{f"source {name}": feed.store.ping for name, feed in app.feeds.items()},
+            }
+            return [_pinged(name, ping) for name, ping in pings.items()]
+    except UsageError:
+        raise
+    except LabelfeedError as error:
+        return [{"component": "database", "ok": False, "found": str(error)}]
+
+
+def _pinged(name: str, ping: Any) -> dict[str, Any]:
+    try:
+        return {"component": name, "ok": True, "found": ping()}
+    except LabelfeedError as error:
+        return {"component": name, "ok": False, "found": str(error)}
+
+
+def schema() -> None:
+    """Print the configuration's JSON Schema, for editors."""
+    from pipeline.config.reference import schema as made
+
+    output.as_json(made())
+
+
+def components(json: Json = False) -> None:
+    """List the registered stores, producers, parsers, event logs and sinks."""
+    rows = []
+    for component in registry.components():
+        summary, missing = registry.described(component)
+        rows.append({
+            "kind": registry.NOUNS[component.kind],
+            "name": component.name,
+            "from": component.distribution + (f"[{component.extra}]" if component.extra else ""),
+            "about": summary or missing,
+            "usable": missing is None,
+        })  # fmt: skip
+    if json:
+        output.as_json(rows)
+    else:
+        columns = {"kind": "kind", "name": "name", "from": "from", "usable": "usable", "about": "about"}
+        output.table(rows, columns, wide=["about"])
+
+
+def version() -> None:
+    """Print the version."""
+    output.write(version_of("labelfeed"))

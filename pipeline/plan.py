@@ -1,0 +1,214 @@
+"""What a run would do: every object of a source held against the ledger, tasks estimated from a sample.
+
+Nothing is written. The ledger's own rule (`on_event`) decides what is new, so a plan cannot differ from a run.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from pipeline.config import Source
+from pipeline.consumers.reading import open_object
+from pipeline.errors import RetriableError, TerminalError
+from pipeline.events import ObjectEvent
+from pipeline.ledger import Known, on_event
+from pipeline.parsers import Body, Rules
+from pipeline.stores import Entry, Store
+from pipeline.stores.scope import Scope
+from pipeline.tasks import Task
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+PAGE = 1000
+SAMPLE_OBJECTS = 8
+"""Objects of one extension that are read to estimate the tasks of all."""
+SAMPLE_TASKS = 2000
+"""A large object is read up to so many tasks; the rest is estimated by bytes."""
+EXTENSIONS_LIMIT = 50
+"""Extensions that are told apart; what comes later is sampled together."""
+TASKS_SHOWN = 3
+PRESENT = frozenset({"ready", "claimed", "done", "failed", "skipped"})
+"""States of an object that the store should have."""
+PROBLEMS_SHOWN = 5
+
+
+class Knowing(Protocol):
+    """What a plan asks of a ledger."""
+
+    def known(self, source_id: int, after: str | None, upto: str | None, limit: int) -> list[Known]:
+        """As `Ledger.known`."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a run would do with one source. `tasks` is an estimate; `size` is in bytes of what would be read.
+
+    `ignored` objects have changed and `on_change: ignore` leaves them; `unsettled` ones may still be being
+    written; `problems` are sampled objects that would fail or be skipped, each with its reason.
+    """
+
+    source: str
+    new: int = 0
+    changed: int = 0
+    ignored: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    waiting: int = 0
+    unsettled: int = 0
+    size: int = 0
+    tasks: int = 0
+    first_tasks: list[Task] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Objects of one extension: how many there are, and what the sampled ones gave."""
+
+    count: int = 0
+    size: int = 0
+    sampled: int = 0
+    sampled_bytes: int = 0
+    sampled_tasks: int = 0
+    most: int = 0
+
+    def estimate(self) -> int:
+        """Tasks of all of them: by bytes, but by the object where each gives at most one."""
+        if not self.sampled:
+            return 0
+        if self.most <= 1 or not self.sampled_bytes:
+            return round(self.count * self.sampled_tasks / self.sampled)
+        return round(self.size * self.sampled_tasks / self.sampled_bytes)
+
+
+def plan(source: Source, store: Store, rules: Rules, ledger: Knowing | None, source_id: int) -> Plan:
+    """What a run would do with a source; without a ledger everything is new.
+
+    Raises RetriableError where the store or the database does not answer.
+    """
+    result = Plan(source.name)
+    scope = Scope(source.match, source.exclude)
+    kinds: dict[str, _Kind] = {}
+    after: str | None = None
+    while True:
+        page = store.list(after, PAGE)
+        entries = {entry.key: entry for entry in page.entries if scope.covers(entry.key)}
+        upto = None if page.complete else page.entries[-1].key if page.entries else after
+        known: dict[str, Known] = {}
+        for row in _rows(ledger, source_id, after, upto):
+            if row.key in entries:
+                known[row.key] = row
+            elif scope.covers(row.key) and row.state in PRESENT and store.head(row.key) is None:
+                result.deleted += 1
+        for key, entry in entries.items():
+            if _takes(result, source, entry, known.get(key)):
+                _sample(result, kinds, store, rules, entry)
+        if page.complete:
+            break
+        after = upto
+    result.tasks = sum(kind.estimate() for kind in kinds.values())
+    return result
+
+
+def _takes(result: Plan, source: Source, entry: Entry, row: Known | None) -> bool:
+    """Count one object; whether a run would import it."""
+    if not entry.settled:
+        result.unsettled += 1
+        return False
+    event = ObjectEvent(source.name, entry.key, "seen", entry.version, time=time.time())
+    effect = on_event(row, event, source.on_change).effect
+    if effect == "duplicate" and row is not None and row.state in ("ready", "claimed"):
+        result.waiting += 1
+        return True
+    if effect == "new":
+        result.new += 1
+    elif effect == "changed":
+        result.changed += 1
+    elif effect == "ignored":
+        result.ignored += 1
+    else:
+        result.unchanged += 1
+    return effect in ("new", "changed")
+
+
+def _rows(ledger: Knowing | None, source_id: int, after: str | None, upto: str | None) -> Iterator[Known]:
+    while ledger is not None and (rows := ledger.known(source_id, after, upto, PAGE)):
+        yield from rows
+        after = rows[-1].key
+
+
+# --- the sample ------------------------------------------------------------------------------------------
+
+
+def _sample(result: Plan, kinds: dict[str, _Kind], store: Store, rules: Rules, entry: Entry) -> None:
+    result.size += entry.size
+    extension = PurePosixPath(entry.key).suffix.lower()
+    if extension not in kinds and len(kinds) >= EXTENSIONS_LIMIT:
+        extension = ""
+    kind = kinds.setdefault(extension, _Kind())
+    kind.count += 1
+    kind.size += entry.size
+    if kind.sampled >= SAMPLE_OBJECTS:
+        return
+    kind.sampled += 1
+    try:
+        tasks, read = _parsed(result, store, rules, entry)
+    except (TerminalError, RetriableError) as error:
+        if len(result.problems) < PROBLEMS_SHOWN:
+            result.problems.append((entry.key, f"{error.code}: {error}"))
+        tasks, read = 0, entry.size
+    kind.sampled_tasks += tasks
+    kind.sampled_bytes += read
+    kind.most = max(kind.most, tasks)
+
+
+def _parsed(result: Plan, store: Store, rules: Rules, entry: Entry) -> tuple[int, int]:
+    """Tasks of an object, and of how many of its bytes; a large one is not read to its end."""
+    parser, opened = open_object(store, rules, entry.key)
+    count = 0
+    with opened as reading:
+        counted = _Counted(reading.stream) if parser.reads and reading.content is None else None
+        body = Body(entry.key, store.uri(entry.key), reading.entry.size, reading.content, counted)
+        for piece in parser.parse(body, rules):
+            count = len(piece.tasks) + (0 if piece.restart else count)
+            result.first_tasks.extend(piece.tasks[: TASKS_SHOWN - len(result.first_tasks)])
+            if count >= SAMPLE_TASKS and counted is not None:
+                return count, min(counted.read_bytes, entry.size) or entry.size
+    return count, entry.size
+
+
+class _Counted:
+    """Opens streams of one object and counts the bytes that the newest of them gave."""
+
+    def __init__(self, reopen: Callable[[], BinaryIO]) -> None:
+        self._reopen = reopen
+        self.read_bytes = 0
+
+    def __call__(self) -> BinaryIO:
+        self.read_bytes = 0
+        return io.BufferedReader(_CountingStream(self._reopen(), self))
+
+
+class _CountingStream(io.RawIOBase):
+    def __init__(self, inner: BinaryIO, counted: _Counted) -> None:
+        self._inner = inner
+        self._counted = counted
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        found = self._inner.read(len(memoryview(buffer)))
+        memoryview(buffer)[: len(found)] = found
+        self._counted.read_bytes += len(found)
+        return len(found)
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
