@@ -25,6 +25,9 @@ WAITING = "waiting"
 RECOVERED = "recovered"
 PASS_FINISHED = "pass_finished"
 PASS_STOPPED = "pass_stopped"
+EVENTS_PUBLISHED = "events_published"
+FOLDER_UNREADABLE = "folder_unreadable"
+OBJECTS_UNSETTLED = "objects_unsettled"
 EVENTS_RECORDED = "events_recorded"
 DEAD_LETTERS = "dead_letters"
 OBJECTS_CLAIMED = "objects_claimed"
@@ -43,6 +46,9 @@ NAMES: dict[str, str] = {
     RECOVERED: "a role that waited works again",
     PASS_FINISHED: "a pass has ended: `listed`, `published`, `seconds`",
     PASS_STOPPED: "a pass would archive too much and asks first: `candidates`",
+    EVENTS_PUBLISHED: "changes noticed as they happened were put on the event log: `events`",
+    FOLDER_UNREADABLE: "a folder may not be read; what is in it is neither listed nor taken for deleted",
+    OBJECTS_UNSETTLED: "files that did not stop changing were left for the next pass: `objects`, `first`",
     EVENTS_RECORDED: "the dispatcher wrote a batch of events to the ledger",
     DEAD_LETTERS: "records could not be read or were refused, and were put aside",
     OBJECTS_CLAIMED: "the scheduler claimed objects for workers",

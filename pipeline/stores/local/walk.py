@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pipeline import logs
 from pipeline.stores.local.names import UNFINISHED, to_text
 
 NAMES_LIMIT = 50_000
@@ -79,7 +80,7 @@ def _readable(names: Iterator[File], folder: bytes) -> Iterator[File]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
             raise
-        _log.warning("a folder cannot be read: %s", error.strerror, extra={"folder": to_text(folder)})
+        _log.warning(logs.FOLDER_UNREADABLE, extra={"folder": to_text(folder), "error": error.strerror})
 
 
 def _names(folder: bytes, first: str) -> Iterator[File]:

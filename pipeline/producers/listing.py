@@ -1,0 +1,352 @@
+"""Passes: a source is listed in key order, a page at a time, and compared with what the ledger knows.
+
+A page's range is (last key of the page before, last key of this page]; the last page's runs to the end of
+all keys, so that nothing between two pages and nothing after the last is overlooked. Only rows whose last
+event is older than the page's request are judged. What the ledger knows and the page has not is asked for
+by HEAD, and is gone only if the store itself says so, and only if the configuration would take it if it
+were there. Deletions are published by a complete pass only. Memory is one page, whatever the source's size.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from pipeline import logs
+from pipeline.bus import EventLog
+from pipeline.config import Source
+from pipeline.errors import ObjectFailed, UnavailableError
+from pipeline.events import EventKind, ObjectEvent, check_key, new_id
+from pipeline.ledger import Known, Ledger, Pass
+from pipeline.metrics import Metrics
+from pipeline.stores import Entry, Store
+from pipeline.stores.scope import Scope
+
+PAGE_KEYS = 1000
+KNOWN_ROWS = 2000
+"""Rows of the ledger that are looked at together: one query for a page from which few keys have gone."""
+SAVE_SECONDS = 1.0
+"""How often a pass that finds nothing writes down how far it has come."""
+ARCHIVE_LIMIT = 1000
+"""A pass never archives the tasks of more objects than this unasked."""
+UNSETTLED_ROUNDS = 10
+"""A file that is never settled is waited for this many times `settle`."""
+UNSETTLED_LOOKS = 5
+"""How often in each of these times."""
+EMPTY_PAGES = 100
+"""So many empty pages in a row are taken for a store that does not answer."""
+REFUSED_LIMIT = 1000
+"""Keys that no ledger takes of which is remembered that they were published."""
+NOTICE_SECONDS = 5.0
+"""How long a notification may take before a pass that finds the change says it was missed."""
+
+_AWAY = frozenset({"gone", "out_of_scope"})
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class PassRunner:
+    """Makes the passes of one source. One pass at a time.
+
+    `state` is the pass under way or the last one, for whoever shows progress; `unsettled` counts the objects
+    that the last `run` left because they were still being written. `watched_since` (seconds since 1970) says
+    from when on notifications should have brought every change.
+    """
+
+    source: Source
+    source_id: int
+    store: Store
+    scope: Scope
+    ledger: Ledger
+    log: EventLog
+    metrics: Metrics
+    state: Pass | None = None
+    unsettled: int = 0
+    watched_since: float | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def run(self, stop: threading.Event, *, wait_for_unsettled: bool = False, accept_deletions: bool = False) -> Pass:
+        """One pass, from where an unfinished one had come to; unfinished itself if `stop` is set meanwhile.
+
+        `wait_for_unsettled` waits for what is still being written, and begins a new pass after it has ended
+        an unfinished one, so that all that was there at the call is published. `accept_deletions` lets the
+        pass archive as much as it finds gone. Raises RetriableError.
+        """
+        state = self.ledger.begin_pass(self.source_id)
+        if wait_for_unsettled and state.after is not None:
+            state = self._run(state, stop, wait=True, accept=accept_deletions)
+            if state.finished is None:
+                return state
+            state = self.ledger.begin_pass(self.source_id)
+        return self._run(state, stop, wait=wait_for_unsettled, accept=accept_deletions)
+
+    def _run(self, state: Pass, stop: threading.Event, *, wait: bool, accept: bool) -> Pass:
+        began = time.monotonic()
+        listing = _Listing(self, state, stop, wait=wait)
+        self.unsettled = 0
+        state = listing.run(accept=accept)
+        seconds = time.monotonic() - began
+        name = self.source.name
+        if state.finished is None:
+            self.metrics.add("passes_total", source=name, outcome="interrupted")
+            return state
+        self.metrics.add("passes_total", source=name, outcome="stopped" if state.stopped else "complete")
+        self.metrics.observe("pass_duration_seconds", seconds, source=name)
+        fields = {"source": name, "listed": state.listed, "published": state.published, "gone": state.candidates}
+        _log.info(logs.PASS_FINISHED, extra=fields | {"unsettled": self.unsettled, "seconds": seconds})
+        if state.stopped:
+            _log.warning(
+                logs.PASS_STOPPED, extra={"source": name, "candidates": state.candidates, "why": state.stopped}
+            )
+        return state
+
+
+class _Listing:
+    """One pass under way."""
+
+    def __init__(self, runner: PassRunner, state: Pass, stop: threading.Event, *, wait: bool) -> None:
+        self._runner = runner
+        self._name = runner.source.name
+        self._ledger = runner.ledger
+        self._state = state
+        self._stop = stop
+        self._wait = wait
+        self._saved = time.monotonic()
+        self._published = 0
+        self._unsettled: list[str] = []
+        self._empty = 0
+
+    def run(self, *, accept: bool) -> Pass:
+        complete = False
+        while not complete and not self._stop.is_set():
+            complete = self._page()
+        if complete and not self._runner.store.ordered:
+            self._look_at_all()
+        self._settle()
+        if self._stop.is_set():
+            self._save(now=True)
+            return self._state
+        stopped = self._delete(accept=accept)
+        self._advance(replace(self._state, stopped=stopped))
+        self._ledger.end_pass(self._state)
+        self._advance(replace(self._state, finished=self._ledger.now()))
+        return self._state
+
+    # --- one page ------------------------------------------------------------------------------------------
+
+    def _page(self) -> bool:
+        """List and compare one page; whether it was the last."""
+        runner, after = self._runner, self._state.after
+        requested = self._ledger.now()
+        page = runner.store.list(after, PAGE_KEYS)
+        runner.metrics.add("store_requests_total", source=self._name, operation="list")
+        if not page.entries and not page.complete:
+            self._check_progress()
+            return False
+        last = page.entries[-1].key if page.entries else after
+        listed = {entry.key: entry for entry in page.entries}
+        if not runner.scope.everything:
+            covers = runner.scope.covers
+            listed = {key: entry for key, entry in listed.items() if covers(key)}
+        count = len(listed)
+        if runner.store.ordered:
+            self._compare_range(listed, after, None if page.complete else last, requested)
+        else:
+            rows = self._ledger.known_keys(runner.source_id, list(listed))
+            self._compare(list(rows.values()), listed, requested)
+        if self._stop.is_set():
+            # The comparison may have ended early: this page is listed again.
+            return False
+        self._publish(self._found(list(listed.values()), requested), "created")
+        runner.metrics.add("listed_objects_total", count, source=self._name)
+        self._advance(replace(self._state, after=last, listed=self._state.listed + count))
+        self._save()
+        if len(self._unsettled) >= PAGE_KEYS:
+            self._settle()
+        return page.complete
+
+    def _check_progress(self) -> None:
+        self._empty += 1
+        if self._empty > EMPTY_PAGES:
+            raise UnavailableError(f"{self._runner.store.identity()} answers with empty pages only")
+
+    def _compare_range(self, listed: dict[str, Entry], after: str | None, upto: str | None, requested: float) -> None:
+        """Compare all rows of the ledger in (after, upto] with the page; leaves the unknown ones in `listed`."""
+        for rows in self._known(after, upto):
+            missing = self._compare(rows, listed, requested)
+            if missing:
+                self._miss(missing, requested)
+
+    def _known(self, after: str | None, upto: str | None) -> Iterator[Sequence[Known]]:
+        while not self._stop.is_set():
+            rows = self._ledger.known(self._runner.source_id, after, upto, KNOWN_ROWS)
+            if rows:
+                yield rows
+            if len(rows) < KNOWN_ROWS:
+                return
+            after = rows[-1].key
+
+    def _compare(self, rows: Sequence[Known], listed: dict[str, Entry], requested: float) -> list[Known]:
+        """Take known keys out of `listed`, publish those that changed; gives the rows that are not in it."""
+        follows = self._runner.source.on_change != "ignore"
+        changed: list[Entry] = []
+        missing: list[Known] = []
+        for row in rows:
+            entry = listed.pop(row.key, None)
+            if entry is None:
+                if row.state not in _AWAY and row.last_event < requested:
+                    missing.append(row)
+            elif row.wanted == entry.version and row.state not in _AWAY:
+                if follows and row.state == "done" and row.imported != row.wanted and row.last_event < requested:
+                    changed.append(entry)
+            elif row.last_event < requested and not _asked(row):
+                changed.append(entry)
+        self._publish(self._found(changed, requested), "updated")
+        return missing
+
+    def _found(self, entries: Sequence[Entry], requested: float) -> list[Entry]:
+        """Those of new or changed entries that can be published now."""
+        found: list[Entry] = []
+        for entry in entries:
+            if entry.settled:
+                found.append(entry)
+            elif self._wait:
+                self._unsettled.append(entry.key)
+        since = self._runner.watched_since
+        if since is not None:
+            missed = sum(since <= entry.modified < requested - NOTICE_SECONDS for entry in found)
+            self._runner.metrics.add("missed_by_notification_total", missed, source=self._name)
+        return found
+
+    def _miss(self, rows: Sequence[Known], requested: float) -> None:
+        """Judge rows that were not listed: no longer covered, gone, or there after all."""
+        gone: list[str] = []
+        out_of_scope: list[int] = []
+        for row in rows:
+            if self._stop.is_set():
+                return
+            if not self._runner.scope.covers(row.key):
+                out_of_scope.append(row.id)
+                continue
+            try:
+                entry = self._head(row.key)
+            except ObjectFailed:
+                # The store does not let us look: that is no word on whether it is there.
+                continue
+            if entry is None:
+                gone.append(row.key)
+            else:
+                self._compare([row], {row.key: entry}, requested)
+        self._save(gone, out_of_scope)
+
+    def _head(self, key: str) -> Entry | None:
+        self._runner.metrics.add("store_requests_total", source=self._name, operation="head")
+        return self._runner.store.head(key)
+
+    # --- after the last page -----------------------------------------------------------------------------------
+
+    def _look_at_all(self) -> None:
+        """Ask an unordered store for every object that the ledger knows: pages say nothing of what is missing."""
+        for rows in self._known(None, None):
+            self._miss([row for row in rows if row.state not in _AWAY and row.last_event < self._state.started], 0.0)
+
+    def _settle(self) -> None:
+        """Wait for what was still being written, and publish it; what never rests is counted."""
+        settle = self._runner.source.settle
+        deadline = time.monotonic() + UNSETTLED_ROUNDS * settle
+        while self._unsettled and not self._stop.is_set():
+            waiting, self._unsettled = self._unsettled, []
+            entries = [entry for key in waiting if (entry := self._look_again(key)) is not None]
+            self._publish(self._found(entries, 0.0), "created")
+            if self._unsettled and time.monotonic() > deadline:
+                self._runner.unsettled += len(self._unsettled)
+                extra = {"source": self._name, "objects": len(self._unsettled), "first": self._unsettled[0]}
+                _log.warning(logs.OBJECTS_UNSETTLED, extra=extra)
+                self._unsettled.clear()
+            elif self._unsettled:
+                self._stop.wait(settle / UNSETTLED_LOOKS)
+
+    def _look_again(self, key: str) -> Entry | None:
+        try:
+            return self._head(key)
+        except ObjectFailed:
+            return None
+
+    def _delete(self, *, accept: bool) -> str | None:
+        """Publish the deletions that the pass found, or say why they wait."""
+        found = sum(len(keys) for keys in self._gone())
+        self._advance(replace(self._state, candidates=found))
+        if found and not accept and self._runner.source.on_delete == "archive":
+            total = self._total()
+            if found > ARCHIVE_LIMIT or found > self._runner.source.delete_guard * total:
+                return (
+                    f"{found} of {total} objects are no longer in the store; their tasks are archived after"
+                    f" `labelfeed sources accept {self._name} --deletions`"
+                )
+        for keys in self._gone():
+            events = [ObjectEvent(self._name, key, "deleted", time=time.time(), id=new_id()) for key in keys]
+            self._send(events)
+        return None
+
+    def _gone(self) -> Iterator[Sequence[str]]:
+        after = None
+        while keys := self._ledger.gone_keys(self._state.id, after, PAGE_KEYS):
+            yield keys
+            after = keys[-1]
+
+    def _total(self) -> int:
+        """How many objects the source has, as far as the ledger knows."""
+        for row in self._ledger.reports().sources():
+            if row["name"] == self._name:
+                return sum(row[state] for state in ("ready", "claimed", "running", "done", "failed", "skipped"))
+        return 0
+
+    # --- publishing and remembering ----------------------------------------------------------------------------
+
+    def _publish(self, entries: Sequence[Entry], kind: EventKind) -> None:
+        now = time.time()
+        self._send([self._event(entry, kind, now) for entry in entries if self._is_news(entry)])
+
+    def _event(self, entry: Entry, kind: EventKind, now: float) -> ObjectEvent:
+        return ObjectEvent(
+            self._name, entry.key, kind, entry.version, None, entry.size, entry.modified, "listing", now, new_id()
+        )
+
+    def _is_news(self, entry: Entry) -> bool:
+        """False for a key that no ledger takes and that was published before: it would be refused in each pass."""
+        if check_key(entry.key) is None:
+            return True
+        refused = self._runner.refused
+        if refused.get(entry.key) == entry.version:
+            return False
+        if len(refused) >= REFUSED_LIMIT:
+            del refused[next(iter(refused))]
+        refused[entry.key] = entry.version
+        return True
+
+    def _send(self, events: Sequence[ObjectEvent]) -> None:
+        if not events:
+            return
+        positions = dict(self._state.positions) | dict(self._runner.log.publish(events))
+        self._published += len(events)
+        self._runner.metrics.add("published_events_total", len(events), source=self._name, discovered_by="listing")
+        self._advance(replace(self._state, published=self._state.published + len(events), positions=positions))
+
+    def _advance(self, state: Pass) -> None:
+        self._state = self._runner.state = state
+
+    def _save(self, gone: Sequence[str] = (), out_of_scope: Sequence[int] = (), *, now: bool = False) -> None:
+        """Write down how far the pass has come, if it found anything or has not done so for a while."""
+        news = now or gone or out_of_scope or self._published
+        if news or time.monotonic() - self._saved >= SAVE_SECONDS:
+            self._ledger.save_pass(self._state, gone, out_of_scope)
+            self._saved = time.monotonic()
+            self._published = 0
+
+
+def _asked(row: Known) -> bool:
+    """Whether the store is asked for this object anyway, whatever its version."""
+    return row.wanted is None and row.state in ("ready", "claimed")

@@ -1,0 +1,210 @@
+"""One source at work: its passes in one thread, its producer in another, both into the event log.
+
+Nothing that may work later ends a source: it is reported, waited for, and tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline import logs
+from pipeline.errors import LabelfeedError, RetriableError
+from pipeline.ledger import Pass
+from pipeline.producers import Notices, Producer
+from pipeline.producers.listing import PassRunner
+
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 30.0
+LOOK_SECONDS = 0.1
+"""How often a resting source looks whether it is asked to go on."""
+WATCH_SECONDS = 5.0
+"""How long the first pass waits for the producer to be in place, so that nothing changes unseen between the two."""
+REQUEST_SECONDS = 1.0
+"""A pass that is asked for starts no sooner than this after the last one."""
+PASS_TIMEOUT_SECONDS = 900.0
+"""A pass waits for the ledger to have the last one's events, but no longer than this."""
+REPORT_SECONDS = 1.0
+"""Changes that were noticed are logged together at most this often."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """How a source does: `reason` says why it is not `ready`; `watching` that its producer works."""
+
+    name: str
+    ready: bool
+    reason: str
+    watching: bool
+    last_pass: Pass | None
+
+
+def deny() -> bool:
+    """Nobody has accepted any deletions."""
+    return False
+
+
+class SourceRunner:
+    """Runs one source until it is stopped. `accepted` says whether a person has let the next pass archive what it
+    finds gone. `status` and `request_pass` may be called from any thread.
+    """
+
+    def __init__(self, passes: PassRunner, producer: Producer | None, accepted: Callable[[], bool] = deny) -> None:
+        self._passes = passes
+        self._producer = producer
+        self._accepted = accepted
+        self._name = passes.source.name
+        self._due = threading.Event()
+        self._watching = threading.Event()
+        self._pass_problem = ""
+        self._watch_problem = ""
+        self._last: Pass | None = None
+        self._noticed = 0
+        self._reported = time.monotonic()
+
+    def run(self, stop: threading.Event) -> None:
+        """Passes and noticing, until `stop` is set."""
+        thread = threading.Thread(target=self._watch, args=(stop,), name=f"notice-{self._name}")
+        if self._producer is not None:
+            thread.start()
+            self._await_producer(stop)
+        delay = _Delay()
+        while not stop.is_set():
+            try:
+                self._pass(stop)
+            except LabelfeedError as error:
+                self._passes.metrics.add("passes_total", source=self._name, outcome="failed")
+                self._pass_problem = _told(error)
+                delay.wait(error, stop, self._name)
+            else:
+                delay.forget()
+                self._rest(stop)
+        if self._producer is not None:
+            thread.join()
+        self._report(now=True)
+
+    def request_pass(self) -> None:
+        """Let the next pass start at once."""
+        self._due.set()
+
+    def status(self) -> SourceStatus:
+        """How the source does now."""
+        problem = self._pass_problem or self._watch_problem
+        return SourceStatus(self._name, not problem, problem, self._watching.is_set(), self._last)
+
+    # --- passes ------------------------------------------------------------------------------------------------
+
+    def _await_producer(self, stop: threading.Event) -> None:
+        deadline = time.monotonic() + WATCH_SECONDS
+        while not (stop.is_set() or self._due.is_set() or time.monotonic() > deadline):
+            self._due.wait(LOOK_SECONDS)
+
+    def _pass(self, stop: threading.Event) -> None:
+        self._due.clear()
+        state = self._passes.run(stop, accept_deletions=self._accepted())
+        if state.finished is not None:
+            self._last = state
+            self._pass_problem = ""
+
+    def _rest(self, stop: threading.Event) -> None:
+        """Wait until the next pass is due, and the ledger has what the last one published."""
+        ended = time.monotonic()
+        while not stop.wait(LOOK_SECONDS):
+            self._report()
+            rested = time.monotonic() - ended
+            due = rested >= self._passes.source.poll or (self._due.is_set() and rested >= REQUEST_SECONDS)
+            if due and (rested >= PASS_TIMEOUT_SECONDS or self._recorded()):
+                return
+
+    def _recorded(self) -> bool:
+        """Whether the ledger reflects all that the last pass published."""
+        if self._last is None or not self._last.positions:
+            return True
+        try:
+            reached = self._passes.ledger.positions(self._passes.log.name)
+        except RetriableError:
+            return False
+        return all(reached.get(partition, 0) >= position for partition, position in self._last.positions.items())
+
+    # --- noticing ------------------------------------------------------------------------------------------------
+
+    def _watch(self, stop: threading.Event) -> None:
+        assert self._producer is not None
+        delay = _Delay()
+        while not stop.is_set():
+            try:
+                for notices in self._producer.notices(stop):
+                    self._take(notices, stop)
+                    delay.forget()
+            except LabelfeedError as error:
+                self._watching.clear()
+                self._passes.watched_since = None
+                self._watch_problem = _told(error)
+                self._due.set()
+                delay.wait(error, stop, self._name)
+        self._watching.clear()
+
+    def _take(self, notices: Notices, stop: threading.Event) -> None:
+        """Publish notices, as often as it takes, and settle them."""
+        if not self._watching.is_set():
+            self._passes.watched_since = time.time()
+            self._watch_problem = ""
+            self._watching.set()
+        delay = _Delay()
+        while notices.events and not self._published(notices, delay, stop):
+            if stop.is_set():
+                return
+        notices.settle()
+        if notices.lost:
+            self._due.set()
+
+    def _published(self, notices: Notices, delay: _Delay, stop: threading.Event) -> bool:
+        try:
+            self._passes.log.publish(notices.events)
+        except RetriableError as error:
+            delay.wait(error, stop, self._name)
+            return False
+        count = len(notices.events)
+        self._noticed += count
+        self._passes.metrics.add("published_events_total", count, source=self._name, discovered_by="notification")
+        return True
+
+    def _report(self, *, now: bool = False) -> None:
+        if self._noticed and (now or time.monotonic() - self._reported >= REPORT_SECONDS):
+            noticed, self._noticed = self._noticed, 0
+            self._reported = time.monotonic()
+            _log.info(logs.EVENTS_PUBLISHED, extra={"source": self._name, "events": noticed})
+
+
+class _Delay:
+    """Longer waits after each failure, with jitter, so that many sources do not come back together."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def wait(self, error: LabelfeedError, stop: threading.Event, source: str) -> None:
+        """Say what failed, and wait before the next attempt, or until `stop`."""
+        longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(self._failures, 10))
+        seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        asked = error.retry_after if isinstance(error, RetriableError) else None
+        if asked is not None and not self._failures:
+            seconds = min(asked, LONGEST_DELAY_SECONDS)
+        self._failures += 1
+        _log.warning(
+            logs.WAITING, extra={"source": source, "code": error.code, "error": str(error), "seconds": seconds}
+        )
+        stop.wait(seconds)
+
+    def forget(self) -> None:
+        """It works again."""
+        self._failures = 0
+
+
+def _told(error: LabelfeedError) -> str:
+    return f"{error.code}: {error}"
