@@ -24,7 +24,7 @@ from pipeline.metrics import Metrics
 
 POLL_EVENTS = 1000
 """Most events of one transaction."""
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.1
 """Longest time that one poll waits, and so about the longest that stopping takes."""
 
 WORK: frozenset[Effect] = frozenset({"new", "changed", "asked"})

@@ -1,0 +1,91 @@
+"""Leases are kept alive while they are worked under, and given up when they must be."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from conftest import House
+
+from pipeline.consumers.renewer import Renewer
+from pipeline.errors import UnavailableError
+
+
+def eventually(true: Any, seconds: float = 10.0) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.005)
+
+
+def expire(house: House) -> int:
+    return house.ledger.tick(lambda tick: tick.expire(100)) or 0
+
+
+def test_a_held_lease_outlives_its_length(house: House) -> None:
+    """A lease of 0.6 s that is held does not end, and ends soon after nobody holds it any more."""
+    house.put("a.json", "{}")
+    house.note("a.json")
+    renewer = Renewer(house.ledger, "w", 0.6)
+    renewer.start(1)
+    (claim,) = house.claim()
+    house.ledger.start(claim.lease, "w", 0.6)
+    with renewer.hold(claim.lease) as held:
+        started = time.monotonic()
+        eventually(lambda: expire(house) or time.monotonic() > started + 1)
+        assert house.states() == {"a.json": "running"}
+        assert not held.lost
+    eventually(lambda: expire(house))
+    renewer.stop()
+
+
+def test_an_ended_lease_is_noticed(house: House) -> None:
+    """Whoever holds a lease that has ended is told."""
+    renewer = Renewer(house.ledger, "w", 60)
+    with renewer.hold(12345) as held:
+        renewer.renew(held)
+        assert held.lost
+
+
+def test_two_failures_in_a_row_cancel() -> None:
+    """One renewal without an answer is forgiven, two in a row are not."""
+
+    class Silent:
+        answers = iter([UnavailableError("no"), None, UnavailableError("no"), UnavailableError("no")])
+
+        def renew(self, lease: int, seconds: float) -> bool:
+            answer = next(self.answers)
+            if answer is not None:
+                raise answer
+            return True
+
+    renewer = Renewer(Silent(), "w", 60)  # type: ignore[arg-type]
+    with renewer.hold(1) as held:
+        seen = []
+        for _ in range(4):
+            renewer.renew(held)
+            seen.append(held.lost)
+    assert seen == [False, False, False, True]
+
+
+def test_threads_are_counted_while_they_live(house: House) -> None:
+    """The scheduler sees a process's worker threads from its start to its stop."""
+
+    def threads() -> int:
+        return house.ledger.tick(lambda tick: tick.load().threads)
+
+    renewer = Renewer(house.ledger, "w", 60)
+    renewer.start(3)
+    assert threads() == 3
+    renewer.stop()
+    assert threads() == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_stop_is_idempotent(house: House, times: int) -> None:
+    """Stopping what never ran, or twice, does nothing."""
+    renewer = Renewer(house.ledger, "w", 60)
+    for _ in range(times):
+        renewer.stop()
