@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.bus import Consumer, Offsets, Polled, Record
 from pipeline.events import ObjectEvent, UndecodableEvent, from_wire, to_wire
-from pipeline.sqlitefile import SqliteFile, now
+from pipeline.sqlitefile import SqliteFile, now, write_rows
 
 PARTITION = 0
 LOOK_SECONDS = 0.1
@@ -135,7 +135,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _append(connection: sqlite3.Connection, rows: Sequence[tuple[float, bytes]]) -> int:
-    connection.executemany("INSERT INTO events (at, body) VALUES (?, ?)", rows)
+    write_rows(connection, "INSERT INTO events (at, body) VALUES {rows}", "(?,?)", rows)
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return 0 if row is None else int(row[0]) + 1
 

@@ -11,15 +11,33 @@ from pipeline.ledger import Committed, OldRow, Outcome, content_of, match_rows
 from pipeline.sinks.outcomes import Before, ImportRow, Plan, key_of, writes_all, writes_rejected
 from pipeline.sinks.sqlite.record import add_counts, write_history
 from pipeline.sinks.texts import text_of
-from pipeline.sqlitefile import now
+from pipeline.sqlitefile import now, write_rows
 from pipeline.tasks import RejectedRow, Task
 
 TaskRow = tuple[object, ...]
 
-INSERT_TASK = (
+_INSERT_TASKS = (
     "INSERT INTO task_rows (object_id, lease, position, row, data, annotations, predictions, meta, extra, external_id)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " VALUES {rows}"
 )
+_TASK_ROW = "(?,?,?,?,?,?,?,?,?,?)"
+_UPDATE_OBJECTS = (
+    "UPDATE objects SET lease = NULL, state = v.column1, due = coalesce(v.column2, due),"
+    " attempts = attempts + v.column3, lost = CASE WHEN v.column4 THEN 0 ELSE lost END,"
+    " redo = CASE WHEN v.column4 THEN 0 ELSE redo END, wanted_version = coalesce(v.column5, wanted_version),"
+    " imported_version = coalesce(v.column6, imported_version), sequencer = coalesce(v.column7, sequencer),"
+    " size = coalesce(v.column8, size), tasks = v.column9, rejected = v.column10, changes = changes + v.column11,"
+    " code = v.column12, reason = v.column13, finished_at = coalesce(v.column14, finished_at)"
+    " FROM (VALUES {rows}) AS v WHERE objects.id = v.column15"
+)
+_OBJECT_ROW = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT_IMPORTS = (
+    "INSERT INTO imports (object_id, lease, state, mode, version, shape, tasks, rejected, bytes, at, seconds)"
+    " VALUES {rows} ON CONFLICT DO UPDATE SET state = 'live',"
+    " mode = excluded.mode, version = excluded.version, shape = excluded.shape, tasks = excluded.tasks,"
+    " rejected = excluded.rejected, bytes = excluded.bytes, at = excluded.at, seconds = excluded.seconds"
+)
+_IMPORT_ROW = "(?,?,'live',?,?,?,?,?,?,?,?)"
 INSERT_REJECTED = (
     "INSERT INTO rejected_rows (object_id, lease, n, row, line, column, code, message, excerpt)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -41,6 +59,11 @@ def rejected_rows(object_id: int, lease: int, rejected: Iterable[RejectedRow], f
         (object_id, lease, n, row.row, row.line, row.column, row.code, row.message, row.excerpt)
         for n, row in enumerate(rejected, first)
     ]
+
+
+def insert_tasks(connection: sqlite3.Connection, rows: Sequence[TaskRow]) -> None:
+    """Write rows that `task_rows` gave."""
+    write_rows(connection, _INSERT_TASKS, _TASK_ROW, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +120,7 @@ class Batch:
         if partly:
             rows = [row for row in rows if row[0] in owned]
             rejected = [row for row in rejected if row[0] in owned]
-        connection.executemany(INSERT_TASK, rows)
+        insert_tasks(connection, rows)
         connection.executemany(INSERT_REJECTED, rejected)
 
 
@@ -116,21 +139,8 @@ def _close_lease(connection: sqlite3.Connection, lease: int, left: int) -> None:
 
 def _write_plan(connection: sqlite3.Connection, lease: int, source_id: int, plan: Plan) -> None:
     at = now()
-    connection.executemany(
-        "UPDATE objects SET lease = NULL, state = ?1, due = coalesce(?2, due), attempts = attempts + ?3,"
-        " lost = CASE WHEN ?4 THEN 0 ELSE lost END, redo = CASE WHEN ?4 THEN 0 ELSE redo END,"
-        " wanted_version = coalesce(?5, wanted_version), imported_version = coalesce(?6, imported_version),"
-        " sequencer = coalesce(?7, sequencer), size = coalesce(?8, size), tasks = ?9, rejected = ?10,"
-        " changes = changes + ?11, code = ?12, reason = ?13, finished_at = coalesce(?14, finished_at) WHERE id = ?15",
-        plan.objects,
-    )
-    connection.executemany(
-        "INSERT INTO imports (object_id, lease, state, mode, version, shape, tasks, rejected, bytes, at, seconds)"
-        " VALUES (?, ?, 'live', ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET state = 'live',"
-        " mode = excluded.mode, version = excluded.version, shape = excluded.shape, tasks = excluded.tasks,"
-        " rejected = excluded.rejected, bytes = excluded.bytes, at = excluded.at, seconds = excluded.seconds",
-        [_import_row(lease, at, row) for row in plan.imports],
-    )
+    write_rows(connection, _UPDATE_OBJECTS, _OBJECT_ROW, plan.objects)
+    write_rows(connection, _INSERT_IMPORTS, _IMPORT_ROW, [_import_row(lease, at, row) for row in plan.imports])
     write_history(connection, plan.history)
     add_counts(connection, Counter({(source_id, state): n for state, n in plan.states.items()}))
     connection.execute(
@@ -177,7 +187,9 @@ class _SqliteTables:
             " extra = ?, external_id = ?, revision = revision + 1 WHERE id = ?",
             [(lease, position, *task, task_id) for task_id, (position, task) in match.updated],
         )
-        executemany(INSERT_TASK, [(outcome.object_id, lease, position, *task) for position, task in match.added])
+        insert_tasks(
+            self._connection, [(outcome.object_id, lease, position, *task) for position, task in match.added]
+        )
         executemany("UPDATE task_rows SET archived_at = ? WHERE id = ?", [(now(), row) for row in match.archived])
         return len(match.updated) + len(match.added)
 

@@ -9,13 +9,19 @@ from collections.abc import Mapping, Sequence
 from pipeline.events import ObjectEvent
 from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, on_event
 from pipeline.sinks.texts import event_text, text_of
-from pipeline.sqlitefile import now
+from pipeline.sqlitefile import now, write_rows
 
 Counts = Counter[tuple[int, str]]
 """(source, state) → how many objects more are in it."""
 
 _KNOWN = "o.id, o.key, o.state, o.wanted_version, o.imported_version, o.sequencer, o.last_event"
 _QUIET: frozenset[Effect] = frozenset({"duplicate", "stale", "unknown", "new"})
+
+_INSERT_OBJECTS = (
+    "INSERT INTO objects (source_id, key, state, wanted_version, sequencer, due, first_seen, last_event, size,"
+    " discovered_by) VALUES {rows}"
+)
+_NEW_ROW = "(?,?,'ready',?,?,?,?,?,?,?)"
 
 
 def record(
@@ -68,7 +74,9 @@ def _record_source(
         effects[change.effect] += 1
         if row is None:
             if change.effect == "new":
-                new.append((source_id, event.key, change.wanted, change.sequencer, at, event.size, event.discovered_by))
+                new.append(
+                    (source_id, event.key, change.wanted, change.sequencer, at, at, at, event.size, event.discovered_by)
+                )
         elif change.effect not in ("duplicate", "stale") or (change.wanted, change.sequencer) != (
             row.wanted,
             row.sequencer,
@@ -83,11 +91,7 @@ def _record_source(
 
 
 def _insert(connection: sqlite3.Connection, source_id: int, rows: Sequence[tuple[object, ...]], counts: Counts) -> None:
-    connection.executemany(
-        "INSERT INTO objects (source_id, key, state, wanted_version, sequencer, due, first_seen, last_event, size, discovered_by)"
-        " VALUES (?1, ?2, 'ready', ?3, ?4, ?5, ?5, ?5, ?6, ?7)",
-        rows,
-    )
+    write_rows(connection, _INSERT_OBJECTS, _NEW_ROW, rows)
     counts[source_id, "ready"] += len(rows)
 
 

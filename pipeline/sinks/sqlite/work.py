@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipeline.errors import LeaseLost
 from pipeline.ledger import LOST_WORKERS_LIMIT, STAGE_ROWS, Work
-from pipeline.sinks.sqlite.commit import INSERT_REJECTED, INSERT_TASK, TaskRow, rejected_rows
+from pipeline.sinks.sqlite.commit import INSERT_REJECTED, TaskRow, insert_tasks, rejected_rows
 from pipeline.sinks.sqlite.record import add_counts, write_history
 from pipeline.sinks.sqlite.schedule import end_leases
 from pipeline.sinks.texts import reason_text, text_of, worker_lost
@@ -56,7 +56,7 @@ def stage(
         "INSERT INTO imports (object_id, lease, state, mode, at) VALUES (?, ?, 'staged', 'new', ?) ON CONFLICT DO NOTHING",
         (object_id, lease, now()),
     )
-    connection.executemany(INSERT_TASK, rows)
+    insert_tasks(connection, rows)
     if rejected:
         (first,) = connection.execute(
             "SELECT coalesce(max(n) + 1, 0) FROM rejected_rows WHERE object_id = ? AND lease = ?", (object_id, lease)
