@@ -44,6 +44,7 @@ class Component(NamedTuple):
 
 BUILT_IN: tuple[Component, ...] = (
     Component("stores", "file", "pipeline.stores.local:open_store"),
+    Component("stores", "import", "pipeline.stores.named:open_store"),
     Component("producers", "file", "pipeline.producers.local:LocalProducer"),
     Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog"),
     Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),

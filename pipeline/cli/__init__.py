@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from traceback import print_exc
 
-import click
 import typer
+from typer.exceptions import TyperException
 
-from pipeline.cli import changing, importing, looking, planning, running, starting
+from pipeline.cli import changing, importing, looking, output, planning, running, starting
 from pipeline.cli.output import note
 from pipeline.errors import LabelfeedError, UsageError
 
@@ -29,11 +29,11 @@ BROKEN_PIPE = 141
 app = typer.Typer(
     name="labelfeed",
     help="Keeps labelling projects fed: files in storage become labelling tasks, each exactly once.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.callback(invoke_without_command=True)(output.help_alone)
 for family in (starting, planning, running, importing, looking, changing):
     family.add(app)
 
@@ -52,16 +52,23 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read our output has enough; Python would complain again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except click.ClickException as error:
-        error.show()
-        return WRONG
-    except (KeyboardInterrupt, click.Abort):
+    except TyperException as error:
+        return _misread(error)
+    except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except LabelfeedError as error:
         return _told(error)
     except Exception as error:  # noqa: BLE001 - the outermost boundary: nothing is left to catch it
         return _unexpected(error)
     return int(code or 0)
+
+
+def _misread(error: TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    note(f"error: {error.format_message().replace('Value error, ', '')}")
+    if context is not None:
+        note(f"{context.command_path} --help shows how it is called")
+    return WRONG
 
 
 def _told(error: LabelfeedError) -> int:

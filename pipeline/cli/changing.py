@@ -22,9 +22,9 @@ BATCH = 500
 def add(app: typer.Typer) -> None:
     """Register this family's verbs."""
     app.command()(retry)
-    sources = typer.Typer(no_args_is_help=True, help="Change what the ledger knows of sources.")
+    sources = typer.Typer(help="Change what the ledger knows of sources.")
     sources.command("accept")(accept)
-    sources.callback()(lambda: None)
+    sources.callback(invoke_without_command=True)(output.help_alone)
     app.add_typer(sources, name="sources")
 
 

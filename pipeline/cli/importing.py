@@ -16,12 +16,14 @@ import typer
 from pipeline import logs
 from pipeline.cli import output
 from pipeline.cli.options import ConfigPath, Json
+from pipeline.cli.places import objects
 from pipeline.cli.planning import plans, print_plans
 from pipeline.cli.running import ONCE_LEVEL, finish
 from pipeline.config import DEFAULT_NAME, Config, build, load
 from pipeline.errors import UsageError
+from pipeline.ledger import Filter
 from pipeline.registry import scheme
-from pipeline.stores.named import url_of
+from pipeline.stores.named import NamedFiles, url_of
 
 STDIN = "-"
 UPLOADS = "uploads"
@@ -29,6 +31,7 @@ UPLOADS = "uploads"
 PREFIX = "import."
 """What the names of sources made here begin with."""
 COPY_BYTES = 1024 * 1024
+DEFAULT_DATABASE = "sqlite:///labelfeed.db"
 FOREVER = 10 * 365 * 86400
 """Sources made here are listed once; their `poll` must be something."""
 
@@ -61,7 +64,7 @@ def import_(
     Importing a file twice imports it once. With a labelfeed.yaml its database and project are used.
     """
     base = _base(config)
-    target = database or (base.database if base is not None else "sqlite:///labelfeed.db")
+    target = database or (base.database if base is not None else DEFAULT_DATABASE)
     folder = base.folder if base is not None and database is None else Path.cwd()
     values: dict[str, Any] = {
         "database": target,
@@ -78,8 +81,27 @@ def import_(
     from pipeline.app import App
 
     logs.set_up(level=ONCE_LEVEL)
-    with App.open(made) as app:
-        finish(app, json=json, again=f" --config {config}" if config else "")
+    try:
+        _run(made, json=json, again="" if target == DEFAULT_DATABASE and base else f" --database {made.database}")
+    finally:
+        if base is not None and base.database == target:
+            # The sources of the configuration count as removed while another one is worked with.
+            with App.open(base):
+                pass
+
+
+def _run(made: Config, *, json: bool, again: str) -> None:
+    from pipeline.app import App
+
+    with App.open(made, direct=True) as app:
+        reports = app.ledger.reports()
+        for name, feed in app.feeds.items():
+            if isinstance(feed.store, NamedFiles):
+                failed = objects(reports, Filter(name, "failed"))
+                again_ids = [row["id"] for row in failed if feed.store.named(row["key"])]
+                # Who names a file that failed wants it tried again: with another configuration, say.
+                reports.retry(again_ids, force=False)
+        finish(app, json=json, again=again)
 
 
 def _base(config: Path | None) -> Config | None:

@@ -12,8 +12,8 @@ import orjson
 import typer
 
 from pipeline.cli import output, places
-from pipeline.cli.options import ConfigPath, Json, State
-from pipeline.config import Config, load
+from pipeline.cli.options import ConfigPath, Database, Json, State, chosen
+from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.ledger import Filter, Reports
 
@@ -23,6 +23,7 @@ RATE_SECONDS = 0.5
 TASKS_SHOWN = 5
 ROWS_SHOWN = 20
 PARTS = ("data", "annotations", "predictions", "meta", "extra")
+HIDDEN = ("at", "source", "key", "object_id", "n")
 EMPTY = {"data": "{}", "annotations": "[]", "predictions": "[]", "meta": "{}", "extra": "{}"}
 
 
@@ -32,11 +33,11 @@ def add(app: typer.Typer) -> None:
         app.command()(verb)
 
 
-def status(config: ConfigPath = None, json: Json = False) -> None:
+def status(config: ConfigPath = None, database: Database = None, json: Json = False) -> None:
     """Show what is where: per source and per project; exit 1 if something failed."""
     from pipeline.app import App
 
-    loaded = load(config)
+    loaded = chosen(config, database)
     with App.open(loaded, readonly=True) as app:
         reports = app.ledger.reports()
         sources = _sources(reports, app.ledger.now())
@@ -101,12 +102,13 @@ def objects(
     source: Annotated[str | None, typer.Option("--source", help="Only objects of this source.")] = None,
     state: State = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
+    database: Database = None,
     json: Json = False,
 ) -> None:
     """List objects of the ledger: state, attempts, tasks, and why one ended as it did."""
     from pipeline.app import App
 
-    with App.open(load(config), readonly=True) as app:
+    with App.open(chosen(config, database), readonly=True) as app:
         reports = app.ledger.reports()
         _check_source(reports, source)
         rows = list(places.objects(reports, Filter(source, state), limit))
@@ -128,12 +130,13 @@ def _check_source(reports: Reports, name: str | None) -> None:
 def explain(
     uri: Annotated[str, typer.Argument(metavar="URI", help="A path, a URI, or SOURCE:KEY.")],
     config: ConfigPath = None,
+    database: Database = None,
     json: Json = False,
 ) -> None:
     """Tell everything that is known of one object: events, attempts, outcome, where it failed, its tasks."""
     from pipeline.app import App
 
-    with App.open(load(config), readonly=True) as app:
+    with App.open(chosen(config, database), readonly=True) as app:
         reports = app.ledger.reports()
         known = {row["name"]: row for row in reports.sources()}
         rows = [_explained(reports, known, row) for row in places.found(reports, uri)]
@@ -152,7 +155,10 @@ def _explained(reports: Reports, sources: dict[str, dict[str, Any]], row: dict[s
     ]
     return row | {
         "uri": places.uri_of(sources, row["source"], row["key"]),
-        "events": reports.history(row["id"]),
+        "events": [
+            {"at": row["first_seen"], "kind": "noticed", "by": row["discovered_by"]},
+            *reports.history(row["id"]),
+        ],
         "imports": reports.imports(row["id"]),
         "rejected_rows": mine,
         "first_tasks": [_task(item, sources) for item in reports.object_tasks(row["id"], TASKS_SHOWN)],
@@ -183,20 +189,27 @@ def _print_explained(row: dict[str, Any]) -> None:
 
 
 def _line(item: dict[str, Any]) -> str:
-    hidden = ("at", "source", "key", "object_id", "lease", "n")
     at = output.clock(item["at"]) + "  " if "at" in item else ""
-    return at + "  ".join(f"{name}={value}" for name, value in item.items() if name not in hidden and value is not None)
+    parts = {name: _shown(name, value) for name, value in item.items() if name not in HIDDEN}
+    return at + "  ".join(f"{name}={value}" for name, value in parts.items() if value not in ("", "None", "0"))
+
+
+def _shown(name: str, value: Any) -> str:
+    if name in ("reason", "seconds", "retry_after"):
+        return output.why(value) if name == "reason" else f"{value:.3g}"
+    return str(value).strip()
 
 
 def tasks(
     config: ConfigPath = None,
     project: Annotated[str | None, typer.Option("--project", help="Only tasks of this project.")] = None,
     format: Annotated[Literal["jsonl", "json", "csv"], typer.Option("--format", help="The form.")] = "jsonl",  # noqa: A002 - the option's name
+    database: Database = None,
 ) -> None:
     """Stream tasks to standard output."""
     from pipeline.app import App
 
-    with App.open(load(config), readonly=True) as app:
+    with App.open(chosen(config, database), readonly=True) as app:
         reports = app.ledger.reports()
         names = [row["name"] for row in reports.projects()]
         if project is not None and project not in names:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -37,6 +38,13 @@ def note(text: str) -> None:
     err().print(Text(text), soft_wrap=True)
 
 
+def help_alone(context: typer.Context) -> None:
+    """Without a verb: show the verbs."""
+    if context.invoked_subcommand is None:
+        note(context.get_help())
+        raise typer.Exit(2)
+
+
 def as_json(value: Any) -> None:
     """A value as one JSON document."""
     write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
@@ -47,9 +55,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, wide
     made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for key, heading in columns.items():
         numeric = bool(rows) and all(isinstance(row.get(key), int | float | None) for row in rows)
-        made.add_column(
-            heading, justify="right" if numeric else "left", overflow="fold", no_wrap=key not in wide
-        )
+        made.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=key not in wide)
     for row in rows:
         made.add_row(*(_cell(key, row.get(key)) for key in columns))
     out().print(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -12,7 +12,9 @@ from pipeline.cli import output
 from pipeline.cli.options import ConfigPath, Json
 from pipeline.config import Config, load
 from pipeline.errors import UsageError
-from pipeline.plan import Plan
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
 
 FINDINGS_SHOWN = 1000
 """Findings that are listed; all are counted."""

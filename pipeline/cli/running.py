@@ -46,6 +46,10 @@ def run(
     once: Annotated[
         bool, typer.Option("--once", help="One pass of every source, everything imported, then end.")
     ] = False,
+    accept_deletions: Annotated[
+        list[str] | None,
+        typer.Option("--accept-deletions", metavar="SOURCE", help="With --once: archive all that this source lost."),
+    ] = None,
     json: Json = False,
     log_format: LogFormat = "text",
     log_level: LogLevel | None = None,
@@ -59,20 +63,21 @@ def run(
     logs.set_up(log_format, log_level or (ONCE_LEVEL if once else "info"))
     with App.open(load(config)) as app:
         if once:
-            finish(app, json=json, again=_again(config))
+            finish(app, json=json, again=_again(config), deletions=frozenset(accept_deletions or ()))
             return
         stop = Event()
         with _signals(stop):
             app.run(ROLES, stop)
 
 
-def finish(app: App, *, json: bool, again: str) -> None:
+def finish(app: App, *, json: bool, again: str, deletions: frozenset[str] = frozenset()) -> None:
     """Run once with progress bars, print the closing table and exit 1 if an object failed.
 
-    `again` is the configuration's option for the commands that are named to try next.
+    `again` is the option for the commands that are named to try next; `deletions` names sources whose pass
+    may archive as much as it finds gone.
     """
     with _bars() as show:
-        done = app.run_once(show)
+        done = app.run_once(show, accept_deletions=deletions)
     rows = [{name: getattr(item, name) for name in COLUMNS} for item in done]
     if json:
         output.as_json([row | {"failures": list(item.failures)} for row, item in zip(rows, done, strict=True)])
@@ -110,7 +115,7 @@ def _next(failures: Sequence[dict[str, Any]], again: str) -> None:
     tries = [
         (f"{command} status{again}", "what is where"),
         (f"{command} tasks{again} | head -3", "the tasks, as JSON Lines"),
-        (f"{command} verify{again}", "the store against the tasks: nothing missing, nothing twice"),
+        (f"{command} objects{again}", "every file, and what became of it"),
     ]
     if failures:
         first = f"{failures[0]['source']}:{failures[0]['key']}"

@@ -27,7 +27,7 @@ def url_of(paths: Sequence[Path]) -> str:
     return SCHEME + "&".join(f"path={quote_from_bytes(os.fsencode(path))}" for path in paths)
 
 
-def open_source(source: Source, folder: Path) -> NamedFiles:  # noqa: ARG001 - all paths are absolute
+def open_store(source: Source, folder: Path) -> NamedFiles:  # noqa: ARG001 - all paths are absolute
     """The store of a source whose url `url_of` made."""
     words = parse_qsl(source.url.removeprefix(SCHEME), errors="surrogateescape")
     return NamedFiles([os.fsencode(value) for name, value in words if name == "path"], source.settle)
@@ -113,6 +113,11 @@ class NamedFiles:
         """As `Store.open`, of any file of this machine."""
         store, inner = self._found(key)
         return store.open(inner)
+
+    def named(self, key: str) -> bool:
+        """Whether a file was named this time, itself or by a folder that it is in."""
+        path = to_bytes(key)
+        return path is not None and any(root.covers(path) for root in self._roots)
 
     def _found(self, key: str) -> tuple[LocalStore, str]:
         """The store of a file and its key there; what was not named this time is a store of its own."""
