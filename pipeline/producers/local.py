@@ -3,7 +3,8 @@
 A changed file is looked at, and published when it is settled. A new folder is listed at once and once
 more a little later, because files may land in it before the watch on it is in place. Names that are not
 UTF-8 cannot be told by the library: its watch ends on one, and a new watch and a pass take its place.
-Nor does it tell that the system's queue overflowed; so after a burst that may have been too much a pass is due.
+Nor does it tell that the system's queue overflowed; so a pass is due after a burst that may have been too much,
+and after this process was held up.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ PENDING_LIMIT = 100_000
 SENT_LIMIT = 10_000
 """Files of which is remembered which version was published last."""
 SOONEST_SECONDS = 0.005
+STALL_SECONDS = 1.0
+"""A turn that took so long was held up, and the system's queue may have overflowed meanwhile."""
 BURST_SHARE = 8
 """A pass is due after more changes in one second than this part of the system's queue."""
 QUEUE_LENGTH = Path("/proc/sys/fs/inotify/max_queued_events")
@@ -85,10 +88,11 @@ class LocalProducer:
 
     def _turns(self, turns: Iterator[set[FileChange]], watched: Path, place: tuple[int, int]) -> Iterator[Notices]:
         noticing = _Noticing(self._source, self._store, self._scope)
-        checked = time.monotonic()
+        checked = asked = time.monotonic()
         lost = True
         for changes in turns:
             now = time.monotonic()
+            lost = lost or now - asked > STALL_SECONDS
             # A folder that was deleted and made again can have the old one's number; then only the change tells.
             replaced = (Change.deleted, str(watched)) in changes
             if now - checked > ROOT_SECONDS:
@@ -100,6 +104,7 @@ class LocalProducer:
             if events or lost or noticing.lost:
                 yield Notices(events, lost=lost or noticing.lost)
                 lost = noticing.lost = False
+            asked = time.monotonic()
 
 
 class _Noticing:

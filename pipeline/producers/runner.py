@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.1
 WATCH_SECONDS = 5.0
 """How long the first pass waits for the producer to be in place, so that nothing changes unseen between the two."""
 REQUEST_SECONDS = 1.0
-"""A pass that is asked for starts no sooner than this after the last one."""
+"""A pass that is asked for starts no sooner than this after the last one, nor sooner than that one took."""
 PASS_TIMEOUT_SECONDS = 900.0
 """A pass waits for the ledger to have the last one's events, but no longer than this."""
 REPORT_SECONDS = 1.0
@@ -65,6 +65,7 @@ class SourceRunner:
         self._pass_problem = ""
         self._watch_problem = ""
         self._last: Pass | None = None
+        self._took = 0.0
         self._noticed = 0
         self._reported = time.monotonic()
 
@@ -107,7 +108,9 @@ class SourceRunner:
 
     def _pass(self, stop: threading.Event) -> None:
         self._due.clear()
+        began = time.monotonic()
         state = self._passes.run(stop, accept_deletions=self._accepted())
+        self._took = time.monotonic() - began
         if state.finished is not None:
             self._last = state
             self._pass_problem = ""
@@ -115,10 +118,11 @@ class SourceRunner:
     def _rest(self, stop: threading.Event) -> None:
         """Wait until the next pass is due, and the ledger has what the last one published."""
         ended = time.monotonic()
+        soonest = max(REQUEST_SECONDS, self._took)
         while not stop.wait(LOOK_SECONDS):
             self._report()
             rested = time.monotonic() - ended
-            due = rested >= self._passes.source.poll or (self._due.is_set() and rested >= REQUEST_SECONDS)
+            due = rested >= self._passes.source.poll or (self._due.is_set() and rested >= soonest)
             if due and (rested >= PASS_TIMEOUT_SECONDS or self._recorded()):
                 return
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from pipeline.producers import local
 from pipeline.producers.local import LocalProducer
 from pipeline.stores.local import LocalStore
 from pipeline.stores.scope import Scope
+from tests.producers.conftest import until
 from tests.producers.contract import Listener, Made, ProducerContract, listening
 
 
@@ -153,6 +158,32 @@ def test_a_burst_that_the_system_may_have_cut_short_makes_a_pass_due(
             put(root, str(number))
 
         assert listener.until(lambda notices: notices.lost)
+
+
+WATCHING = """
+import sys, threading
+from tests.producers.test_local_producer import Path, producer
+for notices in producer(Path(sys.argv[1])).notices(threading.Event()):
+    if notices.lost:
+        print("lost", flush=True)
+"""
+
+
+def test_a_queue_that_overflows_while_the_process_is_held_up_makes_a_pass_due(root: Path) -> None:
+    """The system drops what does not fit; the producer cannot see what, but says that something may be lost."""
+    command = [sys.executable, "-c", WATCHING, str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "lost\n"
+        child.send_signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        for number in range(min(int(local.QUEUE_LENGTH.read_text()), 20_000) // 5):
+            put(root, str(number))
+        until(lambda: time.monotonic() - stopped > local.STALL_SECONDS)
+        child.send_signal(signal.SIGCONT)
+
+        assert child.stdout.readline() == "lost\n"
+        child.kill()
 
 
 def test_a_large_folder_that_is_moved_in_is_left_to_a_pass(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
+from pipeline.errors import LabelfeedError, ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
 from pipeline.stores import SMALL_BYTES
 from pipeline.stores.local import LocalStore, walk
 from pipeline.stores.local.names import to_text
@@ -430,6 +431,27 @@ def test_what_may_not_be_read_fails_with_permission_and_is_not_gone(root: Path, 
 
     assert done.stderr == "folder_unreadable\n"
     assert done.stdout.splitlines() == ["['unreadable']", "True", "permission", "permission", "permission"]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code"),
+    [
+        (errno.EIO, UnavailableError, "unavailable"),
+        (errno.ESTALE, UnavailableError, "unavailable"),
+        (errno.EMFILE, UnavailableError, "unavailable"),
+        (errno.ENOENT, ObjectGone, "gone"),
+        (errno.ENAMETOOLONG, ObjectGone, "gone"),
+        (errno.EACCES, ObjectFailed, "permission"),
+        (errno.ENXIO, ObjectFailed, "not_a_file"),
+        (errno.EINVAL, ObjectUnsettled, "unsettled"),
+    ],
+)
+def test_an_error_of_the_system_is_ours(store: LocalStore, number: int, kind: type[LabelfeedError], code: str) -> None:
+    """A failing disk is tried again, a missing file is gone, a forbidden one fails; each names the file."""
+    error = store.files.translated(OSError(number, os.strerror(number)), "a b")
+
+    assert (type(error), error.code) == (kind, code)
+    assert "a%20b" in str(error)
 
 
 def test_a_local_file_cannot_be_signed(store: LocalStore) -> None:
