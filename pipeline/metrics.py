@@ -95,7 +95,8 @@ class Metrics:
 
     def value(self, name: str, /, **labels: str) -> float:
         """What a counter or gauge stands at; 0 if it was never touched."""
-        return self.registry.get_sample_value(PREFIX + name, labels) or 0.0
+        samples = [sample for family in self._of(name, labels).collect() for sample in family.samples]
+        return next((sample.value for sample in samples if sample.name == PREFIX + name), 0.0)
 
     def _of(self, name: str, labels: Mapping[str, str]) -> MetricWrapperBase:
         metric = self._metrics[name]

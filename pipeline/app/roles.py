@@ -41,7 +41,8 @@ class Dispatching:
         scopes = {name: Scope(feed.scope.covers, feed.source.on_change) for name, feed in feeds.items()}
         self.scheduler = Scheduler(config, data.ledger, queue, metrics)
         self._dispatcher = Dispatcher(data.log, data.ledger, scopes, metrics, recorded=self.scheduler.wake)
-        self._prune = lambda: data.log.prune(config.limits.retention)
+        self._log = data.log
+        self._retention = config.limits.retention
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._dispatcher.run, name="dispatcher", daemon=True),
@@ -65,7 +66,7 @@ class Dispatching:
     def _prune_often(self) -> None:
         while not self._stop.wait(PRUNE_SECONDS):
             try:
-                self._prune()
+                self._log.prune(self._retention)
             except LabelfeedError:
                 # The next time comes in a minute, and an old event harms nobody.
                 continue
