@@ -7,7 +7,7 @@ into lookups when it is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -26,6 +26,7 @@ _KIND_TAGS = {
     "document": ("Pdf",),
     "timeseries": ("TimeSeries",),
 }
+_NO_TYPE = frozenset({type(Ellipsis)})
 _FILES = {
     "Image": "image files", "Audio": "audio files", "AudioPlus": "audio files", "Video": "video files",
     "Pdf": ".pdf", "TimeSeries": ".csv, .tsv and .json of columns", "Text": ".txt", "HyperText": ".html .htm .xml",
@@ -135,6 +136,10 @@ class LabelConfig:
         except KeyError:
             return False
         return not self._other or all(self.check(data) is None for data in datas)
+
+    def fits_types(self, types: Mapping[str, frozenset[type]]) -> bool:
+        """Whether all data with values of these types under these keys fits; False may also mean that it depends."""
+        return not self._other and all(wanted.issuperset(types.get(key, _NO_TYPE)) for key, wanted, _ in self._simple)
 
     def check_strict(self, annotations: Sequence[Any] = (), predictions: Sequence[Any] = ()) -> tuple[str, str] | None:
         """Why annotations or predictions (lists of objects with `result`) do not fit; None if they do.

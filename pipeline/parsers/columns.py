@@ -9,15 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
+
+import orjson
 
 ColumnType = Literal["empty", "integer", "number", "boolean", "text"]
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 _LONGEST_NUMBER = 1000
 """A longer cell is text: no double needs as many digits."""
+_SAFE_DIGITS = 18
+"""So many digits fit into 64 bits whatever they are."""
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_BOOLEANS = {"true": "true", "True": "true", "TRUE": "true", "false": "false", "False": "false", "FALSE": "false"}
 
 
 def joined(one: ColumnType, other: ColumnType) -> ColumnType:
@@ -35,46 +39,59 @@ def classify(cells: Sequence[str]) -> ColumnType:
     if not filled:
         return "empty"
     for name in _NARROWEST_FIRST:
-        if convert(filled, name) is not None:
+        if _CONVERTERS[name](filled) is not None:
             return name
     return "text"
 
 
-def convert(cells: Sequence[str], kind: ColumnType) -> Sequence[Any] | None:
-    """The cells' values in a type, empty ones as they are; None if one of them has not that type."""
-    if kind == "text":
-        return cells
+def texts_of(cells: Sequence[str], kind: ColumnType) -> Sequence[str] | None:
+    """The cells as JSON text in a type, an empty one as empty text; None if one of them has not that type.
+
+    It is `cells` itself where the cells are JSON as they stand. Not for the type text.
+    """
     if "" not in cells:
         return _CONVERTERS[kind](cells)
-    filled = [cell for cell in cells if cell]
-    values = _CONVERTERS[kind](filled)
+    values = _CONVERTERS[kind]([cell for cell in cells if cell])
     if values is None:
         return None
     following = iter(values)
-    return [next(following) if cell else "" for cell in cells]
+    return [next(following) if cell else '""' for cell in cells]
 
 
-def _integers(cells: Sequence[str]) -> Sequence[Any] | None:
+def is_clean(cells: Sequence[str]) -> bool:
+    """Whether every cell stands in a JSON text as it is, between quotes."""
+    together = "".join(cells)
+    length = len(together) if together.isascii() else len(together.encode())
+    return len(orjson.dumps(together)) == length + 2
+
+
+def _integers(cells: Sequence[str]) -> Sequence[str] | None:
+    together = "".join(cells)
+    if together.isdecimal() and together.isascii() and min(cells) >= "1" and len(max(cells, key=len)) <= _SAFE_DIGITS:
+        return cells
     try:
         values = list(map(int, cells))
     except ValueError:
         return None
     if not values:
-        return values
+        return cells
     if min(values) < MIN_INTEGER or max(values) > MAX_INTEGER or list(map(str, values)) != list(cells):
         return None
-    return values
+    return cells
 
 
-def _numbers(cells: Sequence[str]) -> Sequence[Any] | None:
+def _numbers(cells: Sequence[str]) -> Sequence[str] | None:
     try:
         values = list(map(float, cells))
     except ValueError:
         return None
-    for cell, value in zip(cells, values, strict=True):
-        if repr(value) != cell and not _gives_back(cell, value):
+    texts = orjson.dumps(values)[1:-1].decode().split(",") if values else []
+    if texts == cells:
+        return cells
+    for cell, text, value in zip(cells, texts, values, strict=True):
+        if text != cell and not _gives_back(cell, value):
             return None
-    return values
+    return texts
 
 
 def _gives_back(cell: str, value: float) -> bool:
@@ -88,14 +105,14 @@ def _gives_back(cell: str, value: float) -> bool:
     return value - value == 0 and Decimal(repr(value)) == Decimal(cell)
 
 
-def _booleans(cells: Sequence[str]) -> Sequence[Any] | None:
+def _booleans(cells: Sequence[str]) -> Sequence[str] | None:
     try:
         return [_BOOLEANS[cell] for cell in cells]
     except KeyError:
         return None
 
 
-def _nothing(cells: Sequence[str]) -> Sequence[Any] | None:
+def _nothing(cells: Sequence[str]) -> Sequence[str] | None:
     return None if cells else cells
 
 

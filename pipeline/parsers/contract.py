@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -106,8 +107,13 @@ class Rules:
         """The rules of a source. `direct` is an import by hand, for which HTML is minified by default.
 
         Raises:
-            ConfigError: `preannotated_from_fields` names what is no control of the configuration.
+            ConfigError: the encoding is unknown, the separator cannot be one, or `preannotated_from_fields`
+                names what is no control of the configuration.
         """
+        if options.encoding is not None:
+            check_encoding(options.encoding)
+        if options.separator in _NO_SEPARATORS:
+            raise ConfigError(f"{options.separator!r} cannot separate cells", path="separator")
         level: Level = validate or ("config" if label_config else "structure")
         _check_preannotated(options, label_config)
         keys = label_config.data_keys if label_config else ()
@@ -145,7 +151,23 @@ class Rules:
         return self.link(body.key) if self.link is not None else body.uri
 
 
+_NO_SEPARATORS = frozenset({'"', "\r", "\n"})
 _DEFAULT_KEYS: dict[str, str] = {"timeseries": "document", "file": "document"}
+
+
+def check_encoding(name: str) -> str:
+    """The codec's own name of an encoding.
+
+    Raises:
+        ConfigError: there is none that gives text.
+    """
+    try:
+        codec = codecs.lookup(name)
+    except (LookupError, ValueError):
+        raise ConfigError(f"{name!r} is no encoding that is known here", path="encoding") from None
+    if not getattr(codec, "_is_text_encoding", True) or codec.incrementaldecoder is None:
+        raise ConfigError(f"{name!r} does not turn bytes into text", path="encoding")
+    return codec.name
 
 
 def _check_preannotated(options: ParseOptions, label_config: LabelConfig | None) -> None:

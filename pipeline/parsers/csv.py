@@ -6,20 +6,33 @@ types alone, and then all of it once more: one restart at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import repeat
+from json.encoder import encode_basestring
+from operator import itemgetter
+
+import orjson
 
 from pipeline.errors import ObjectSkipped
-from pipeline.parsers.columns import ColumnType, classify, convert, joined
+from pipeline.parsers.columns import ColumnType, classify, is_clean, joined, texts_of
 from pipeline.parsers.contract import PIECE_TASKS, BadRow, Body, Parser, Rules
 from pipeline.parsers.encoding import TextReader
-from pipeline.parsers.items import plain_task, plain_tasks, rejected
-from pipeline.parsers.records import NO_SEPARATOR, Batch, Records, blocks_of
+from pipeline.parsers.items import PLACEHOLDER, plain_task, rejected, text_tasks
+from pipeline.parsers.records import NO_SEPARATOR, Batch, Records, blocks_of, names_of
 from pipeline.tasks import EXCERPT_LIMIT, Parsed
 
 Types = tuple[ColumnType, ...]
+
+
+_PYTHON_TYPES: dict[ColumnType, frozenset[type]] = {
+    "empty": frozenset({str}),
+    "integer": frozenset({int, str}),
+    "number": frozenset({float, str}),
+    "boolean": frozenset({bool, str}),
+    "text": frozenset({str}),
+}
+"""What the values of a column may be: an empty cell is text in any of them."""
 
 
 class _Wider(Exception):
@@ -37,6 +50,7 @@ class Table:
         self._records = records
         self._rules = rules
         self.names = names_of(records.header or [])
+        self._odd_names = any("\x00" in name or name == PLACEHOLDER for name in self.names)
         self._na = frozenset(rules.options.na_values)
         config = rules.label_config
         text = rules.options.types == "text"
@@ -60,8 +74,8 @@ class Table:
                 yield Parsed([], [rejected(why, n, line, None, text) for n, line, why, text in bad], batch.blank)
             for start in range(0, len(batch.rows), PIECE_TASKS):
                 some = batch.part(start, start + PIECE_TASKS)
-                known, columns = self._columns(some.rows, known, fixed=types is not None)
-                yield self._piece(columns, some)
+                known, texts = self._columns(some, known, fixed=types is not None)
+                yield self._piece(texts, some, known)
 
     def types(self) -> Types:
         """The types of all columns over all rows."""
@@ -76,30 +90,71 @@ class Table:
                 )
         return known
 
-    def _columns(self, rows: list[list[str]], known: Types, *, fixed: bool) -> tuple[Types, list[Sequence[object]]]:
+    def _columns(self, batch: Batch, known: Types, *, fixed: bool) -> tuple[Types, list[str]]:
+        """The types of the columns, and the rows as JSON text."""
         found: list[ColumnType] = []
-        columns: list[Sequence[object]] = []
-        for kind, cells in zip(known, zip(*rows, strict=True), strict=False):
-            values = convert(cells, kind) if kind != "empty" or fixed else None
-            if values is None:
-                if kind != "empty":
-                    raise _Wider
-                kind = classify(cells)  # noqa: PLW2901 - the column has its type from here on
-                values = convert(cells, kind)
+        changed: dict[int, Sequence[str]] = {}
+        for place, kind in enumerate(known):
+            if kind == "text" and batch.clean:
+                found.append(kind)
+                continue
+            cells = list(map(itemgetter(place), batch.rows))
+            kind, texts = self._column(cells, kind, fixed=fixed)  # noqa: PLW2901 - the column has its type from here on
+            if kind != "text":
+                changed[place] = texts
+            elif not batch.clean and not is_clean(cells):
+                changed[place] = list(map(encode_basestring, cells))
+            if changed.get(place) is cells:
+                del changed[place]
             found.append(kind)
-            columns.append(values if values is not None else cells)
-        return (tuple(found) if found else known), columns
+        template = self._template(tuple(kind == "text" and place not in changed for place, kind in enumerate(found)))
+        rows: Iterable[tuple[str, ...]] = map(tuple, batch.rows)
+        if changed:
+            cells_of = zip(*batch.rows, strict=True)
+            rows = zip(*(changed.get(place, cells) for place, cells in enumerate(cells_of)), strict=True)
+        return tuple(found), list(map(template.__mod__, rows))
 
-    def _piece(self, columns: list[Sequence[object]], batch: Batch) -> Parsed:
-        datas = list(map(dict, map(zip, repeat(self.names), zip(*columns, strict=True))))
-        if not self._rules.options.preannotated_from_fields:
-            tasks = plain_tasks(datas, batch.numbers, self._rules)
-            if tasks is not None:
-                return Parsed(tasks)
+    @staticmethod
+    def _column(cells: list[str], kind: ColumnType, *, fixed: bool) -> tuple[ColumnType, Sequence[str]]:
+        """The type of a column that was of `kind` so far, and its JSON texts in it, or the cells of a text."""
+        if kind == "text":
+            return kind, cells
+        if kind != "empty":
+            texts = texts_of(cells, kind)
+            if texts is None:
+                raise _Wider
+            return kind, texts
+        kind = "empty" if fixed else classify(cells)
+        if kind == "text":
+            return kind, cells
+        return kind, texts_of(cells, kind) or []
+
+    def _template(self, quoted: tuple[bool, ...]) -> str:
+        """A row's JSON text with a %s for each cell, in quotes where the cell brings none."""
+        parts = (
+            orjson.dumps(name).decode().replace("%", "%%") + (':"%s"' if bare else ":%s")
+            for name, bare in zip(self.names, quoted, strict=True)
+        )
+        return "{" + ",".join(parts) + "}"
+
+    def _fits(self, types: Types) -> bool:
+        """Whether rows of these types fit the configuration, so that none must be looked at by itself."""
+        rules = self._rules
+        if rules.options.preannotated_from_fields or self._odd_names:
+            return False
+        if rules.check is None or rules.label_config is None:
+            return True
+        return rules.label_config.fits_types(
+            {name: _PYTHON_TYPES[kind] for name, kind in zip(self.names, types, strict=True)}
+        )
+
+    def _piece(self, texts: list[str], batch: Batch, types: Types) -> Parsed:
+        if self._fits(types):
+            return Parsed(text_tasks(texts, batch.numbers))
         tasks, bad = [], []
-        for data, number, line, row in zip(datas, batch.numbers, batch.lines, batch.rows, strict=True):
+        for text, number, line, row in zip(texts, batch.numbers, batch.lines, batch.rows, strict=True):
             try:
-                tasks.append(plain_task(data, number, self._rules))
+                tasks.append(plain_task(orjson.loads(text), number, self._rules))
             except BadRow as why:
                 bad.append(rejected(why, number, line, None, self._shown(row)))
         return Parsed(tasks, bad)
@@ -135,21 +190,6 @@ class Table:
         if any(len(cell) > limit for cell in row):
             return BadRow("too_large", f"a cell is larger than {limit} bytes")
         return None
-
-
-def names_of(header: Sequence[str]) -> list[str]:
-    """The columns' names: an empty one is `Unnamed: N`, a second one of a name the next free `name.N`."""
-    names: list[str] = []
-    taken = set(header)
-    used: set[str] = set()
-    for place, cell in enumerate(header):
-        name = base = cell or f"Unnamed: {place}"
-        number = 1
-        while name in used or (name != base and name in taken):
-            name, number = f"{base}.{number}", number + 1
-        used.add(name)
-        names.append(name)
-    return names
 
 
 @contextmanager

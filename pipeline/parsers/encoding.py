@@ -9,10 +9,10 @@ import codecs
 from collections.abc import Iterator
 from typing import BinaryIO, NoReturn
 
-from pipeline.errors import ConfigError, ObjectFailed
-from pipeline.parsers.contract import Body, Rules
+from pipeline.errors import ObjectFailed
+from pipeline.parsers.contract import Body, Rules, check_encoding
 
-BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 64 * 1024
 """So much is read from a stream at a time."""
 
 _MARKS = (
@@ -55,21 +55,6 @@ def failed(offset: int, encoding: str, reason: str) -> NoReturn:
     )
 
 
-def lookup(name: str) -> codecs.CodecInfo:
-    """The codec of a name in the configuration.
-
-    Raises:
-        ConfigError: there is none that gives text.
-    """
-    try:
-        codec = codecs.lookup(name)
-    except LookupError:
-        raise ConfigError(f"{name!r} is no encoding that is known here", path="encoding") from None
-    if not getattr(codec, "_is_text_encoding", True):
-        raise ConfigError(f"{name!r} does not turn bytes into text", path="encoding")
-    return codec
-
-
 def decode(content: bytes, encoding: str, offset: int = 0) -> str:
     """The text of some bytes; `offset` is where they begin in the body.
 
@@ -91,7 +76,7 @@ class TextReader:
         self._stream = stream
         head = read_up_to(stream, _LONGEST_MARK)
         length, marked = mark_of(head)
-        name = lookup(encoding).name if encoding else marked or "utf-8"
+        name = check_encoding(encoding) if encoding else marked or "utf-8"
         if encoding and marked is not None and not _same(name, marked):
             length = 0
         elif encoding and marked is not None:
@@ -101,6 +86,14 @@ class TextReader:
         self._offset = length
         self._pending = head[length:]
         self._ended = False
+        self._odd = encoding is not None and not name.startswith(("utf-8", "utf-16", "utf-32", "iso8859", "cp"))
+
+    def _check_surrogates(self, text: str) -> None:
+        """Refuse what only encodings like utf-7 can bring forth: text that is no valid Unicode."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            failed(self._offset, self.encoding, "it gives half a surrogate pair")
 
     def read(self, size: int = BLOCK_BYTES) -> str:
         """The next text, of about `size` bytes; empty only at the end."""
@@ -115,6 +108,8 @@ class TextReader:
                 failed(self._offset - held + error.start, self.encoding, error.reason)
             except UnicodeError as error:
                 failed(self._offset, self.encoding, str(error))
+            if self._odd:
+                self._check_surrogates(text)
             self._offset += len(content)
             if text:
                 return text
@@ -164,7 +159,7 @@ class Window:
         self._stream: BinaryIO = stream
         self._pending = head[length:]
         self.base = length
-        if marked not in (None, "utf-8") or (encoding and lookup(encoding).name != "utf-8"):
+        if marked not in (None, "utf-8") or (encoding and check_encoding(encoding) != "utf-8"):
             stream.close()
             stream = body.open()
             self._stream = _AsUtf8(TextReader(stream, encoding), stream)  # type: ignore[assignment]
@@ -185,6 +180,13 @@ class Window:
             parts.append(part)
             have += len(part)
         self.data = b"".join(parts)
+
+    def drop_lines(self, count: int, lines: int) -> None:
+        """Slide over `count` bytes that are so many whole lines."""
+        self.base += count
+        self.line += lines
+        self.column = 1
+        self.data = self.data[count:]
 
     def drop(self, count: int) -> None:
         """Slide over `count` bytes."""

@@ -11,12 +11,22 @@ from pipeline.tasks import Parsed, RejectedRow, Task
 
 @dataclass(slots=True)
 class Gathered:
-    """Tasks and rejected rows that wait to leave in pieces."""
+    """Tasks and rejected rows that wait to leave in pieces, in the order in which they came."""
 
     outcomes: list[Task | RejectedRow] = field(default_factory=list)
+    _ready: list[Parsed] = field(default_factory=list)
 
-    def pieces(self) -> Iterator[Parsed]:
+    def add_piece(self, tasks: list[Task]) -> None:
+        """Add tasks that are a bounded piece already."""
+        self._ready += self._cut()
+        self._ready.append(Parsed(tasks))
+
+    def pieces(self) -> list[Parsed]:
         """All that waits, in pieces; it waits no longer."""
+        ready, self._ready = self._ready, []
+        return [*ready, *self._cut()]
+
+    def _cut(self) -> Iterator[Parsed]:
         outcomes, self.outcomes = self.outcomes, []
         tasks: list[Task] = []
         rejected: list[RejectedRow] = []

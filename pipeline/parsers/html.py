@@ -6,8 +6,8 @@ import base64
 from collections.abc import Iterator
 
 from pipeline.parsers.charsets import declared, decode_windows
-from pipeline.parsers.contract import BadRow, Body, Parser, Rules
-from pipeline.parsers.encoding import decode, lookup, mark_of, read_up_to
+from pipeline.parsers.contract import BadRow, Body, Parser, Rules, check_encoding
+from pipeline.parsers.encoding import decode, mark_of, read_up_to
 from pipeline.parsers.items import plain_task, rejected
 from pipeline.parsers.minifying import minified
 from pipeline.tasks import EXCERPT_LIMIT, Parsed
@@ -50,7 +50,7 @@ def text_of(content: bytes, encoding: str | None) -> str:
     """
     length, marked = mark_of(content)
     if encoding is not None:
-        return decode(content, lookup(encoding).name).removeprefix("\ufeff")
+        return decode(content, check_encoding(encoding)).removeprefix("\ufeff")
     if marked is not None:
         return decode(content[length:], marked, length)
     codec = declared(content[:_HEAD_BYTES]) or "utf-8"

@@ -158,11 +158,17 @@ def plain_tasks(
     together = b"".join(dumped)
     if doubtful and b"+" in together and b"e+" in together:
         return None
-    if b"\\u0000" in together or (rules.undefined_key is not None and b"$undefined$" in together):
+    if b"\\" in together and b"\\u0000" in together:
         return None
+    if rules.undefined_key is not None and b"$undefined$" in together:
+        return None
+    return text_tasks(map(bytes.decode, dumped), rows)
+
+
+def text_tasks(texts: Iterable[str], rows: Iterable[int]) -> list[Task]:
+    """Tasks of data that is JSON text already and has nothing to be looked at."""
     nothing = repeat(None)
-    fields = zip(rows, map(bytes.decode, dumped), nothing, nothing, nothing, nothing, nothing, strict=False)
-    return list(map(_make_task, fields))
+    return list(map(_make_task, zip(rows, texts, nothing, nothing, nothing, nothing, nothing, strict=False)))
 
 
 def plain_task(data: dict[str, Any], row: int, rules: Rules) -> Task:

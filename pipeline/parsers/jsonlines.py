@@ -70,10 +70,11 @@ class LinesReader:
         end = len(window.data) if window.final else window.data.rfind(b"\n") + 1
         if end == 0:
             return False
-        lines = window.data[:end].split(b"\n")
-        if not lines[-1]:
+        lines = window.data.split(b"\n")
+        if not window.final or not lines[-1]:
             lines.pop()
-        rows: Sequence[int] = range(window.line, window.line + len(lines))
+        count = len(lines)
+        rows: Sequence[int] = range(window.line, window.line + count)
         try:
             values = list(map(orjson.loads, lines))
         except orjson.JSONDecodeError:
@@ -86,13 +87,13 @@ class LinesReader:
         for start in range(0, len(values), PIECE_TASKS):
             piece = slice(start, start + PIECE_TASKS)
             self._take(values[piece], rows[piece], lines[piece])
-        window.drop(end)
+        window.drop_lines(end, count)
         return True
 
     def _take(self, values: list[Any], rows: Sequence[int], lines: list[bytes]) -> None:
         tasks = tasks_of(values, rows, self._rules)
         if tasks is not None:
-            self._gathered.outcomes += tasks
+            self._gathered.add_piece(tasks)
             return
         for value, row, line in zip(values, rows, lines, strict=True):
             self._gathered.outcomes.append(self._outcome(value, row, line))

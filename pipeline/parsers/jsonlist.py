@@ -92,7 +92,7 @@ class ListReader:
             return False
         if not values and self._row:
             return False
-        tasks: list[Task] = []
+        pieces: list[list[Task]] = []
         for start in range(0, len(values), PIECE_TASKS):
             some = values[start : start + PIECE_TASKS]
             row = self._row + start + 1
@@ -102,8 +102,9 @@ class ListReader:
                     found = [task_of(v, n, self._rules, fast_dump) for n, v in enumerate(some, row)]
                 except (BadRow, Doubt):
                     return False
-            tasks += found
-        self._gathered.outcomes += tasks
+            pieces.append(found)
+        for piece in pieces:
+            self._gathered.add_piece(piece)
         self._row += len(values)
         self._window.drop(count)
         self._ended = last

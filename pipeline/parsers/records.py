@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Literal
+
+import orjson
 
 from pipeline.parsers.contract import BadRow, Limits
 from pipeline.parsers.encoding import BLOCK_BYTES, TextReader
@@ -23,6 +25,8 @@ NO_SEPARATOR = "\U0010fffe"
 """Stands between the cells of a file of one column: a character that no text may hold."""
 LINE_FACTOR = 4
 """A line without end is given up when it is so many times as large as one cell may be."""
+_LEAST_CELLS = 2
+"""A row of fewer cells may be a blank line."""
 _QUOTED = re.compile(r'"[^"]*(?:"|$)')
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -32,7 +36,7 @@ class Batch:
     """Some records: their cells, their lines (from 1), the bad ones among them, and blank lines left out.
 
     `numbers` are the 1-based places of `rows` among all records after the header, bad ones included.
-    `suspect` says that a cell may hold NUL or be too large.
+    `suspect` says that a cell may hold NUL or be too large, `clean` that every cell stands in JSON as it is.
     """
 
     rows: list[list[str]] = field(default_factory=list)
@@ -41,10 +45,11 @@ class Batch:
     bad: list[tuple[int, int, BadRow, str]] = field(default_factory=list)
     blank: int = 0
     suspect: bool = False
+    clean: bool = False
 
     def part(self, start: int, stop: int) -> Batch:
         """The rows from `start` to before `stop`, without the bad ones."""
-        return Batch(self.rows[start:stop], self.lines[start:stop], self.numbers[start:stop])
+        return Batch(self.rows[start:stop], self.lines[start:stop], self.numbers[start:stop], clean=self.clean)
 
 
 def blocks_of(reader: TextReader, limits: Limits) -> Iterator[str | None]:
@@ -78,6 +83,21 @@ def separator_of(text: str) -> str:
     line = bare[: found.start()] if found else bare
     best = max(SEPARATORS, key=line.count)
     return best if best in line else NO_SEPARATOR
+
+
+def names_of(header: Sequence[str]) -> list[str]:
+    """The columns' names: an empty one is `Unnamed: N`, a second one of a name the next free `name.N`."""
+    names: list[str] = []
+    taken = set(header)
+    used: set[str] = set()
+    for place, cell in enumerate(header):
+        name = base = cell or f"Unnamed: {place}"
+        number = 1
+        while name in used or (name != base and name in taken):
+            name, number = f"{base}.{number}", number + 1
+        used.add(name)
+        names.append(name)
+    return names
 
 
 class _Record:
@@ -214,6 +234,7 @@ class Records:
         lines = block.split("\n")
         if not lines[-1]:
             lines.pop()
+        clean = _is_clean(block, len(lines), self.separator)
         first, self._line = self._line, self._line + len(lines)
         separator = self.separator
         blank = [at for at, line in enumerate(lines) if not line or (line.isspace() and separator not in line)]
@@ -225,10 +246,31 @@ class Records:
         rows = [line.split(separator) for line in lines]
         numbers = list(range(self._row + 1, self._row + 1 + len(rows)))
         self._row += len(rows)
-        return Batch(rows, numbers_of_lines, numbers, blank=len(blank), suspect=suspect)
+        return Batch(rows, numbers_of_lines, numbers, blank=len(blank), suspect=suspect, clean=clean)
 
     def _quoted_batch(self) -> Batch:
         """The records of the loaded lines, of which any may hold quotes."""
+        return self._line_batch() or self._slow_batch()
+
+    def _line_batch(self) -> Batch | None:
+        """The loaded lines, if each is one record by itself."""
+        lines = self._lines[self._next :]
+        try:
+            rows = list(csv.reader(lines, delimiter=self.separator, strict=True))
+        except csv.Error:
+            return None
+        count = len(rows)
+        if count != len(lines) or min(map(len, rows)) < _LEAST_CELLS:
+            return None
+        batch = Batch(rows, list(range(self._line, self._line + count)), suspect=self._suspect)
+        batch.numbers = list(range(self._row + 1, self._row + 1 + count))
+        self._next += count
+        self._line += count
+        self._row += count
+        return batch
+
+    def _slow_batch(self) -> Batch:
+        """The loaded lines record by record; a record may go on in the next block."""
         batch = Batch()
         reader = csv.reader(self._feed(), delimiter=self.separator, strict=True)
         while self._next < len(self._lines):
@@ -310,6 +352,13 @@ class Records:
         batch = Batch(bad=[(self._row, self._line, BadRow("too_large", "the line is too large"), "")])
         self._line += 1
         return batch
+
+
+def _is_clean(block: str, newlines: int, separator: str) -> bool:
+    """Whether nothing in a block without quotes must be escaped in JSON but its newlines and separators."""
+    expected = len(block) if block.isascii() else len(block.encode())
+    escapes = newlines - (not block.endswith("\n")) + (block.count("\t") if separator == "\t" else 0)
+    return separator != "\\" and len(orjson.dumps(block)) == expected + escapes + 2
 
 
 def _count_lines(text: str) -> int:

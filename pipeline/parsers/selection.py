@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from pipeline.errors import ObjectSkipped
+from pipeline.errors import ObjectSkipped, UsageError
 from pipeline.parsers import compression, csv, html, json, media, text
 from pipeline.parsers.contract import Body, Kind, Parser, Rules
 from pipeline.parsers.encoding import mark_of, read_up_to
@@ -86,7 +86,11 @@ def _by_reference(form: str, rules: Rules) -> Parser | None:
 
 def _arrow(form: str) -> Parser:
     """The parser of Parquet or Arrow, which loads pyarrow."""
-    module = import_module("pipeline.parsers.arrow")
+    try:
+        module = import_module("pipeline.parsers.arrow")
+    except ModuleNotFoundError:
+        message = "Parquet and Arrow files need the extra `arrow`: pip install 'labelfeed[arrow]'"
+        raise UsageError(message) from None
     found: Parser = module.PARSERS[form]
     return found
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import orjson
 
 from pipeline.errors import ObjectSkipped
+from pipeline.parsers.columns import is_clean
 from pipeline.parsers.contract import PIECE_TASKS, BadRow, Body, Limits, Parser, Rules
 from pipeline.parsers.encoding import BLOCK_BYTES, TextReader
-from pipeline.parsers.items import plain_task, plain_tasks, rejected
+from pipeline.parsers.items import plain_task, plain_tasks, rejected, text_tasks
 from pipeline.tasks import EXCERPT_LIMIT, Parsed, RejectedRow, Task
 
 
@@ -58,6 +62,9 @@ def parse(body: Body, rules: Rules) -> Iterator[Parsed]:
 
 def _piece(lines: list[str | None], first: int, key: str, rules: Rules) -> Parsed:
     keep = rules.options.blank_lines == "keep"
+    texts = _plain(lines, key, rules, keep=keep)
+    if texts is not None:
+        return Parsed(text_tasks(texts, range(first, first + len(lines))))
     numbered = [
         (row, line) for row, line in enumerate(lines, first) if line is None or keep or (line and not line.isspace())
     ]
@@ -73,6 +80,23 @@ def _piece(lines: list[str | None], first: int, key: str, rules: Rules) -> Parse
         [outcome for outcome in outcomes if isinstance(outcome, RejectedRow)],
         blank,
     )
+
+
+def _plain(lines: Sequence[str | None], key: str, rules: Rules, *, keep: bool) -> list[str] | None:
+    """The lines' tasks as JSON text, if not one of them needs to be looked at by itself."""
+    if None in lines or (rules.check is not None and not _fits(key, rules)):
+        return None
+    whole = cast("Sequence[str]", lines)
+    if not keep and ("" in whole or any(map(str.isspace, whole))):
+        return None
+    if not is_clean(whole):
+        return None
+    before = "{" + orjson.dumps(key).decode() + ':"'
+    return [f'{before}{line}"}}' for line in whole]
+
+
+def _fits(key: str, rules: Rules) -> bool:
+    return rules.label_config is not None and rules.label_config.fits_types({key: frozenset({str})})
 
 
 def _outcome(line: str | None, row: int, key: str, rules: Rules) -> Task | RejectedRow:
