@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -73,7 +73,9 @@ def serve(build: Build) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: a thread that waits inside its buffer cannot be left at the program's end.
+    while os.read(0, 4096):
+        pass
     os._exit(PARENT_GONE)
 
 
@@ -219,5 +221,6 @@ class _Child:
                 _log.warning("the child was done and did not end; it is killed")
         self._process.kill()
         self._process.wait()
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.stdout.close()

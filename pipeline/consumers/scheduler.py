@@ -274,15 +274,13 @@ class Scheduler:
                 alone -= 1
             self._place(source, left=batches < 0)
 
-    def _claimed(
-        self, tick: Tick, source: _Queueing, batch: Sequence[Candidate], epoch: str, *, alone: bool
-    ) -> Claim:
+    def _claimed(self, tick: Tick, source: _Queueing, batch: Sequence[Candidate], epoch: str, *, alone: bool) -> Claim:
         source.served += len(batch)
         return tick.claim(source.load, batch, epoch, self._limits.lease, alone=alone)
 
     def _place(self, source: _Queueing, *, left: bool) -> None:
-        """Start from the beginning where nothing more was found, or candidates were left where they are."""
-        if left or source.short:
+        """Look from the beginning again where nothing more was found, or candidates were left where they are."""
+        if left or source.short or len(source.found) >= source.ready:
             source.cursor = _START
             self._cursors_reset[source.load.id] = time.monotonic()
 
@@ -333,5 +331,3 @@ class Scheduler:
 
 def _size(candidate: Candidate) -> int:
     return candidate.size
-
-

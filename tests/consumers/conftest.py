@@ -47,6 +47,7 @@ class House:
 
     @property
     def limits(self) -> Limits:
+        """The bounds of the configuration."""
         return self.config.limits
 
     def put(self, key: str, content: str | bytes, source: str = "inbox") -> Path:
@@ -112,8 +113,8 @@ class House:
         return self.metrics.registry.get_sample_value(f"labelfeed_{name}", labels) or 0.0
 
 
-def build(tmp_path: Path, sources: Sequence[Source], **limits: Any) -> House:
-    """An installation of local sources, each in the folder of its name."""
+def build(tmp_path: Path, sources: Sequence[Source], *, alive: bool = True, **limits: Any) -> House:
+    """An installation of local sources, each in the folder of its name; `alive` holds the epoch of its claims."""
     file = SqliteFile(tmp_path / "labelfeed.db")
     ledger = SqliteLedger(file)
     ledger.migrate()
@@ -123,11 +124,14 @@ def build(tmp_path: Path, sources: Sequence[Source], **limits: Any) -> House:
         (tmp_path / source.name).mkdir(exist_ok=True)
         store = LocalStore(tmp_path / source.name, settle=0)
         feeds[source.name] = Feed(source, store, Rules.of(source))
-    ledger.register([
-        SourceIdentity(source.name, source.project, feeds[source.name].store.identity(), source.url, "shape")
-        for source in sources
-    ])
-    ledger.hold(EPOCH)
+    ledger.register(
+        [
+            SourceIdentity(source.name, source.project, feeds[source.name].store.identity(), source.url, "shape")
+            for source in sources
+        ]
+    )
+    if alive:
+        ledger.hold(EPOCH)
     return House(tmp_path, file, ledger, config, feeds)
 
 

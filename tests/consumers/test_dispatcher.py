@@ -24,9 +24,11 @@ class Told:
         self.buried: list[tuple[int, str]] = []
 
     def commit(self, positions: Any) -> None:
+        """Remember the positions."""
         self.committed.append(dict(positions))
 
     def dead(self, records: Sequence[Record], reasons: Sequence[str]) -> None:
+        """Remember what was put aside."""
         self.buried.extend((record.offset, reason) for record, reason in zip(records, reasons, strict=True))
 
 
@@ -37,6 +39,7 @@ class Named:
 
 
 def scopes(house: House) -> dict[str, Scope]:
+    """What the configuration covers."""
     return {
         name: Scope(Globs(feed.source.match, feed.source.exclude).covers, feed.source.on_change)
         for name, feed in house.feeds.items()
@@ -44,14 +47,17 @@ def scopes(house: House) -> dict[str, Scope]:
 
 
 def dispatcher(house: House, log: Any = None, ledger: Any = None, **options: Any) -> Dispatcher:
+    """A dispatcher over the installation."""
     return Dispatcher(log or Named(), ledger or house.ledger, scopes(house), house.metrics, **options)
 
 
 def polled(*events: Any) -> Polled:
+    """What a poll of one partition gives."""
     return Polled([Record(0, offset, event) for offset, event in enumerate(events)], {0: len(events)})
 
 
 def event(key: str, version: str | None = "v", source: str = "inbox") -> ObjectEvent:
+    """A hint."""
     return ObjectEvent(source=source, key=key, version=version)
 
 
@@ -91,7 +97,9 @@ def test_what_no_source_covers_is_passed_over(make_house: Any) -> None:
     """Events of unknown sources and of keys outside a source's scope are nobody's; their positions count."""
     house = make_house(inbox(match=("*.json",), exclude=("x*",)))
     told = Told()
-    dispatcher(house).take(told, polled(event("a.json"), event("a.csv"), event("x.json"), event("a.json", source="other")))
+    dispatcher(house).take(
+        told, polled(event("a.json"), event("a.csv"), event("x.json"), event("a.json", source="other"))
+    )
     assert house.states() == {"a.json": "ready"}
     assert told.committed == [{0: 4}]
     assert told.buried == []
@@ -118,6 +126,7 @@ class Down:
         self.asked = threading.Event()
 
     def record(self, *args: Any) -> Any:
+        """Fail, or record."""
         self.asked.set()
         if self.failures > 0:
             self.failures -= 1

@@ -110,7 +110,7 @@ def test_reference_is_not_read(house: House) -> None:
 
 
 def test_wanted_version_is_learnt_from_the_store(house: House) -> None:
-    """After a hint without a version, a failure records what the store holds, so that the next pass finds nothing new."""
+    """After a hint without a version, a failure records what the store holds: the next pass finds nothing new."""
     house.put("bad.json", "{nope")
     house.put("what.xyz", "?")
     house.note("bad.json", "what.xyz", version=None)
@@ -278,7 +278,7 @@ def test_large_file_that_fails_late_leaves_nothing(house: House, monkeypatch: py
 
 
 def test_newer_version_meanwhile_wins(make_house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version recorded while its object is parsed takes the lease: the older one writes nothing, its neighbour does."""
+    """A version recorded while its object is parsed takes the lease: the older one writes nothing."""
     house = make_house(inbox(on_change="replace"))
 
     def parse(body: Any, rules: Any) -> Iterator[Parsed]:

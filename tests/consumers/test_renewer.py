@@ -21,6 +21,7 @@ def eventually(true: Any, seconds: float = 10.0) -> None:
 
 
 def expire(house: House) -> int:
+    """End the leases that are over."""
     return house.ledger.tick(lambda tick: tick.expire(100)) or 0
 
 

@@ -1,0 +1,51 @@
+"""Fault points: nothing in production, a kill at the right moment in tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import faults
+
+PASSES = (
+    "from pipeline.faults import reached\nfor n in range(5):\n    print(n, flush=True)\n    reached('worker.started')\n"
+)
+
+
+def run(setting: str) -> subprocess.CompletedProcess[str]:
+    """A process that passes one point five times."""
+    environment = os.environ | {faults.VARIABLE: setting}
+    return subprocess.run([sys.executable, "-c", PASSES], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_nothing_happens_without_the_variable() -> None:
+    """Unset, passing a point does nothing."""
+    assert run("").returncode == 0
+
+
+def test_the_process_is_killed_the_nth_time() -> None:
+    """`point:n` ends the process by SIGKILL when it comes there for the nth time; other points do nothing."""
+    killed = run("worker.started:3")
+    assert killed.returncode == -signal.SIGKILL
+    assert killed.stdout.split() == ["0", "1", "2"]
+    assert run("worker.staged").returncode == 0
+
+
+@pytest.mark.parametrize("setting", ["worker.nowhere", "worker.started:0", "worker.started:x"])
+def test_a_wrong_setting_is_refused(setting: str) -> None:
+    """A point that does not exist would make a kill test pass for nothing."""
+    with pytest.raises(ValueError, match=r".+"):
+        faults.armed(setting)
+
+
+def test_every_point_of_consumers_is_reached_somewhere() -> None:
+    """The list of points and the calls in the code are the same, apart from the watcher's."""
+    source = "".join(path.read_text() for path in Path(faults.__file__).parent.glob("consumers/*.py"))
+    called = set(re.findall(r'reached\("([\w.]+)"\)', source))
+    assert called == {point for point in faults.POINTS if not point.startswith("watcher.")}
