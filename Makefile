@@ -29,7 +29,7 @@ $(STAMP): $(LOCK) pyproject.toml
 
 demo: $(STAMP) ## import the files in examples/inbox, and show what came of them
 	@mkdir -p .demo
-	@$(BIN)/labelfeed --config examples/labelfeed.yaml run --once || test $$? -eq 1
+	@$(BIN)/labelfeed run --once --config examples/labelfeed.yaml || test $$? -eq 1
 
 test: $(STAMP) ## run every check and every test
 	$(MAKE) -s lint

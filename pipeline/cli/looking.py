@@ -94,6 +94,7 @@ def _print_status(sources: list[dict[str, Any]], projects: list[dict[str, Any]])
         rate, most = row.get("tasks_per_second"), row.get("max_tasks")
         parts = [f"{rate:g} tasks/s" if rate else "", f"at most {most:,} tasks" if most else ""]
         row["throttle"] = ", ".join(filter(None, parts)) or "none"
+    output.write("")
     output.table(projects, {"name": "project", "tasks": "tasks", "throttle": "throttle"})
 
 

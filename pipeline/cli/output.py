@@ -52,7 +52,7 @@ def as_json(value: Any) -> None:
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, wide: Iterable[str] = ()) -> None:
     """Rows as a table: `columns` maps each key to its heading; numbers stand to the right, `wide` ones fold."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for key, heading in columns.items():
         numeric = bool(rows) and all(isinstance(row.get(key), int | float | None) for row in rows)
         made.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=key not in wide)

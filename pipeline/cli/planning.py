@@ -121,6 +121,7 @@ def _print_verified(rows: list[dict[str, Any]], findings: list[Any]) -> None:
             {"kind": finding.kind, "object": f"{finding.source}:{finding.key}", "detail": finding.detail}
             for finding in findings
         ]
+        output.write("")
         output.table(shown, {"kind": "kind", "object": "object", "detail": "detail"}, wide=["object", "detail"])
 
 

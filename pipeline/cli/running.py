@@ -96,6 +96,7 @@ def _summary(done: Sequence[Progress], rows: list[dict[str, Any]], again: str) -
             {"object": f"{row['source']}:{row['key']}", "why": output.why(row.get("reason"))}
             for row in failures[:FAILURES_SHOWN]
         ]
+        output.write("")
         output.table(shown, {"object": "failed", "why": "why"}, wide=["why", "object"])
     failed = sum(item.failed for item in done)
     if failed > len(failures[:FAILURES_SHOWN]):
