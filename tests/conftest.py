@@ -5,4 +5,4 @@ from __future__ import annotations
 import pytest
 
 pytest_plugins = ["tests.servers"]
-pytest.register_assert_rewrite("tests.bus.contract", "tests.stores.contract")
+pytest.register_assert_rewrite("tests.bus.contract", "tests.stores.contract", "tests.ledger")

@@ -186,4 +186,5 @@ CREATE VIEW rejected AS
   SELECT s.name AS source, o.key AS key, r.object_id, r.lease, r.n, r.row, r.line, r.column, r.code, r.message, r.excerpt
     FROM rejected_rows AS r
     JOIN objects AS o ON o.id = r.object_id
-    JOIN sources AS s ON s.id = o.source_id;
+    JOIN sources AS s ON s.id = o.source_id
+   WHERE NOT EXISTS (SELECT 1 FROM imports AS i WHERE i.object_id = r.object_id AND i.lease = r.lease AND i.state = 'staged');
