@@ -1,5 +1,6 @@
 """Named places where a test may kill the process: `LABELFEED_FAULT=worker.before_commit:3` ends it by SIGKILL
-when it comes to that place for the third time. Without the variable a place costs one empty call.
+when it comes to that place for the third time. With `worker.started:1:STOP` it is suspended there instead, so
+that the world can be changed around it before it is continued. Without the variable a place costs one empty call.
 """
 
 from __future__ import annotations
@@ -17,32 +18,37 @@ POINTS = frozenset({
 })  # fmt: skip
 """Every place that calls `reached`."""
 
+_ACTIONS = {"": signal.SIGKILL, "KILL": signal.SIGKILL, "STOP": signal.SIGSTOP}
+
 
 def _nothing(_point: str) -> None:
     """The place is passed."""
 
 
 def armed(setting: str) -> Callable[[str], None]:
-    """What `reached` is for a setting `point` or `point:n`; n counts from 1.
+    """What `reached` is for a setting `point`, `point:n` or `point:n:STOP`; n counts from 1.
 
     Raises:
-        ValueError: there is no such point, or n is no positive number.
+        ValueError: there is no such point or no such action, or n is no positive number.
     """
     if not setting:
         return _nothing
-    point, _, number = setting.partition(":")
+    point, _, rest = setting.partition(":")
+    number, _, action = rest.partition(":")
     if point not in POINTS:
         raise ValueError(f"{VARIABLE} names no point: {point!r}")
     last = int(number or 1)
     if last < 1:
         raise ValueError(f"{VARIABLE} counts from 1")
+    if action not in _ACTIONS:
+        raise ValueError(f"{VARIABLE} names no action: {action!r}")
     passed = count(1)
 
-    def kill(here: str) -> None:
+    def strike(here: str) -> None:
         if here == point and next(passed) == last:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), _ACTIONS[action])
 
-    return kill
+    return strike
 
 
 reached = armed(os.environ.get(VARIABLE, ""))

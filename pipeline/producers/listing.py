@@ -20,6 +20,7 @@ from pipeline.bus import EventLog
 from pipeline.config import Source
 from pipeline.errors import ObjectFailed, UnavailableError
 from pipeline.events import EventKind, ObjectEvent, check_key, new_id
+from pipeline.faults import reached
 from pipeline.ledger import Known, Ledger, Pass
 from pipeline.metrics import Metrics
 from pipeline.stores import Entry, Store
@@ -331,6 +332,7 @@ class _Listing:
         if not events:
             return
         positions = dict(self._state.positions) | dict(self._runner.log.publish(events))
+        reached("watcher.published")
         self._published += len(events)
         self._runner.metrics.add("published_events_total", len(events), source=self._name, discovered_by="listing")
         self._advance(replace(self._state, published=self._state.published + len(events), positions=positions))

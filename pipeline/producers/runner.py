@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pipeline import logs
 from pipeline.errors import LabelfeedError, RetriableError
+from pipeline.faults import reached
 from pipeline.ledger import Pass
 from pipeline.producers import Notices, Producer
 from pipeline.producers.listing import PassRunner
@@ -171,6 +172,7 @@ class SourceRunner:
     def _published(self, notices: Notices, delay: _Delay, stop: threading.Event) -> bool:
         try:
             self._passes.log.publish(notices.events)
+            reached("watcher.published")
         except RetriableError as error:
             delay.wait(error, stop, self._name)
             return False
