@@ -134,9 +134,14 @@ def to_data(event: ObjectEvent) -> dict[str, Any]:
 
 def to_wire(event: ObjectEvent) -> bytes:
     """The event as a CloudEvents 1.0 JSON document (structured mode)."""
+    return orjson.dumps(to_document(event))
+
+
+def to_document(event: ObjectEvent) -> dict[str, Any]:
+    """The event as a CloudEvents 1.0 JSON document, not yet encoded."""
     document = to_attributes(event)
     document["data"] = to_data(event)
-    return orjson.dumps(document)
+    return document
 
 
 def from_wire(body: bytes | str) -> ObjectEvent:
@@ -149,6 +154,11 @@ def from_wire(body: bytes | str) -> ObjectEvent:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+    return from_document(document)
+
+
+def from_document(document: object) -> ObjectEvent:
+    """The inverse of `to_document`. Raises ValueError as `from_wire`."""
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - the caller catches one kind
     return from_attributes(document, document.get("data"))

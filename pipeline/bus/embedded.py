@@ -1,4 +1,8 @@
-"""The event log of the embedded setting: a table in the SQLite file, one partition, offsets from 1."""
+"""The event log of the embedded setting: a table in the SQLite file, one partition, offsets from 1.
+
+A row is a *segment*: up to SEGMENT_EVENTS events that were published together, as one JSON list of
+CloudEvents, and the offset of the first of them. `event_end` holds the offset that the next one gets.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,26 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import orjson
+
 from pipeline.bus import Consumer, Offsets, Polled, Record
-from pipeline.events import ObjectEvent, UndecodableEvent, from_wire, to_wire
-from pipeline.sqlitefile import SqliteFile, now, write_rows
+from pipeline.events import ObjectEvent, UndecodableEvent, from_document, to_document, to_wire
+from pipeline.sqlitefile import SqliteFile, now
 
 PARTITION = 0
 LOOK_SECONDS = 0.1
 """How often a waiting consumer looks for what another process has published."""
-PRUNE_ROWS = 20_000
+PRUNE_SEGMENTS = 1000
 REMEMBER_SECONDS = 5.0
 """How often the reader's place is written down; it only keeps the log from being pruned too far."""
 
+SEGMENT_EVENTS = 500
+
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS events ("
-    " position INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, body BLOB NOT NULL) STRICT",
+    " position INTEGER PRIMARY KEY, count INTEGER NOT NULL, at REAL NOT NULL, body BLOB NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS event_end (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL) STRICT",
+    "INSERT INTO event_end VALUES (1, 1) ON CONFLICT DO NOTHING",
     "CREATE TABLE IF NOT EXISTS dead_letters ("
     " id INTEGER PRIMARY KEY, at REAL NOT NULL, position INTEGER NOT NULL UNIQUE, reason TEXT NOT NULL,"
     " body BLOB NOT NULL) STRICT",
@@ -43,9 +53,9 @@ class EmbeddedLog:
 
     def publish(self, events: Sequence[ObjectEvent]) -> Offsets:
         """As `EventLog.publish`."""
-        at = now()
-        rows = [(at, to_wire(event)) for event in events]
-        end = self._file.write(lambda connection: _append(connection, rows))
+        segments = [events[first : first + SEGMENT_EVENTS] for first in range(0, len(events), SEGMENT_EVENTS)]
+        bodies = [(len(segment), orjson.dumps([to_document(event) for event in segment])) for segment in segments]
+        end = self._file.write(lambda connection: _append(connection, bodies))
         with self._arrived:
             self._arrived.notify_all()
         return {PARTITION: end}
@@ -57,8 +67,9 @@ class EmbeddedLog:
     def end(self) -> Offsets:
         """As `EventLog.end`."""
         with self._file.read() as connection:
-            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-        return {PARTITION: 0 if row is None else row[0] + 1}
+            (end,) = connection.execute("SELECT position FROM event_end").fetchone()
+        # The first offset is 1: a log that nothing was ever put on ends before it.
+        return {PARTITION: end if end > 1 else 0}
 
     def prune(self, older_than: float) -> int:
         """As `EventLog.prune`; a bounded number at a time."""
@@ -88,23 +99,31 @@ class EmbeddedConsumer:
         """As `Consumer.poll`."""
         deadline = time.monotonic() + timeout
         while True:
-            rows = self._rows(limit)
+            records = self._records(limit)
             left = deadline - time.monotonic()
-            if rows or left <= 0:
+            if records or left <= 0:
                 break
             with self._arrived:
                 self._arrived.wait(min(left, LOOK_SECONDS))
-        if rows:
-            self._position = rows[-1][0] + 1
-        records = [Record(PARTITION, position, _decoded(body)) for position, body in rows]
+        if records:
+            self._position = records[-1].offset + 1
         return Polled(records, {PARTITION: self._position})
 
-    def _rows(self, limit: int) -> list[tuple[int, bytes]]:
+    def _records(self, limit: int) -> list[Record]:
+        records: list[Record] = []
         with self._file.read() as connection:
-            return connection.execute(
-                "SELECT position, body FROM events WHERE position >= ? ORDER BY position LIMIT ?",
-                (self._position, limit),
-            ).fetchall()
+            # A segment that begins before the position may hold it.
+            segments = connection.execute(
+                "SELECT position, body FROM events WHERE position > ? AND position + count > ? ORDER BY position",
+                (self._position - SEGMENT_EVENTS, self._position),
+            )
+            for first, body in segments:
+                for offset, event in enumerate(_decoded(body), first):
+                    if self._position <= offset and len(records) < limit:
+                        records.append(Record(PARTITION, offset, event))
+                if len(records) >= limit:
+                    break
+        return records
 
     def commit(self, positions: Offsets) -> None:
         """As `Consumer.commit`."""
@@ -134,10 +153,16 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-def _append(connection: sqlite3.Connection, rows: Sequence[tuple[float, bytes]]) -> int:
-    write_rows(connection, "INSERT INTO events (at, body) VALUES {rows}", "(?,?)", rows)
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return 0 if row is None else int(row[0]) + 1
+def _append(connection: sqlite3.Connection, bodies: Sequence[tuple[int, bytes]]) -> int:
+    count = sum(length for length, _ in bodies)
+    (end,) = connection.execute(
+        "UPDATE event_end SET position = position + ? RETURNING position", (count,)
+    ).fetchone()
+    at, first = now(), end - count
+    for length, body in bodies:
+        connection.execute("INSERT INTO events (position, count, at, body) VALUES (?, ?, ?, ?)", (first, length, at, body))
+        first += length
+    return int(end)
 
 
 def _remember(connection: sqlite3.Connection, position: int) -> None:
@@ -155,18 +180,29 @@ def _bury(connection: sqlite3.Connection, rows: Sequence[tuple[float, int, str, 
 
 
 def _prune(connection: sqlite3.Connection, before: float) -> int:
-    return connection.execute(
-        "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE at < ?"
-        " AND position < (SELECT coalesce(min(position), 0) FROM event_readers) ORDER BY position LIMIT ?)",
-        (before, PRUNE_ROWS),
-    ).rowcount
+    gone = connection.execute(
+        "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE at < ? AND position + count <="
+        " (SELECT coalesce(min(position), 0) FROM event_readers) ORDER BY position LIMIT ?) RETURNING count",
+        (before, PRUNE_SEGMENTS),
+    ).fetchall()
+    return sum(count for (count,) in gone)
 
 
-def _decoded(body: bytes) -> ObjectEvent | UndecodableEvent:
+def _decoded(body: bytes) -> Sequence[ObjectEvent | UndecodableEvent]:
     try:
-        return from_wire(body)
+        documents = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return [UndecodableEvent(body, f"not JSON: {error}")]
+    if not isinstance(documents, list):
+        return [UndecodableEvent(body, "not a list of events")]
+    return [_event(document) for document in documents]
+
+
+def _event(document: object) -> ObjectEvent | UndecodableEvent:
+    try:
+        return from_document(document)
     except ValueError as error:
-        return UndecodableEvent(body, str(error))
+        return UndecodableEvent(orjson.dumps(document), str(error))
 
 
 def _encoded(record: Record) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,11 @@ class TestEmbeddedLog(LogContract):
             return log
 
         def inject(body: bytes) -> None:
-            file.write(lambda connection: connection.execute("INSERT INTO events (at, body) VALUES (1, ?)", (body,)))
+            def insert(connection: sqlite3.Connection) -> None:
+                (end,) = connection.execute("UPDATE event_end SET position = position + 1 RETURNING position").fetchone()
+                connection.execute("INSERT INTO events (position, count, at, body) VALUES (?, 1, 1, ?)", (end - 1, body))
+
+            file.write(insert)
 
         def dead() -> list[tuple[bytes, str]]:
             with file.read() as connection:
