@@ -37,15 +37,25 @@ def test_the_process_is_killed_the_nth_time() -> None:
     assert run("worker.staged").returncode == 0
 
 
-@pytest.mark.parametrize("setting", ["worker.nowhere", "worker.started:0", "worker.started:x"])
+def test_the_process_can_be_suspended_and_continued():
+    """`point:n:STOP` suspends the process at its point; continued, it goes on as if nothing had been."""
+    environment = os.environ | {faults.VARIABLE: "worker.started:2:STOP"}
+    with subprocess.Popen([sys.executable, "-c", PASSES], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate()[0].split() == ["0", "1", "2", "3", "4"]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("setting", ["worker.nowhere", "worker.started:0", "worker.started:x", "worker.started:1:NAP"])
 def test_a_wrong_setting_is_refused(setting: str) -> None:
     """A point that does not exist would make a kill test pass for nothing."""
     with pytest.raises(ValueError, match=r".+"):
         faults.armed(setting)
 
 
-def test_every_point_of_consumers_is_reached_somewhere() -> None:
-    """The list of points and the calls in the code are the same, apart from the watcher's."""
-    source = "".join(path.read_text() for path in Path(faults.__file__).parent.glob("consumers/*.py"))
-    called = set(re.findall(r'reached\("([\w.]+)"\)', source))
-    assert called == {point for point in faults.POINTS if not point.startswith("watcher.")}
+def test_every_point_is_reached_somewhere():
+    """The list of points and the calls in the code are the same."""
+    source = "".join(path.read_text() for path in Path(faults.__file__).parent.rglob("*.py"))
+    assert set(re.findall(r'reached\("([\w.]+)"\)', source)) == faults.POINTS
