@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PAGE = 1000
 SAMPLE_OBJECTS = 8
 """Objects of one extension that are read to estimate the tasks of all."""
-SAMPLE_TASKS = 2000
-"""A large object is read up to so many tasks; the rest is estimated by bytes."""
+SAMPLE_BYTES = 2 * 1024 * 1024
+"""Of a large object so much is read, and the rest is estimated from it."""
 EXTENSIONS_LIMIT = 50
 """Extensions that are told apart; what comes later is sampled together."""
 TASKS_SHOWN = 3
@@ -178,8 +178,8 @@ def _parsed(result: Plan, store: Store, rules: Rules, entry: Entry) -> tuple[int
         for piece in parser.parse(body, rules):
             count = len(piece.tasks) + (0 if piece.restart else count)
             result.first_tasks.extend(piece.tasks[: TASKS_SHOWN - len(result.first_tasks)])
-            if count >= SAMPLE_TASKS and counted is not None:
-                return count, min(counted.read_bytes, entry.size) or entry.size
+            if counted is not None and counted.read_bytes >= SAMPLE_BYTES:
+                return count, min(counted.read_bytes, entry.size)
     return count, entry.size
 
 

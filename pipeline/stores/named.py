@@ -127,6 +127,8 @@ class NamedFiles:
         for root in self._roots:
             if root.covers(path):
                 return root.store, to_text(path.removeprefix(root.before))
+        if not os.path.lexists(b"/" + path):
+            raise ObjectGone(f"there is no {self.uri(key)}")
         return LocalStore(os.fsdecode(b"/" + path), self._settle), to_text(path.rpartition(b"/")[2])
 
     def sign(self, key: str, ttl: float) -> str:
