@@ -179,8 +179,7 @@ its own; nothing, as the version read is the imported one (archived tasks come b
 policy protects the tasks that exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one object of a claim ended. Only `done` writes tasks; `ready` means back off and try again.
 
     `version` is the one that was really read, None where none was. With `staged`, tasks and rejected rows
@@ -537,6 +536,13 @@ class Ledger(Protocol):
 
     def end_pass(self, state: Pass) -> None:
         """The pass is complete, or was stopped."""
+
+    def accept_deletions(self, source_id: int) -> None:
+        """Let the next pass of a source that completes archive as much as it finds gone; `end_pass` of one that
+        was not stopped forgets it."""
+
+    def deletions_accepted(self, source_id: int) -> bool:
+        """Whether a person has said so since the last pass that completed."""
 
     def now(self) -> float:
         """The database's clock, in seconds since 1970."""

@@ -282,7 +282,8 @@ class _Listing:
         self._advance(replace(self._state, candidates=found))
         if found and not accept and self._runner.source.on_delete == "archive":
             total = self._total()
-            if found > ARCHIVE_LIMIT or found > self._runner.source.delete_guard * total:
+            too_many = found > ARCHIVE_LIMIT or found > self._runner.source.delete_guard * total
+            if too_many and not self._ledger.deletions_accepted(self._runner.source_id):
                 return (
                     f"{found} of {total} objects are no longer in the store; their tasks are archived after"
                     f" `labelfeed sources accept {self._name} --deletions`"

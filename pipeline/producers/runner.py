@@ -9,7 +9,6 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline import logs
@@ -46,20 +45,12 @@ class SourceStatus:
     last_pass: Pass | None
 
 
-def deny() -> bool:
-    """Nobody has accepted any deletions."""
-    return False
-
-
 class SourceRunner:
-    """Runs one source until it is stopped. `accepted` says whether a person has let the next pass archive what it
-    finds gone. `status` and `request_pass` may be called from any thread.
-    """
+    """Runs one source until it is stopped. `status` and `request_pass` may be called from any thread."""
 
-    def __init__(self, passes: PassRunner, producer: Producer | None, accepted: Callable[[], bool] = deny) -> None:
+    def __init__(self, passes: PassRunner, producer: Producer | None) -> None:
         self._passes = passes
         self._producer = producer
-        self._accepted = accepted
         self._name = passes.source.name
         self._due = threading.Event()
         self._watching = threading.Event()
@@ -110,7 +101,7 @@ class SourceRunner:
     def _pass(self, stop: threading.Event) -> None:
         self._due.clear()
         began = time.monotonic()
-        state = self._passes.run(stop, accept_deletions=self._accepted())
+        state = self._passes.run(stop)
         self._took = time.monotonic() - began
         if state.finished is not None:
             self._last = state

@@ -224,6 +224,15 @@ class PassContract:
         shown = bench.ledger.reports().sources()[0]["last_pass"]
         assert (shown["listed"], shown["stopped"]) == (4, stopped)
 
+    def test_deletions_are_accepted_until_a_pass_completes(self, bench: Bench) -> None:
+        """A person's word holds for one source, through passes that stop, and to the end of one that completes."""
+        bench.ledger.accept_deletions(1)
+        assert not bench.ledger.deletions_accepted(2)
+        bench.ledger.end_pass(replace(bench.ledger.begin_pass(1), stopped="too many are gone"))
+        assert bench.another().deletions_accepted(1)
+        bench.ledger.end_pass(bench.ledger.begin_pass(1))
+        assert not bench.ledger.deletions_accepted(1)
+
     def test_known_ranges(self, bench: Bench) -> None:
         """A page's range is (after, upto] in byte order, whatever the database's language."""
         keys = ["B", "a", "a/b", "a-b", "b", "ä", "日本"]

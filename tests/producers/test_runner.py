@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,11 +31,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def running(
-    house: House, producer: Producer | None = None, accepted: Callable[[], bool] = runner.deny, **options: Any
-) -> Iterator[SourceRunner]:
+def running(house: House, producer: Producer | None = None, **options: Any) -> Iterator[SourceRunner]:
     """A source at work."""
-    made = SourceRunner(house.passes(**options), producer, accepted)
+    made = SourceRunner(house.passes(**options), producer)
     thread = threading.Thread(target=made.run, args=(house.stop,))
     thread.start()
     try:
@@ -99,19 +97,18 @@ def test_a_root_that_vanishes_is_reported_and_nothing_is_gone(house: House) -> N
 
 
 def test_a_pass_that_asks_goes_on_when_it_is_accepted(house: House) -> None:
-    """The word of a person is looked for before each pass."""
+    """The word of a person is looked for in the ledger by each pass that would stop."""
     for number in range(4):
         house.put(str(number))
     house.list()
     house.bring_in()
     for number in range(3):
         (house.root / str(number)).unlink()
-    accepted = threading.Event()
 
-    with running(house, None, accepted.is_set, on_delete="archive") as source:
+    with running(house, on_delete="archive") as source:
         until(lambda: (last := source.status().last_pass) is not None and last.stopped)
         assert house.published() == []
-        accepted.set()
+        house.ledger.accept_deletions(1)
         until(lambda: len(house.bring_in()) >= 3)
 
 

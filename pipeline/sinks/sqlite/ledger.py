@@ -156,6 +156,15 @@ class SqliteLedger:
         """As `Ledger.end_pass`."""
         self._file.write(lambda connection: passes.end(connection, state))
 
+    def accept_deletions(self, source_id: int) -> None:
+        """As `Ledger.accept_deletions`."""
+        self._file.write(lambda connection: passes.accept_deletions(connection, source_id))
+
+    def deletions_accepted(self, source_id: int) -> bool:
+        """As `Ledger.deletions_accepted`."""
+        with self._file.read() as connection:
+            return passes.deletions_accepted(connection, source_id)
+
     def now(self) -> float:
         """As `Ledger.now`."""
         return now()

@@ -99,6 +99,19 @@ def end(connection: sqlite3.Connection, state: Pass) -> None:
     save(connection, state, (), ())
     connection.execute("UPDATE passes SET finished = ?, stopped = ? WHERE id = ?", (now(), state.stopped, state.id))
     connection.execute("DELETE FROM pass_gone WHERE pass_id = ?", (state.id,))
+    if state.stopped is None:
+        connection.execute("UPDATE sources SET accepted = 0 WHERE id = ? AND accepted", (state.source_id,))
+
+
+def accept_deletions(connection: sqlite3.Connection, source_id: int) -> None:
+    """As `Ledger.accept_deletions`."""
+    connection.execute("UPDATE sources SET accepted = 1 WHERE id = ?", (source_id,))
+
+
+def deletions_accepted(connection: sqlite3.Connection, source_id: int) -> bool:
+    """As `Ledger.deletions_accepted`."""
+    row = connection.execute("SELECT accepted FROM sources WHERE id = ?", (source_id,)).fetchone()
+    return bool(row and row[0])
 
 
 def _positions(state: Pass) -> str:

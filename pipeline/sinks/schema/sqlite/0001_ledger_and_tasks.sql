@@ -15,6 +15,7 @@ CREATE TABLE sources (
   uri TEXT NOT NULL,
   shape TEXT NOT NULL,                      -- hash of the configuration that shapes its tasks
   retired INTEGER NOT NULL DEFAULT 0,       -- 1: not in the configuration any more
+  accepted INTEGER NOT NULL DEFAULT 0,      -- 1: the next complete pass may archive as much as it finds gone
   cursor_due REAL NOT NULL DEFAULT 0,       -- where the scheduler's claims have come to
   cursor_id INTEGER NOT NULL DEFAULT 0,
   deficit REAL NOT NULL DEFAULT 0,
