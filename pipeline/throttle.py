@@ -142,6 +142,12 @@ def batches(items: Iterable[T], size_of: Callable[[T], int], most: int, parts: i
     return cut
 
 
+def cost(objects: int, size: int, batch: int) -> float:
+    """The part of a full batch that a claim of so many objects and bytes is. Many small claims are no more work
+    than few full ones; a large file is a batch by itself."""
+    return max(objects / batch, size / BATCH_BYTES)
+
+
 class Bucket(NamedTuple):
     """A project's token bucket, told as a total: how many tasks the project may have, as of a time.
 

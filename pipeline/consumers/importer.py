@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 
 from pipeline.config import Limits
 from pipeline.consumers import Feed, outcomes
@@ -269,7 +268,7 @@ class _ClaimRun:
         except RetriableError as error:
             outcome = outcomes.of_passing(work, error, self._importer.limits)
             if outcome.state == "failed":
-                outcome = replace(outcome, version=self._known_version(work))
+                outcome = outcome._replace(version=self._known_version(work))
         except UsageError as error:
             missing = ObjectFailed("unsupported_format", str(error), hint="install what is missing, then retry")
             outcome = outcomes.of_terminal(work, missing, self._source, self._known_version(work), self._size)
@@ -317,9 +316,8 @@ class _ClaimRun:
         """Keep what was rejected, so that a person can see why; tasks of a failed object are dropped."""
         seconds = time.monotonic() - started
         if rows is None or outcome.state == "ready":
-            return replace(outcome, seconds=seconds)
-        return replace(
-            outcome,
+            return outcome._replace(seconds=seconds)
+        return outcome._replace(
             seconds=seconds,
             rejected=rows.rejected,
             rejected_count=rows.rejected_count,

@@ -71,6 +71,7 @@ class _Queueing:
     fair: float = 0.0
     served: int = 0
     short: bool = False
+    left: bool = False
     found: list[Candidate] = field(default_factory=list)
 
     @property
@@ -259,28 +260,32 @@ class Scheduler:
         idle = max(1, load.threads - load.running)
         total = sum(len(source.found) for source in sources)
         alone = ALONE_CLAIMS - load.alone
-        batches = room.batches
+        budget = float(room.batches)
         # Who is owed most is served first, should the claims run out before the objects do.
         for source in sorted(sources, key=lambda source: -(source.deficit + source.fair)):
             healthy = [candidate for candidate in source.found if not candidate.lost]
             suspects = [candidate for candidate in source.found if candidate.lost]
             parts = max(1, round(idle * len(source.found) / total)) if total else 1
-            cut = throttle.batches(healthy, _size, self._limits.batch_objects, parts)
-            for batch in cut[: max(0, batches)]:
+            for batch in throttle.batches(healthy, _size, self._limits.batch_objects, parts):
+                if budget <= 0:
+                    source.left = True
+                    break
+                budget -= throttle.cost(len(batch), sum(map(_size, batch)), self._limits.batch_objects)
                 turn.claims.append(self._claimed(tick, source, batch, epoch, alone=False))
-            batches -= len(cut)
             if suspects and alone > 0:
                 turn.claims.append(self._claimed(tick, source, suspects[:ALONE_OBJECTS], epoch, alone=True))
                 alone -= 1
-            self._place(source, left=batches < 0)
+            self._place(source)
 
     def _claimed(self, tick: Tick, source: _Queueing, batch: Sequence[Candidate], epoch: str, *, alone: bool) -> Claim:
         source.served += len(batch)
         return tick.claim(source.load, batch, epoch, self._limits.lease, alone=alone)
 
-    def _place(self, source: _Queueing, *, left: bool) -> None:
-        """Look from the beginning again where nothing more was found, or candidates were left where they are."""
-        if left or source.short or len(source.found) >= source.ready:
+    def _place(self, source: _Queueing) -> None:
+        """Look from the beginning again where nothing more was found, or healthy candidates were left where they are.
+
+        Suspects that must wait for their turn are passed by, or they would stand before all others."""
+        if source.left or source.short or len(source.found) >= source.ready:
             source.cursor = _START
             self._cursors_reset[source.load.id] = time.monotonic()
 

@@ -11,15 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from conftest import build, inbox
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipeline.consumers import reading
 from pipeline.consumers.child import serve
 from pipeline.consumers.importer import Importer
 from pipeline.parsers import Parser
 from pipeline.tasks import Parsed, Task
+from tests.consumers.house import build, inbox
 
 HOG: list[bytes] = []
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import House
 
 from pipeline.consumers.child import ChildRunner
 from pipeline.ledger import LOST_WORKERS_LIMIT
+from tests.consumers.house import House
 
 CHILD = [sys.executable, str(Path(__file__).with_name("child_main.py"))]
 

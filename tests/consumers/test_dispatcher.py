@@ -6,14 +6,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from conftest import House, inbox
-
 from pipeline.bus import Polled, Record
 from pipeline.bus.embedded import EmbeddedLog
 from pipeline.consumers.dispatcher import Dispatcher, Scope
 from pipeline.errors import UnavailableError
 from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.stores.scope import Scope as Globs
+from tests.consumers.house import House, inbox
 
 
 class Told:

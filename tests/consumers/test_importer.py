@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import House, inbox
 
 from pipeline.consumers import importer as importers
 from pipeline.consumers.importer import Importer
@@ -16,6 +15,7 @@ from pipeline.errors import ObjectFailed, ObjectUnsettled, UnavailableError
 from pipeline.ledger import STAGE_ROWS
 from pipeline.parsers import Parser
 from pipeline.tasks import Parsed, RejectedRow, Task
+from tests.consumers.house import House, inbox
 
 GOOD = '{"data": {"text": "one"}}'
 

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import pytest
-from conftest import House
 
 from pipeline.consumers.broker import EmbeddedQueue, queue
 from pipeline.consumers.child import ChildRunner
@@ -16,6 +15,7 @@ from pipeline.consumers.scheduler import Scheduler
 from pipeline.consumers.workers import WorkerPool
 from pipeline.errors import UnavailableError, UsageError
 from pipeline.ledger import Claim
+from tests.consumers.house import House
 
 
 class Ran:

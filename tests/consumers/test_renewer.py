@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 import pytest
-from conftest import House
 
 from pipeline.consumers.renewer import Renewer
 from pipeline.errors import UnavailableError
+from tests.consumers.house import House
 
 
 def eventually(true: Any, seconds: float = 10.0) -> None:

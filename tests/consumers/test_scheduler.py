@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from conftest import House, build, inbox
-
 from pipeline.config import Config, Limits, Project, Throttle
 from pipeline.consumers.scheduler import Scheduler
 from pipeline.errors import UnavailableError
 from pipeline.events import ObjectEvent
 from pipeline.ledger import Claim, Outcome
 from pipeline.throttle import BATCH_BYTES
+from tests.consumers.house import EPOCH, House, build, inbox
 
 
 class Sent:
@@ -27,7 +26,7 @@ class Sent:
         """As `Queue.epoch`."""
         if not self.answers:
             raise UnavailableError("no answer")
-        return "local:test"
+        return EPOCH
 
     def send(self, claim: Claim) -> None:
         """As `Queue.send`."""
@@ -170,6 +169,17 @@ def test_suspects_run_alone_and_hold_up_nobody(house: House) -> None:
     assert [len(claim.ids) for claim in alone] == [25, 25]
     assert all(each % 2 for claim in alone for each in claim.ids)
     assert sorted(each for claim in sent.claims if not claim.alone for each in claim.ids) == list(range(2, 201, 2))
+
+
+def test_many_suspects_do_not_stand_before_the_healthy(house: House) -> None:
+    """More suspects than one turn looks at, all of them older, do not keep a healthy object from being claimed."""
+    sent = Sent()
+    fill(house, 3000)
+    house.file.write(lambda db: db.execute("UPDATE objects SET lost = 1 WHERE id < 3000"))
+    made = scheduler(house, sent)
+    for _ in range(10):
+        made.step()
+    assert [claim.ids for claim in sent.claims if not claim.alone] == [(3000,)]
 
 
 def test_failed_messages_undo_their_claims(make_house: Any) -> None:
