@@ -29,7 +29,7 @@ def add(app: typer.Typer) -> None:
 
 
 def retry(
-    uris: Annotated[list[str] | None, typer.Argument(metavar="[URI]...", help="Paths, URIs, or SOURCE:KEY.")] = None,
+    uris: Annotated[list[str] | None, typer.Argument(metavar="URI", help="Paths, URIs, or SOURCE:KEY.")] = None,
     config: ConfigPath = None,
     source: Annotated[str | None, typer.Option("--source", help="Only objects of this source.")] = None,
     state: State = None,

@@ -42,7 +42,7 @@ def add(app: typer.Typer) -> None:
 
 
 def import_(
-    places: Annotated[list[str], typer.Argument(metavar="PATH|URL...", help="Files, folders, globs, URLs, or - .")],
+    places: Annotated[list[str], typer.Argument(metavar="PATH|URL", help="Files, folders, globs, URLs, or - .")],
     project: Annotated[str, typer.Option("--project", "-p", help="The project that the tasks go into.")],
     label_config: Annotated[str | None, typer.Option("--label-config", help="Its labelling configuration.")] = None,
     database: Annotated[

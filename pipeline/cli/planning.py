@@ -29,7 +29,7 @@ def add(app: typer.Typer) -> None:
 
 
 def plan(
-    sources: Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Only these sources.")] = None,
+    sources: Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help="Only these sources.")] = None,
     config: ConfigPath = None,
     json: Json = False,
 ) -> None:
@@ -80,7 +80,7 @@ def _as_values(item: Plan) -> dict[str, Any]:
 
 
 def verify(
-    source: Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="Only this source.")] = None,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Only this source.")] = None,
     config: ConfigPath = None,
     json: Json = False,
 ) -> None:

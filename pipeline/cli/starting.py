@@ -25,7 +25,7 @@ def add(app: typer.Typer) -> None:
         app.command()(verb)
 
 
-def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write.")] = Path()) -> None:
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")] = Path()) -> None:
     """Write a commented labelfeed.yaml, a labelling configuration and an inbox to start from."""
     written = []
     for sample in sorted(files("pipeline.cli").joinpath(SAMPLE).iterdir(), key=lambda item: item.name):
