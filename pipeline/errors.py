@@ -4,7 +4,8 @@
 
     LabelfeedError
     ├── UsageError                 a person must change something; exit code 2
-    │   └── ConfigError            ... at this path, in this line of the configuration
+    │   ├── ConfigError            ... at this path, in this line of the configuration
+    │   └── NewerSchema            the database was written by a newer program
     ├── RetriableError             the same thing may work later, after `retry_after` seconds
     │   ├── UnavailableError       a server, a disk or a lock does not answer
     │   └── ObjectUnsettled        the object changed while it was read
@@ -55,6 +56,12 @@ class ConfigError(UsageError):
         place = ":".join(str(part) for part in (self.file, self.line) if part)
         head = " ".join(part for part in (f"{place}:" if place else "", f"{self.path}:" if self.path else "") if part)
         return f"{head} {self.message}".strip() + (f" ({self.hint})" if self.hint else "")
+
+
+class NewerSchema(UsageError):
+    """The database has a newer schema than this program knows. A role waits for it to be replaced."""
+
+    code = "newer_schema"
 
 
 class RetriableError(LabelfeedError):

@@ -448,7 +448,7 @@ class Ledger(Protocol):
 
     # set-up
     def migrate(self) -> None:
-        """Bring the schema to this program's version; raises UsageError if it is newer than that."""
+        """Bring the schema to this program's version; raises NewerSchema if it is newer than that."""
 
     def register(self, sources: Sequence[SourceIdentity], *, accept: frozenset[str] = frozenset()) -> list[SourceRow]:
         """Make the ledger know the configuration's projects and sources; others become retired.
@@ -543,6 +543,14 @@ class Ledger(Protocol):
 
     def deletions_accepted(self, source_id: int) -> bool:
         """Whether a person has said so since the last pass that completed."""
+
+    def lead(self, source_id: int, holder: str, seconds: float) -> bool:
+        """Let `holder` lead a source for the next `seconds`, if nobody else does; whether it leads. To be renewed
+        by the same call. A holder that begins with `local:` and was given to `hold` leads no longer once its
+        process is gone, where that can be seen."""
+
+    def yield_lead(self, source_id: int, holder: str) -> None:
+        """End a lead at once, if it is still this holder's."""
 
     def now(self) -> float:
         """The database's clock, in seconds since 1970."""

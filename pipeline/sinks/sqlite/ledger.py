@@ -18,7 +18,7 @@ from pipeline.ledger import (
     Tick,
     Work,
 )
-from pipeline.sinks.sqlite import commit, passes, record, schema, work
+from pipeline.sinks.sqlite import commit, leaders, passes, record, schema, work
 from pipeline.sinks.sqlite.owners import Owners
 from pipeline.sinks.sqlite.reports import SqliteReports
 from pipeline.sinks.sqlite.schedule import SqliteTick, end_leases
@@ -164,6 +164,16 @@ class SqliteLedger:
         """As `Ledger.deletions_accepted`."""
         with self._file.read() as connection:
             return passes.deletions_accepted(connection, source_id)
+
+    def lead(self, source_id: int, holder: str, seconds: float) -> bool:
+        """As `Ledger.lead`."""
+        mine = leaders.Lead(source_id, holder, self._boot)
+        return self._file.write(lambda connection: leaders.lead(connection, mine, seconds, self._owners))
+
+    def yield_lead(self, source_id: int, holder: str) -> None:
+        """As `Ledger.yield_lead`."""
+        mine = leaders.Lead(source_id, holder, self._boot)
+        self._file.write(lambda connection: leaders.yield_lead(connection, mine))
 
     def now(self) -> float:
         """As `Ledger.now`."""

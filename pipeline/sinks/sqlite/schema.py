@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 
-from pipeline.errors import UsageError
+from pipeline.errors import NewerSchema, UsageError
 from pipeline.ledger import SourceIdentity, SourceRow
 
 _FOLDER = files("pipeline.sinks.schema").joinpath("sqlite")
@@ -16,13 +16,13 @@ def migrate(connection: sqlite3.Connection) -> None:
     """Apply the migrations that the file has not had yet; all in the caller's transaction.
 
     Raises:
-        UsageError: a newer program has written this file.
+        NewerSchema: a newer program has written this file.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     scripts = {int(script.name[:4]): script.read_text() for script in _FOLDER.iterdir() if script.name.endswith(".sql")}
     newest = max(scripts)
     if version > newest:
-        raise UsageError(f"the database has schema {version}, this program knows {newest}; use the newer program")
+        raise NewerSchema(f"the database has schema {version}, this program knows {newest}; use the newer program")
     for number in range(version + 1, newest + 1):
         for statement in _statements(scripts[number]):
             connection.execute(statement)
