@@ -12,11 +12,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from pipeline.bus import Consumer, EventLog, Polled, Record
-from pipeline.consumers.waiting import Patience
-from pipeline.errors import DataRefused, RetriableError
+from pipeline.consumers.waiting import Patience, our_error
+from pipeline.errors import DataRefused, LabelfeedError, RetriableError
 from pipeline.events import ObjectEvent, UndecodableEvent, check_key, fold
 from pipeline.faults import reached
 from pipeline.ledger import Effect, Ledger, OnChange
@@ -65,14 +66,12 @@ class Dispatcher:
         self._metrics.set("up", 1, role="dispatch")
         while not self._stop.is_set():
             try:
-                consumer = self._log.consumer(self._positions)
+                with closing(self._log.consumer(self._positions)) as consumer:
+                    self._consume(consumer)
             except RetriableError as error:
                 self._wait(error)
-                continue
-            try:
-                self._consume(consumer)
-            finally:
-                consumer.close()
+            except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
+                self._wait(our_error(error))
 
     def stop(self) -> None:
         """Make `run` return soon; what is in hand and not recorded is read again later."""
@@ -182,6 +181,6 @@ class Dispatcher:
         known = self._ledger.positions(self._log.name)
         return {partition: known[partition] for partition in partitions if partition in known}
 
-    def _wait(self, error: RetriableError) -> None:
+    def _wait(self, error: LabelfeedError) -> None:
         self._metrics.set("up", 0, role="dispatch")
         self._patience.wait(error, self._stop)

@@ -19,7 +19,7 @@ from pipeline.consumers.commits import Commits, Summary
 from pipeline.consumers.reading import Open, ReadAhead, in_turn
 from pipeline.consumers.renewer import Held, Renewer
 from pipeline.consumers.rows import DatabaseDown, Rows
-from pipeline.consumers.waiting import Patience
+from pipeline.consumers.waiting import Patience, our_error
 from pipeline.errors import (
     LabelfeedError,
     LeaseLost,
@@ -83,6 +83,7 @@ class Importer:
         self._cancelling = threading.Event()
         self.cancelled = False
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self.stager = ThreadPoolExecutor(limits.workers + 1, thread_name_prefix="stage")
         self._lock = threading.Lock()
 
     def run(self, lease: int) -> Summary:
@@ -124,6 +125,8 @@ class Importer:
             self._give_back(held.lease, lost=claim.current)
         except DatabaseDown as down:
             self._surrender(held.lease, down.error)
+        except Exception as error:  # noqa: BLE001 - the outer boundary of a claim: it must not be held until it expires
+            self._surrender(held.lease, our_error(error))
         self._log(held.lease, feed.source.name, claim.commits.summary, time.monotonic() - started)
         return claim.commits.summary
 
@@ -145,10 +148,10 @@ class Importer:
         self._cancelling.set()
 
     def close(self) -> None:
-        """End the threads that read ahead."""
+        """End the threads that read ahead and that write large files."""
         with self._lock:
             pools, self._pools = list(self._pools.values()), {}
-        for pool in pools:
+        for pool in (*pools, self.stager):
             pool.shutdown(cancel_futures=True)
 
     def objects(self, feed: Feed, work: Sequence[Work]) -> Generator[tuple[Work, Open], None, None]:
@@ -256,6 +259,7 @@ class _ClaimRun:
                     self._importer.ledger,
                     self._held.lease,
                     work.id,
+                    self._importer.stager,
                     fail=self._fail,
                     before_stage=self.commits.flush,
                 )
@@ -314,6 +318,8 @@ class _ClaimRun:
 
     def _with_rows(self, outcome: Outcome, rows: Rows | None, started: float) -> Outcome:
         """Keep what was rejected, so that a person can see why; tasks of a failed object are dropped."""
+        if rows is not None:
+            rows.settle()
         seconds = time.monotonic() - started
         if rows is None or outcome.state == "ready":
             return outcome._replace(seconds=seconds)

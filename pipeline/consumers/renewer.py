@@ -86,7 +86,10 @@ class Renewer:
             if time.monotonic() - beaten >= BEAT_SECONDS - pause / 2:
                 beaten = time.monotonic()
                 self._beat()
-            self._renew_due(third - pause / 2)
+            try:
+                self._renew_due(third - pause / 2)
+            except Exception:  # noqa: BLE001 - the outer boundary of this thread: without it all leases would end
+                _log.exception("leases were not renewed by an error of ours")
 
     def _beat(self) -> None:
         try:

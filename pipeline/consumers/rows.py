@@ -1,8 +1,12 @@
-"""The rows of one object as its parser gives them: in memory while they are few, else staged in pieces."""
+"""The rows of one object as its parser gives them: in memory while they are few, else staged in pieces.
+
+A piece is written while the next one is parsed; at most one is on its way, so that memory stays bounded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 
 from pipeline.consumers.outcomes import bad_row
 from pipeline.errors import UnavailableError
@@ -20,17 +24,29 @@ class DatabaseDown(Exception):
 
 
 class Rows:
-    """Gathers the pieces of one object. `before_stage` is called before anything is written."""
+    """Gathers the pieces of one object. `before_stage` is called before anything is written; `stager` writes.
+
+    Whoever stops adding calls `settle` before the object's outcome is committed.
+    """
 
     __slots__ = (
         "_before_stage", "_fail", "_lease", "_ledger", "_object_id", "_pieces", "_staged_rejected", "_staged_tasks",
-        "bytes", "first_rejected", "rejected", "staged", "tasks",
+        "_stager", "_under_way", "bytes", "first_rejected", "rejected", "staged", "tasks",
     )  # fmt: skip
 
     def __init__(
-        self, ledger: Ledger, lease: int, object_id: int, *, fail: bool, before_stage: Callable[[], None]
+        self,
+        ledger: Ledger,
+        lease: int,
+        object_id: int,
+        stager: Executor,
+        *,
+        fail: bool,
+        before_stage: Callable[[], None],
     ) -> None:
         self._ledger = ledger
+        self._stager = stager
+        self._under_way: Future[None] | None = None
         self._lease = lease
         self._object_id = object_id
         self._fail = fail
@@ -77,6 +93,13 @@ class Rows:
         """Stage what is left of a file that was staged in part. Raises as `add`."""
         if self.staged and (self.tasks or self.rejected):
             self._stage()
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait for the piece that is on its way. Raises LeaseLost and DatabaseDown."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            _answered(under_way.result)
 
     def _reject(self, rejected: list[RejectedRow]) -> None:
         if self.first_rejected is None:
@@ -87,20 +110,24 @@ class Rows:
 
     def _restart(self) -> None:
         if self.staged:
+            self.settle()
             _answered(lambda: self._ledger.unstage(self._lease, self._object_id))
         self.tasks, self.rejected, self.first_rejected = [], [], None
         self._pieces = self.bytes = self._staged_tasks = self._staged_rejected = 0
 
     def _stage(self) -> None:
         self._before_stage()
-        first = self._staged_tasks
-        _answered(lambda: self._ledger.stage(self._lease, self._object_id, first, self.tasks, self.rejected))
-        reached("worker.staged")
+        self.settle()
+        self._under_way = self._stager.submit(self._write, self._staged_tasks, self.tasks, self.rejected)
         self.staged = True
         self._staged_tasks += len(self.tasks)
         self._staged_rejected += len(self.rejected)
         self.tasks, self.rejected = [], []
         self._pieces = self.bytes = 0
+
+    def _write(self, first: int, tasks: list[Task], rejected: list[RejectedRow]) -> None:
+        self._ledger.stage(self._lease, self._object_id, first, tasks, rejected)
+        reached("worker.staged")
 
 
 def _size(tasks: list[Task]) -> int:

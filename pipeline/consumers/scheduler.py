@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pipeline import throttle
 from pipeline.config import Config, Limits, Throttle
 from pipeline.consumers.broker import Queue
-from pipeline.consumers.waiting import Patience
+from pipeline.consumers.waiting import Patience, our_error
 from pipeline.errors import LabelfeedError, RetriableError, UnavailableError
 from pipeline.faults import reached
 from pipeline.ledger import Candidate, Claim, Ledger, Load, ProjectLoad, SourceLoad, Tick
@@ -107,12 +107,18 @@ class Scheduler:
                     self._patience.succeeded()
                     self._metrics.set("up", 1, role="schedule")
             except RetriableError as error:
-                self._metrics.set("up", 0, role="schedule")
-                self._patience.wait(error, self._stop)
+                self._wait(error)
+                continue
+            except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
+                self._wait(our_error(error))
                 continue
             self._stop.wait(SHORTEST_SECONDS)
             self._wake.wait(BUSY_SECONDS if more else IDLE_SECONDS)
             self._wake.clear()
+
+    def _wait(self, error: LabelfeedError) -> None:
+        self._metrics.set("up", 0, role="schedule")
+        self._patience.wait(error, self._stop)
 
     def wake(self) -> None:
         """There may be something to claim: events were recorded, or a worker has committed."""

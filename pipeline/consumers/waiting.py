@@ -6,12 +6,21 @@ import logging
 import random
 import threading
 
-from pipeline.errors import LabelfeedError
+from pipeline.errors import LabelfeedError, UnavailableError
 
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
+
+
+def our_error(error: Exception) -> LabelfeedError:
+    """What a role waits for after an exception that nobody foresaw. Call it where that is caught: it logs it.
+
+    A role that ended would stop everything and say nothing; one that goes on after a wait shows in the log.
+    """
+    _log.error("an error of ours", exc_info=error)
+    return UnavailableError(f"an error of ours ({type(error).__name__}), which the log has", code="internal")
 
 
 class Patience:
