@@ -53,7 +53,7 @@ lock: $(STAMP) ## write the lock again from pyproject.toml
 		--all-extras --group dev pyproject.toml -o $(LOCK) $(ARGS)
 
 services: $(STAMP) ## install and start the servers that some tests need
-	$(BIN)/python -m deploy.services $(ARGS)
+	$(BIN)/python -m deploy.services $(or $(ARGS),up)
 
 docs: $(STAMP) ## write the pages that are made from the code
 	$(BIN)/python docs/reference.py
