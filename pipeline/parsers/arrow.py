@@ -15,12 +15,16 @@ import pyarrow.parquet
 
 from pipeline.errors import ObjectSkipped
 from pipeline.parsers.arrowvalues import Converter, converter_of, storage_of
-from pipeline.parsers.contract import PIECE_BYTES, PIECE_TASKS, BadRow, Body, Parser, Rules
+from pipeline.parsers.contract import PIECE_BYTES, BadRow, Body, Parser, Rules
 from pipeline.parsers.encoding import failed, read_up_to
 from pipeline.parsers.items import plain_task, plain_tasks, rejected
 from pipeline.parsers.records import names_of
 from pipeline.tasks import Parsed, RejectedRow, Task
 
+_ROWS = 250
+"""Rows in one piece: values of more no longer fit into the caches."""
+_READ_AHEAD = 4
+"""So many pieces are read from a row group at a time."""
 _COPY_BYTES = 1024 * 1024
 _FILE_MAGIC = b"ARROW1"
 
@@ -51,8 +55,10 @@ def _parquet_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
     for group in range(meta.num_row_groups):
         found = meta.row_group(group)
         row_bytes = max(1, found.total_byte_size // max(1, found.num_rows))
-        size = max(1, min(PIECE_TASKS, PIECE_BYTES // row_bytes))
-        yield from reader.iter_batches(size, row_groups=[group])
+        size = max(1, min(_ROWS, PIECE_BYTES // row_bytes))
+        for batch in reader.iter_batches(size * _READ_AHEAD, row_groups=[group], use_threads=False):
+            for start in range(0, batch.num_rows, size):
+                yield batch.slice(start, size)
 
 
 def _arrow_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
@@ -63,7 +69,7 @@ def _arrow_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         batch.validate(full=True)
         row_bytes = max(1, batch.nbytes // max(1, batch.num_rows))
-        size = max(1, min(PIECE_TASKS, PIECE_BYTES // row_bytes))
+        size = max(1, min(_ROWS, PIECE_BYTES // row_bytes))
         for start in range(0, batch.num_rows, size):
             yield batch.slice(start, size)
 

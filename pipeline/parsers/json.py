@@ -57,7 +57,7 @@ def _small(content: bytes, rules: Rules) -> Parsed | None:
 
 def _streamed(body: Body, window: Window, rules: Rules) -> Iterator[Parsed]:
     """The pieces of a file of any size."""
-    _to_first_sign(window)
+    _to_first_sign(window, min(BLOCK_BYTES, rules.limits.item_bytes))
     found = _special(body, window, rules)
     if found is not None:
         yield found
@@ -71,9 +71,9 @@ def _streamed(body: Body, window: Window, rules: Rules) -> Iterator[Parsed]:
         raise ObjectSkipped("no_tasks", "the file holds no item")
 
 
-def _to_first_sign(window: Window) -> None:
+def _to_first_sign(window: Window, block: int) -> None:
     while True:
-        window.more(BLOCK_BYTES)
+        window.more(block)
         window.drop(len(window.data) - len(window.data.lstrip(_SPACE)))
         if window.data or window.final:
             return

@@ -67,6 +67,8 @@ class LinesReader:
     def _bulk(self) -> bool:
         """Read the window's whole lines at once; False if not each is a document or blank."""
         window = self._window
+        if len(window.data) > self._rules.limits.item_bytes:
+            return False
         end = len(window.data) if window.final else window.data.rfind(b"\n") + 1
         if end == 0:
             return False
@@ -171,7 +173,7 @@ class LinesReader:
         indent = len(_INDENT.search(text, line_start, at)[0]) if column > 1 else 0  # type: ignore[index]
         again = self._rescanned < RESCAN_BYTES
         self._rescanned += fault - line_end
-        outdented = re.compile(r"\n(?=[ \t]{0," + str(min(indent, _DEEPEST_INDENT)) + r"}\{)")
+        outdented = re.compile(r"\n(?=[ \t]{0," + str(min(indent, _DEEPEST_INDENT)) + r"}[^\s\"}\],])")
         return self._seek(text, line_end if again else fault, outdented)
 
     def _seek(self, text: str, start: int, pattern: re.Pattern[str]) -> int:

@@ -86,6 +86,8 @@ class ListReader:
         return False
 
     def _take(self, items: bytes, count: int, *, last: bool) -> bool:
+        if len(items) > self._rules.limits.item_bytes:
+            return False
         try:
             values = orjson.loads(b"[" + items)
         except orjson.JSONDecodeError:
