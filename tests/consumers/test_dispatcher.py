@@ -154,6 +154,32 @@ def test_stop_while_waiting_commits_nothing(house: House) -> None:
     assert told.committed == []
 
 
+def test_an_error_of_ours_does_not_end_the_loop(house: House) -> None:
+    """After an exception that nobody foresaw the dispatcher begins again from the ledger's place, and loses nothing."""
+
+    class Broken(Down):
+        def positions(self, log: str) -> dict[int, int]:
+            return house.ledger.positions(log)
+
+        def record(self, *args: Any) -> Any:
+            if not self.asked.is_set():
+                self.asked.set()
+                raise ZeroDivisionError
+            return super().record(*args)
+
+    log = EmbeddedLog(house.file)
+    log.create()
+    log.publish([event("a"), event("b")])
+    arrived = threading.Event()
+    made = dispatcher(house, log=log, ledger=Broken(house, 0), recorded=arrived.set)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    assert arrived.wait(10)
+    made.stop()
+    thread.join(10)
+    assert house.states() == {"a": "ready", "b": "ready"}
+
+
 def test_the_loop_reads_the_log_from_the_ledgers_place(house: House) -> None:
     """Run over the embedded log: everything published is recorded once, and a new dispatcher goes on after it."""
     log = EmbeddedLog(house.file)

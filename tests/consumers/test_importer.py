@@ -363,6 +363,15 @@ def test_full_disk_gives_the_claim_back(house: House) -> None:
     assert house.states() == {"a.json": "done"}
 
 
+def test_an_error_of_ours_in_the_ledger_gives_the_claim_back(house: House) -> None:
+    """What nobody foresaw in a commit costs a wait, not a lease's length, and blames no object."""
+    house.put("a.json", GOOD)
+    house.note("a.json")
+    importer = house.importer(Instead(house.ledger, commit=failing(ZeroDivisionError())))
+    importer.run(house.claim()[0].lease)
+    assert {key: (row["state"], row["attempts"]) for key, row in house.rows().items()} == {"a.json": ("ready", 0)}
+
+
 def test_out_of_memory_makes_a_suspect_of_one_object(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """An object that exhausts the memory runs alone next time; its neighbours are not blamed."""
 

@@ -282,6 +282,29 @@ def test_the_loop_wakes_at_once(house: House) -> None:
     assert not thread.is_alive()
 
 
+def test_an_error_of_ours_does_not_end_the_loop(house: House) -> None:
+    """After an exception that nobody foresaw the next turn claims again."""
+    arrived = threading.Event()
+
+    class Broken(Sent):
+        def epoch(self) -> str:
+            if self.answers:
+                self.answers = False
+                raise ZeroDivisionError
+            return EPOCH
+
+        def send(self, claim: Claim) -> None:
+            arrived.set()
+
+    fill(house, 1)
+    made = scheduler(house, Broken())
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    assert arrived.wait(10)
+    made.stop()
+    thread.join(10)
+
+
 def test_limits_come_from_the_configuration() -> None:
     """Defaults let a laptop work: two batches for each of two threads are below the ceiling."""
     limits = Config(projects={}, sources=()).limits
