@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from tests.parsers.reading import both, read, rules
 
 from pipeline.errors import ConfigError, ObjectFailed, ObjectSkipped
 from pipeline.parsers import Limits
+from tests.parsers.reading import both, read, rules
 
 
 def column(*cells: str, **options: Any) -> list[Any]:

@@ -1,0 +1,114 @@
+"""Parquet and Arrow: types that JSON has no word for, and files that are not what they say."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ObjectSkipped
+from tests.parsers.reading import both, read, rules
+
+
+def parquet(table: pa.Table, **options: Any) -> bytes:
+    """The table as a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def arrow(table: pa.Table, stream: bool = False) -> bytes:
+    """The table as an Arrow file, or stream."""
+    sink = io.BytesIO()
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+CASES: list[tuple[Any, Any]] = [
+    (pa.array([7], pa.uint64()), 7),
+    (pa.array([2**64 - 1], pa.uint64()), 2**64 - 1),
+    (pa.array([1.5], pa.float32()), 1.5),
+    (pa.array([True]), True),
+    (pa.array([None], pa.string()), None),
+    (pa.array(["é"], pa.large_string()), "é"),
+    (pa.array([Decimal("1.10")]), "1.10"),
+    (pa.array([1], pa.timestamp("ns")), "1970-01-01T00:00:00.000000001"),
+    (pa.array([-1], pa.timestamp("ms")), "1969-12-31T23:59:59.999"),
+    (pa.array([0], pa.timestamp("s", tz="Europe/Berlin")), "1970-01-01T00:00:00Z"),
+    (pa.array([dt.date(2026, 2, 3)]), "2026-02-03"),
+    (pa.array([dt.date(2026, 2, 3)], pa.date64()), "2026-02-03"),
+    (pa.array([dt.time(1, 2, 3)]), "01:02:03"),
+    (pa.array([-1500], pa.duration("ms")), "-PT1.500S"),
+    (pa.array([b"ab"]), "YWI="),
+    (pa.array([b"ab"], pa.binary(2)), "YWI="),
+    (pa.array(["x"]).dictionary_encode(), "x"),
+    (pa.array([[1, None]]), [1, None]),
+    (pa.array([[dt.datetime(2026, 1, 1)]]), ["2026-01-01T00:00:00"]),
+    (pa.array([{"x": b"a", "y": [1.5]}]), {"x": "YQ==", "y": [1.5]}),
+    (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int8())), {"k": 1}),
+    (pa.array([[(1, b"a")]], pa.map_(pa.int8(), pa.binary())), [[1, "YQ=="]]),
+    (pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2)), [1.0, 2.0]),
+]
+
+
+@pytest.mark.parametrize(("array", "value"), CASES, ids=lambda case: str(getattr(case, "type", "")))
+def test_types(array: pa.Array, value: Any) -> None:
+    """Nested types, decimals, timestamps (ISO 8601), binary (base64) and dictionaries, as JSON can hold them."""
+    table = pa.table({"a": array})
+    assert read("a.arrow", arrow(table)).data == [{"a": value}]
+    assert read("a.feather", arrow(table, stream=True), sizes=[100]).data == [{"a": value}]
+    assert read("a.parquet", parquet(table), sizes=[100]).data == [{"a": value}]
+
+
+def test_rows_in_order_over_row_groups() -> None:
+    """Each row of each row group is one task, in order."""
+    table = pa.table({"n": range(5000), "t": [f"text {n}" for n in range(5000)]})
+    for content in (parquet(table, row_group_size=700), arrow(table)):
+        result = read("a.parquet" if content.startswith(b"PAR1") else "a.arrow", content)
+        assert [task.row for task in result.tasks] == list(range(1, 5001))
+        assert result.data[4321] == {"n": 4321, "t": "text 4321"}
+
+
+def test_bad_values_reject_their_row() -> None:
+    """NaN and infinities, alone or nested, and NUL reject their own row."""
+    nan = float("nan")
+    for values in ([1.0, nan, 2.0], [[1.0], [nan], [2.0]], ["x", "a\0", "y"], [{"x": 1.0}, {"x": nan}, {"x": 2.0}]):
+        result = both("a.parquet", parquet(pa.table({"a": values})))
+        assert ([task.row for task in result.tasks], [row.row for row in result.rejected]) == ([1, 3], [2])
+
+
+def test_configuration_holds() -> None:
+    """The labelling configuration is checked for tables too."""
+    given = rules('<View><Text name="t" value="$a"/></View>')
+    assert both("a.parquet", parquet(pa.table({"a": ["x", None]})), given).codes == ["wrong_type"]
+
+
+def test_duplicate_names() -> None:
+    """Columns of one name are told apart as those of a CSV are."""
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    assert read("a.arrow", arrow(table)).data == [{"a": 1, "a.1": 2}]
+
+
+def test_empty_table_is_no_tasks() -> None:
+    """A table without rows is skipped as no_tasks."""
+    for name, content in (("a.parquet", parquet(pa.table({"a": []}))), ("a.arrow", arrow(pa.table({"a": []})))):
+        with pytest.raises(ObjectSkipped) as caught:
+            both(name, content)
+        assert caught.value.code == "no_tasks"
+
+
+def test_broken_files_are_rejected() -> None:
+    """A file that is none of its kind, or is cut off or damaged, leaves a rejected row `syntax`."""
+    table = pa.table({"a": ["x" * n for n in range(100)]})
+    for name, content in (("a.parquet", parquet(table)), ("a.arrow", arrow(table))):
+        for broken in (b"", b"PAR1", b"ARROW1", content[:-20], content[: len(content) // 2], b"x" * 100):
+            result = read(name, broken)
+            assert set(result.codes) <= {"syntax"}
+            assert result.codes or json.dumps(result.data)
