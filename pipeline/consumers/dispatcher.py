@@ -73,6 +73,11 @@ class Dispatcher:
             except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
                 self._wait(our_error(error))
 
+    @property
+    def problem(self) -> str | None:
+        """Why it waits, or None while it works."""
+        return self._patience.problem
+
     def stop(self) -> None:
         """Make `run` return soon; what is in hand and not recorded is read again later."""
         self._stop.set()
@@ -84,6 +89,7 @@ class Dispatcher:
             except RetriableError as error:
                 self._wait(error)
                 continue
+            self._answered()
             if polled.records:
                 self.take(consumer, polled)
 
@@ -118,9 +124,7 @@ class Dispatcher:
                 if self._stop.is_set():
                     return False
             else:
-                if self._patience.tried:
-                    self._patience.succeeded()
-                    self._metrics.set("up", 1, role="dispatch")
+                self._answered()
                 return True
 
     def _record(self, consumer: Consumer, polled: Polled, effects: Counter[Effect]) -> None:
@@ -180,6 +184,11 @@ class Dispatcher:
         """Where the ledger stands in these partitions; 0 where it has read nothing."""
         known = self._ledger.positions(self._log.name)
         return {partition: known[partition] for partition in partitions if partition in known}
+
+    def _answered(self) -> None:
+        if self._patience.tried:
+            self._patience.succeeded()
+            self._metrics.set("up", 1, role="dispatch")
 
     def _wait(self, error: LabelfeedError) -> None:
         self._metrics.set("up", 0, role="dispatch")

@@ -82,6 +82,8 @@ class Importer:
         self._patience = Patience("worker")
         self._cancelling = threading.Event()
         self.cancelled = False
+        self.problem: str | None = None
+        """Why a claim waits for the database, or None."""
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self.stager = ThreadPoolExecutor(limits.workers + 1, thread_name_prefix="stage")
         self._lock = threading.Lock()
@@ -174,6 +176,7 @@ class Importer:
         if self.at is not None:
             self.at(NO_OBJECT)
         while True:
+            self.problem = f"{error.code}: {error}"
             self._patience.wait(error, self._cancelling)
             try:
                 self.ledger.give_back(lease)
@@ -182,6 +185,7 @@ class Importer:
                 if self.cancelled:
                     return
             else:
+                self.problem = None
                 self.metrics.set("up", 1, role="work")
                 return
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 
 from pipeline.config import Limits, Source
-from pipeline.errors import ObjectFailed, ObjectGone, ObjectSkipped, RetriableError
+from pipeline.errors import ObjectFailed, ObjectGone, ObjectSkipped, RetriableError, UnavailableError
 from pipeline.ledger import Mode, OnChange, Outcome, Reason, Work
 from pipeline.tasks import RejectedRow
 
 LONGEST_BACK_OFF_SECONDS = 600.0
+
+STORAGE_ATTEMPTS = 60
+"""An object whose storage does not answer is tried at least so often, for about nine hours: an outage is not
+the object's fault, and must not leave thousands of failures behind."""
 
 NO_TASKS = "no_tasks"
 
@@ -51,7 +55,10 @@ def of_terminal(
 
 def of_passing(work: Work, error: RetriableError, limits: Limits) -> Outcome:
     """Back-off, or failure once the attempts are used up."""
-    if work.attempts + 1 >= limits.attempts:
+    most = limits.attempts
+    if isinstance(error, UnavailableError):
+        most = max(most, STORAGE_ATTEMPTS)
+    if work.attempts + 1 >= most:
         hint = f"it was tried {work.attempts + 1} times; `labelfeed retry` tries again"
         return Outcome(work.id, "failed", reason=Reason(error.code, str(error), hint=hint))
     return Outcome(

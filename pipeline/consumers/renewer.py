@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline import logs
 from pipeline.errors import LabelfeedError
 from pipeline.ledger import Ledger
 
@@ -45,6 +46,8 @@ class Renewer:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.problem: str | None = None
+        """Why the database could not be told that this process lives, or None."""
 
     def start(self, threads: int) -> None:
         """Say that `threads` worker threads live here, and go on saying so. Raises UnavailableError."""
@@ -95,7 +98,14 @@ class Renewer:
         try:
             self._ledger.beat(self._worker, self._threads, BEAT_SECONDS * BEATS_MISSED)
         except LabelfeedError as error:
-            _log.debug("a beat was not heard: %s", error)
+            problem = f"{error.code}: {error}"
+            if self.problem is None:
+                _log.warning(logs.WAITING, extra={"role": "work", "code": error.code, "error": str(error)})
+            self.problem = problem
+        else:
+            if self.problem is not None:
+                _log.info(logs.RECOVERED, extra={"role": "work"})
+            self.problem = None
 
     def _renew_due(self, age: float) -> None:
         with self._lock:

@@ -120,6 +120,11 @@ class Scheduler:
         self._metrics.set("up", 0, role="schedule")
         self._patience.wait(error, self._stop)
 
+    @property
+    def problem(self) -> str | None:
+        """Why it waits, or None while it works."""
+        return self._patience.problem
+
     def wake(self) -> None:
         """There may be something to claim: events were recorded, or a worker has committed."""
         self._wake.set()

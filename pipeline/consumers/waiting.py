@@ -1,4 +1,4 @@
-"""Waiting for a server that does not answer: longer each time, bounded, one log line for each wait."""
+"""Waiting for a server that does not answer: longer each time, bounded, one log line for each reason."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 
+from pipeline import logs
 from pipeline.errors import LabelfeedError, UnavailableError
 
 FIRST_SECONDS = 0.5
@@ -26,23 +27,33 @@ def our_error(error: Exception) -> LabelfeedError:
 class Patience:
     """How long to wait next. Thread-safe, so that the threads of one role share what they have learnt."""
 
-    def __init__(self, role: str, first: float = FIRST_SECONDS) -> None:
+    def __init__(self, role: str, first: float = FIRST_SECONDS, longest: float = LONGEST_SECONDS) -> None:
         self._role = role
         self._first = first
+        self._longest = longest
         self._failures = 0
+        self.problem: str | None = None
+        """Why the role waits, or None while it works."""
 
     def wait(self, error: LabelfeedError, stop: threading.Event) -> None:
         """Wait after one more failure, or until `stop` is set."""
         self._failures += 1
-        seconds = delay(self._failures - 1, self._first, LONGEST_SECONDS)
+        seconds = delay(self._failures - 1, self._first, self._longest)
         retry_after = getattr(error, "retry_after", None) or 0.0
-        seconds = min(LONGEST_SECONDS, max(seconds, retry_after))
-        _log.warning("%s waits %.1f s: %s (%s)", self._role, seconds, error, error.code)
+        seconds = min(self._longest, max(seconds, retry_after))
+        problem = f"{error.code}: {error}"
+        level = logging.DEBUG if problem == self.problem else logging.WARNING
+        self.problem = problem
+        fields = {"role": self._role, "code": error.code, "error": str(error), "seconds": seconds}
+        _log.log(level, logs.WAITING, extra=fields)
         stop.wait(seconds)
 
     def succeeded(self) -> None:
         """Forget the failures: what was waited for answers again."""
+        if self.problem is not None:
+            _log.info(logs.RECOVERED, extra={"role": self._role})
         self._failures = 0
+        self.problem = None
 
     @property
     def tried(self) -> bool:
