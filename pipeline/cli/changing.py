@@ -85,22 +85,22 @@ def _chosen(app: App, uris: list[str], which: Filter, *, outdated: bool) -> Iter
 
 def accept(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The source.")],
-    deletions: Annotated[
-        bool, typer.Option("--deletions", help="Let its next pass archive as much as it finds gone, however much.")
-    ] = False,
     config: ConfigPath = None,
+    deletions: Annotated[
+        bool, typer.Option("--deletions", help="Archive all that the last pass found gone, however much it is.")
+    ] = False,
 ) -> None:
-    """Accept that a known source now points at another store, its ledger kept, or that much of it is gone."""
+    """Accept that a known source now points at another store, whose ledger then goes on; or its deletions."""
     from pipeline.app import App
 
     loaded = load(config)
     if name not in {source.name for source in loaded.sources}:
         names = ", ".join(source.name for source in loaded.sources)
         raise UsageError(f"the configuration has no source {name!r}; there are {names or 'none'}")
-    if deletions:
-        with App.open(loaded) as app:
-            app.ledger.accept_deletions(app.feeds[name].source_id)
-        output.note(f"the next pass of {name} archives the tasks of all that it finds gone")
-        return
-    with App.open(loaded, accept=frozenset({name})) as app:
-        output.note(f"{name} is now {app.feeds[name].store.identity()}")
+    with App.open(loaded, accept=frozenset() if deletions else frozenset({name})) as app:
+        feed = app.feeds[name]
+        if deletions:
+            app.ledger.accept_deletions(feed.source_id)
+            output.note(f"the next pass of {name} archives what it finds gone")
+        else:
+            output.note(f"{name} is now {feed.store.identity()}")

@@ -233,6 +233,21 @@ def test_sources_accept(place: Path, run: Run) -> None:
     assert run("run", "--once")[0] in (0, 1)
 
 
+def test_accept_deletions(place: Path, run: Run) -> None:
+    """A pass that would archive too much asks first, and goes on when a person has accepted it."""
+    (place / "labelfeed.yaml").write_text(CONFIG.replace("settle: 0", "settle: 0, on_delete: archive"))
+    run("run", "--once")
+    for path in (place / "inbox").iterdir():
+        path.unlink()
+    run("run", "--once")
+    assert run("tasks")[1].count("\n") == 4
+    assert "--deletions" in json.loads(run("status", "--json")[1])["sources"][0]["last_pass"]["stopped"]
+
+    assert run("sources", "accept", "inbox", "--deletions")[0] == 0
+    assert run("run", "--once")[0] == 0
+    assert run("tasks")[1] == ""
+
+
 def test_machine_verbs(run: Run) -> None:
     """`schema`, `components` and `version` speak to machines."""
     schema = json.loads(run("schema")[1])
@@ -359,7 +374,7 @@ def test_sigterm_drains(place: Path, run: Run) -> None:
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
 
     assert (code, done) == (0, 2)
-    assert events[0] == "started"
+    assert events[:2] == ["listening", "started"]
     assert events[-1] == "stopped"
 
 
