@@ -39,9 +39,15 @@ _EVENTBRIDGE: Mapping[str, EventKind] = {
     "Object Restore Completed": "updated",
 }
 
+_VERSITYGW_ARN = "arn:aws:s3:::/"
+"""How versitygw is known: it writes keys as they are, and its sequencers start again when it does."""
+
 
 class Target(NamedTuple):
-    """An object of ours that a store's message concerns; `by_version_id` if its store's versions are those ids."""
+    """An object of ours that a store's message concerns.
+
+    `by_version_id` says that its store names contents by version ids; a message without one then names none.
+    """
 
     source: str
     key: str
@@ -95,14 +101,17 @@ def _s3(record: Any) -> Iterator[_Hint]:
     if name == "TestEvent" or name.startswith(_S3_UNCHANGED):
         return
     s3 = _part(record, "s3")
-    found = _part(s3, "object")
+    bucket, found = _part(s3, "bucket"), _part(s3, "object")
+    name_of_bucket = _text(_part(bucket, "name"))
+    gateway = str(bucket.get("arn")).startswith(_VERSITYGW_ARN)
+    key = _text(_part(found, "key"))
     yield _Hint(
-        bucket=_text(_part(_part(s3, "bucket"), "name")),
-        key=unquote_plus(_text(_part(found, "key")), errors="strict"),
+        bucket=name_of_bucket,
+        key=key if gateway else unquote_plus(key, errors="strict"),
         kind=_s3_kind(name),
         etag=_optional(found, "eTag"),
         version_id=_optional(found, "versionId"),
-        sequencer=_optional(found, "sequencer"),
+        sequencer=None if gateway else _optional(found, "sequencer"),
         size=_size(found),
         at=_seconds(record.get("eventTime")),
     )
@@ -148,9 +157,9 @@ def _events(hint: _Hint, route: Route) -> Iterator[ObjectEvent]:
 
 
 def _version(hint: _Hint, *, by_id: bool) -> str | None:
-    if by_id:
-        return s3_version(hint.etag, hint.version_id)
-    return s3_version(hint.etag, None)
+    if not by_id:
+        return s3_version(hint.etag, None)
+    return None if hint.version_id is None else s3_version(hint.etag, hint.version_id)
 
 
 def s3_version(etag: str | None, version_id: str | None) -> str | None:

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import boto3
 import psycopg
@@ -172,14 +173,17 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def s3_client(service: Service) -> Any:
     """A boto3 client of an S3 server."""
-    style = BotoConfig(signature_version="s3v4", s3={"addressing_style": "path"})
-    return _session().client("s3", endpoint_url=service.url, config=style)
+    return _client("s3", service.url)
 
 
 def sqs_client(service: Service) -> Any:
     """A boto3 client of an SQS server."""
-    return _session().client("sqs", endpoint_url=service.url)
+    return _client("sqs", service.url)
 
 
-def _session() -> boto3.Session:
-    return boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
+@cache
+def _client(kind: Literal["s3", "sqs"], url: str) -> Any:
+    # Making one takes a good part of a second, so that there is one for all tests.
+    session = boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
+    style = BotoConfig(signature_version="s3v4", s3={"addressing_style": "path"}) if kind == "s3" else None
+    return session.client(kind, endpoint_url=url, config=style)

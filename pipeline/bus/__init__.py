@@ -26,6 +26,14 @@ class Record(NamedTuple):
     event: ObjectEvent | UndecodableEvent
 
 
+class DeadLetter(NamedTuple):
+    """A record that was put aside: when (seconds since 1970), why, and the event in it, if it is one."""
+
+    at: float
+    reason: str
+    event: ObjectEvent | UndecodableEvent
+
+
 @dataclass(frozen=True, slots=True)
 class Polled:
     """What one poll gave: records in order of each partition, and the positions after them."""
@@ -68,6 +76,9 @@ class EventLog(Protocol):
 
     def prune(self, older_than: float) -> int:
         """Forget records that all have read and that are older than so many seconds; how many went."""
+
+    def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
+        """The newest records that were put aside, newest first; of several for one object just the newest."""
 
     def ping(self) -> str:
         """One sentence that says what was found there; raises if the log can't be used."""

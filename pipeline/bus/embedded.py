@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from pipeline.bus import Consumer, Offsets, Polled, Record
-from pipeline.events import ObjectEvent, UndecodableEvent, from_document, to_document, to_wire
+from pipeline.bus import Consumer, DeadLetter, Offsets, Polled, Record
+from pipeline.events import ObjectEvent, UndecodableEvent, from_document, from_wire, to_document, to_wire
 from pipeline.sqlitefile import SqliteFile, now
 
 PARTITION = 0
@@ -75,6 +75,19 @@ class EmbeddedLog:
         """As `EventLog.prune`; a bounded number at a time."""
         before = now() - older_than
         return self._file.write(lambda connection: _prune(connection, before))
+
+    def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
+        """As `EventLog.dead_letters`."""
+        with self._file.read() as connection:
+            rows = connection.execute("SELECT at, reason, body FROM dead_letters ORDER BY id DESC")
+            found: dict[object, DeadLetter] = {}
+            for at, reason, body in rows:
+                event = _event_of(body)
+                about = event.ref if isinstance(event, ObjectEvent) else body
+                found.setdefault(about, DeadLetter(at, reason, event))
+                if len(found) >= limit:
+                    break
+        return list(found.values())
 
     def ping(self) -> str:
         """As `EventLog.ping`."""
@@ -155,12 +168,12 @@ def _create(connection: sqlite3.Connection) -> None:
 
 def _append(connection: sqlite3.Connection, bodies: Sequence[tuple[int, bytes]]) -> int:
     count = sum(length for length, _ in bodies)
-    (end,) = connection.execute(
-        "UPDATE event_end SET position = position + ? RETURNING position", (count,)
-    ).fetchone()
+    (end,) = connection.execute("UPDATE event_end SET position = position + ? RETURNING position", (count,)).fetchone()
     at, first = now(), end - count
     for length, body in bodies:
-        connection.execute("INSERT INTO events (position, count, at, body) VALUES (?, ?, ?, ?)", (first, length, at, body))
+        connection.execute(
+            "INSERT INTO events (position, count, at, body) VALUES (?, ?, ?, ?)", (first, length, at, body)
+        )
         first += length
     return int(end)
 
@@ -203,6 +216,13 @@ def _event(document: object) -> ObjectEvent | UndecodableEvent:
         return from_document(document)
     except ValueError as error:
         return UndecodableEvent(orjson.dumps(document), str(error))
+
+
+def _event_of(body: bytes) -> ObjectEvent | UndecodableEvent:
+    try:
+        return from_wire(body)
+    except ValueError as error:
+        return UndecodableEvent(body, str(error))
 
 
 def _encoded(record: Record) -> bytes:

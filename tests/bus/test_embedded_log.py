@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.bus import EventLog
 from pipeline.bus.embedded import EmbeddedLog
+from pipeline.events import ObjectEvent
 from pipeline.sqlitefile import SqliteFile
 from tests.bus.contract import Bench, LogContract
 
@@ -40,3 +41,19 @@ class TestEmbeddedLog(LogContract):
 
         yield Bench(opened, inject, dead)
         file.close()
+
+
+def test_dead_letters_can_be_read(tmp_path: Path) -> None:
+    """What was put aside is read back with its reason, the newest first, and once for each object."""
+    file = SqliteFile(tmp_path / "log.db")
+    log = EmbeddedLog(file)
+    log.create()
+    log.publish([ObjectEvent("inbox", "a"), ObjectEvent("inbox", "b"), ObjectEvent("inbox", "a")])
+    consumer = log.consumer(lambda _: {})
+    consumer.dead(consumer.poll(10, 1).records, ["first", "second", "third"])
+    letters = log.dead_letters(10)
+    assert [(letter.event.key, letter.reason) for letter in letters if isinstance(letter.event, ObjectEvent)] == [
+        ("a", "third"), ("b", "second"),
+    ]  # fmt: skip
+    assert log.dead_letters(1) == letters[:1]
+    file.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from kafka.errors import (
     TopicAlreadyExistsError,
     UnsupportedSaslMechanismError,
 )
+from kafka.net.compat import KafkaNetClient
 
-from pipeline.bus.kafka.options import KafkaOptions
+from pipeline.bus.kafka.options import CONNECT_MS, KafkaOptions
 from pipeline.errors import UnavailableError, UsageError
 
 T = TypeVar("T")
@@ -42,6 +44,41 @@ def converted(options: KafkaOptions) -> Iterator[None]:
         raise UsageError(f"{options.canonical} refuses us: {type(error).__name__}") from error
     except (KafkaError, OSError) as error:
         raise UnavailableError(f"{options.canonical} does not answer: {type(error).__name__}") from error
+
+
+def opened(kind: Callable[..., T], options: KafkaOptions, **settings: Any) -> T:
+    """A client of kafka-python, connected.
+
+    One whose constructor fails would leave its thread and its sockets behind at every attempt; here they go.
+    """
+    _reach(options)
+    made: list[Any] = []
+
+    def network(**given: Any) -> Any:
+        made.append(KafkaNetClient(**given))
+        return made[-1]
+
+    try:
+        return kind(**options.client(), **settings, kafka_client=network)
+    except KafkaError:
+        for client in made:
+            client.close()
+            client._net.stop()  # noqa: SLF001 - as the clients' own close() does
+        raise
+
+
+def _reach(options: KafkaOptions) -> None:
+    """Find out cheaply whether any broker listens; raises OSError if none does."""
+    last: OSError | None = None
+    for broker in options.bootstrap:
+        host, _, port = broker.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_MS / 1000).close()
+        except OSError as error:
+            last = error
+        else:
+            return
+    raise last or OSError("no broker is named")
 
 
 class Topics:
@@ -89,7 +126,7 @@ class Topics:
         with self._lock, converted(self._options):
             try:
                 if self._client is None:
-                    self._client = KafkaAdminClient(**self._options.client())
+                    self._client = opened(KafkaAdminClient, self._options)
                 return question(self._client)
             except KafkaError:
                 self._drop()

@@ -18,7 +18,7 @@ from kafka.structs import OffsetAndMetadata
 
 from pipeline.bus import Offsets, Polled, Record
 from pipeline.bus.kafka.codec import Message, decode_message, encode
-from pipeline.bus.kafka.connection import Topics, converted
+from pipeline.bus.kafka.connection import Topics, converted, opened
 from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.bus.kafka.writer import Writer
 from pipeline.errors import LabelfeedError
@@ -172,8 +172,9 @@ class Member:
     def _joined(self) -> KafkaConsumer:
         if self._consumer is None:
             session = int(self._options.session * 1000)
-            consumer = KafkaConsumer(
-                **self._options.client(),
+            consumer = opened(
+                KafkaConsumer,
+                self._options,
                 group_id=self._options.group,
                 group_instance_id=self._member,
                 session_timeout_ms=session,

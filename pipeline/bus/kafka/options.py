@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 DEFAULT_PORT = 9092
 PASSWORD_VARIABLE = "LABELFEED_KAFKA_PASSWORD"  # noqa: S105 - a variable's name
 KEY_PASSWORD_VARIABLE = "LABELFEED_KAFKA_SSL_KEY_PASSWORD"  # noqa: S105 - a variable's name
-CONNECT_MS = 10_000
+CONNECT_MS = 5_000
 REQUEST_MS = 15_000
 """Longest time that one request to a broker may take."""
 
@@ -105,7 +105,7 @@ def parse(url: str) -> KafkaOptions:
 
 
 def _with_port(host: str) -> str:
-    return host if ":" in host else f"{host}:{DEFAULT_PORT}"
+    return host if host.rpartition(":")[2].isdecimal() else f"{host}:{DEFAULT_PORT}"
 
 
 def _checked(said: Mapping[str, Any]) -> KafkaOptions:

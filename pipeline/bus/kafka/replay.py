@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from pipeline.bus.kafka.codec import Headers, Message
-from pipeline.bus.kafka.connection import Topics, converted
+from pipeline.bus.kafka.connection import Topics, converted, opened
 from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.bus.kafka.writer import Writer
 
@@ -71,8 +71,9 @@ def spans_since(options: KafkaOptions, topics: Topics, at: float) -> dict[int, t
 
 
 def _reader(options: KafkaOptions, group: str | None) -> KafkaConsumer:
-    return KafkaConsumer(
-        **options.client(),
+    return opened(
+        KafkaConsumer,
+        options,
         group_id=group,
         enable_auto_commit=False,
         metrics_enabled=False,

@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from pipeline.bus.kafka.codec import Message
-from pipeline.bus.kafka.connection import converted
+from pipeline.bus.kafka.connection import converted, opened
 from pipeline.bus.kafka.options import KafkaOptions
 
 BATCH_BYTES = 256 * 1024
@@ -63,8 +63,9 @@ class Writer:
 
     def _ready(self) -> KafkaProducer:
         if self._producer is None:
-            self._producer = KafkaProducer(
-                **self._options.client(),
+            self._producer = opened(
+                KafkaProducer,
+                self._options,
                 acks="all",
                 metrics_enabled=False,
                 enable_idempotence=True,
