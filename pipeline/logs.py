@@ -18,11 +18,14 @@ from pipeline.errors import LabelfeedError
 
 ROOT = "pipeline"
 
+LISTENING = "listening"
 STARTED = "started"
 STOPPING = "stopping"
 STOPPED = "stopped"
 WAITING = "waiting"
 RECOVERED = "recovered"
+LEADING = "leading"
+LEAD_LOST = "lead_lost"
 PASS_FINISHED = "pass_finished"
 PASS_STOPPED = "pass_stopped"
 EVENTS_PUBLISHED = "events_published"
@@ -39,11 +42,14 @@ SWEPT = "swept"
 REQUEST_FAILED = "request_failed"
 
 NAMES: dict[str, str] = {
+    LISTENING: "a continuous process serves /metrics, /healthz and /readyz: `port`",
     STARTED: "a role begins to work",
     STOPPING: "a signal asked the process to end; what runs is finished first",
     STOPPED: "all roles have ended",
     WAITING: "a role cannot go on and tries again: `code`, `error`",
     RECOVERED: "a role that waited works again",
+    LEADING: "this process lists and watches a source from now on; others stand by",
+    LEAD_LOST: "another process leads a source now, as this one was silent for too long",
     PASS_FINISHED: "a pass has ended: `listed`, `published`, `seconds`",
     PASS_STOPPED: "a pass would archive too much and asks first: `candidates`",
     EVENTS_PUBLISHED: "changes noticed as they happened were put on the event log: `events`",

@@ -32,6 +32,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("histogram", "pass_duration_seconds", "Time from the start of a pass to its end.", ("source",)),
     Metric("counter", "store_requests_total", "Requests to storage, by what was asked.", ("source", "operation")),
     Metric("counter", "missed_by_notification_total", "Objects that a pass found and no notification had brought.", ("source",)),
+    Metric("gauge", "leader", "1 while this process lists and watches the source, 0 while it stands by.", ("source",)),
     # dispatcher
     Metric("counter", "received_events_total", "Events read from the event log.", ()),
     Metric("counter", "recorded_events_total", "Events applied to the ledger, by what they did.", ("effect",)),

@@ -1,31 +1,31 @@
-"""Roles that work until they are told to stop, and what they say of themselves at /readyz."""
+"""The roles of one opened process, started together and stopped in the order in which work flows."""
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from threading import Event
 
-from pipeline import logs, registry
+from pipeline import registry
+from pipeline.app.leading import Leading
 from pipeline.app.parts import Data, Feed
-from pipeline.app.roles import Dispatching, Working
+from pipeline.app.roles import Dispatching, Working, worker_name
 from pipeline.config import Config
-from pipeline.consumers.broker import Queue
+from pipeline.consumers.broker import LOCAL_EPOCH, Queue
 from pipeline.errors import UsageError
 from pipeline.metrics import Metrics
 from pipeline.producers import Producer
 from pipeline.producers.listing import PassRunner
 from pipeline.producers.runner import SourceRunner
-from pipeline.server import Server
 
-JOIN_SECONDS = 5.0
-
-_log = logging.getLogger(__name__)
+JOIN_SECONDS = 10.0
 
 
 class Continuous:
-    """The roles of one process, started together and stopped in the order in which work flows."""
+    """The roles of one process. `passes` has a runner for each source that is watched here, `jobs` is the work
+    queue where one is needed."""
 
     def __init__(
         self,
@@ -39,63 +39,78 @@ class Continuous:
         self._config = config
         self._data = data
         self._feeds = feeds
-        self._runners = {name: SourceRunner(one, _producer(feeds[name])) for name, one in passes.items()}
+        self._leading = {
+            name: Leading(SourceRunner(one, _producer(feeds[name])), name, one.source_id, data.ledger, metrics)
+            for name, one in passes.items()
+        }
         self._jobs = jobs
         self._metrics = metrics
+        self._dispatching: Dispatching | None = None
+        self._working: Working | None = None
 
-    def run(self, roles: frozenset[str], stop: Event) -> None:
-        """Work until `stop` is set, then drain within `shutdown_timeout`."""
-        dispatching = working = server = None
+    @contextmanager
+    def running(self, roles: frozenset[str]) -> Iterator[None]:
+        """The roles at work for as long as the block runs; then they drain within `shutdown_timeout`.
+
+        Raises UnavailableError if a server that is needed to begin does not answer.
+        """
+        stop = Event()
         watchers: list[threading.Thread] = []
-        if "serve" in roles:
-            token = self._config.server.token
-            server = Server(
-                self._config.server.listen, self._metrics, self.ready, token.get_secret_value() if token else None
-            )
         try:
-            if self._jobs is not None and "dispatch" in roles:
-                dispatching = Dispatching(self._config, self._data, self._feeds, self._jobs, self._metrics)
-                dispatching.start()
-            if self._jobs is not None and "work" in roles:
-                wake = dispatching.scheduler.wake if dispatching is not None else _nothing
-                working = Working(self._config, self._data, self._feeds, self._jobs, self._metrics, committed=wake)
-                working.start()
-            for role in roles - {"serve"}:
-                self._metrics.set("up", 1, role=role)
-            watchers = [
-                threading.Thread(target=runner.run, args=(stop,), name=f"watch-{name}", daemon=True)
-                for name, runner in self._runners.items()
-            ]
-            for thread in watchers:
-                thread.start()
-            _log.info(logs.STARTED, extra={"roles": ",".join(sorted(roles)), "port": server.port if server else None})
-            stop.wait()
-            _log.info(logs.STOPPING)
+            self._start(roles)
+            watchers = self._watch(stop)
+            yield
         finally:
             stop.set()
             for thread in watchers:
                 thread.join(JOIN_SECONDS)
-            if dispatching is not None:
-                dispatching.stop()
-            if working is not None:
-                working.stop(self._config.shutdown_timeout)
-            if self._jobs is not None:
-                self._jobs.close()
-            if server is not None:
-                server.close()
-            _log.info(logs.STOPPED)
+            self._stop()
 
-    def ready(self) -> dict[str, str | None]:
-        """Role → None while it works, or why it waits."""
-        waits: dict[str, str | None] = {}
-        for name, runner in self._runners.items():
-            status = runner.status()
-            waits[f"source {name}"] = None if status.ready else status.reason
-        for role in ("dispatch", "schedule", "work"):
-            known = self._metrics.registry.get_sample_value("labelfeed_up", {"role": role})
-            if known is not None:
-                waits[role] = None if known else "waits for a server; the log says which"
-        return waits
+    def waits(self) -> dict[str, str | None]:
+        """Role or source → None while it works, or why it waits. Sets the metric `up` accordingly."""
+        told: dict[str, str | None] = {}
+        if self._leading:
+            sources = {f"source {name}": each.problem() for name, each in self._leading.items()}
+            told["watch"] = next((why for why in sources.values() if why is not None), None)
+            told |= sources
+        if self._dispatching is not None:
+            told |= self._dispatching.problems()
+        if self._working is not None:
+            told["work"] = self._working.problem()
+        for role in ("watch", "work"):
+            if role in told:
+                self._metrics.set("up", told[role] is None, role=role)
+        return told
+
+    def _start(self, roles: frozenset[str]) -> None:
+        if self._jobs is not None and "dispatch" in roles:
+            self._dispatching = Dispatching(self._config, self._data, self._feeds, self._jobs, self._metrics)
+            self._dispatching.start()
+        if self._jobs is not None and "work" in roles:
+            wake = self._dispatching.scheduler.wake if self._dispatching is not None else _nothing
+            self._working = Working(self._config, self._data, self._feeds, self._jobs, self._metrics, committed=wake)
+            self._working.start()
+
+    def _watch(self, stop: Event) -> list[threading.Thread]:
+        if not self._leading:
+            return []
+        holder = f"{LOCAL_EPOCH}{worker_name()}:{uuid.uuid4().hex}"
+        self._data.ledger.hold(holder)
+        threads = [
+            threading.Thread(target=each.run, args=(holder, stop), name=f"lead-{name}", daemon=True)
+            for name, each in self._leading.items()
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _stop(self) -> None:
+        if self._dispatching is not None:
+            self._dispatching.stop()
+        if self._working is not None:
+            self._working.stop(self._config.shutdown_timeout)
+        if self._jobs is not None:
+            self._jobs.close()
 
 
 def _nothing() -> None:

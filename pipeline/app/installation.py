@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
-from threading import Event
 from types import TracebackType
+from typing import Self
 
 from pipeline.app.continuous import Continuous
 from pipeline.app.once import Once
 from pipeline.app.parts import Data, Feed, open_data, open_feed
 from pipeline.app.progress import Gauge, Progress
 from pipeline.app.roles import Dispatching, Working
+from pipeline.bus import DeadLetter
 from pipeline.config import Config
-from pipeline.consumers.broker import Queue, queue
+from pipeline.consumers.broker import EMBEDDED, Queue, queue
 from pipeline.ledger import Ledger, SourceIdentity
 from pipeline.metrics import Metrics
 from pipeline.producers.listing import PassRunner
@@ -24,23 +25,30 @@ from pipeline.producers.listing import PassRunner
 class App:
     """An installation, opened: ledger, event log, feeds. A context manager; closing it lets go of everything."""
 
-    def __init__(self, config: Config, data: Data, feeds: dict[str, Feed], stack: ExitStack) -> None:
+    def __init__(self, config: Config, data: Data, feeds: dict[str, Feed], stack: ExitStack, metrics: Metrics) -> None:
         self.config = config
         self.ledger: Ledger = data.ledger
         self.feeds = feeds
-        self.metrics = Metrics()
+        self.metrics = metrics
         self.metrics.set("build_info", 1, version=version("labelfeed"))
         self._data = data
         self._stack = stack
 
     @classmethod
     def open(
-        cls, config: Config, *, accept: frozenset[str] = frozenset(), readonly: bool = False, direct: bool = False
+        cls,
+        config: Config,
+        *,
+        accept: frozenset[str] = frozenset(),
+        readonly: bool = False,
+        direct: bool = False,
+        metrics: Metrics | None = None,
     ) -> App:
         """Open what the configuration names.
 
         `accept` names sources that may stand for another store than before. `readonly` writes nothing, and
-        answers from an empty ledger where there is none yet. `direct` is an import by hand.
+        answers from an empty ledger where there is none yet. `direct` is an import by hand. `metrics` are the
+        process's, where it has some already.
 
         Raises:
             UsageError: the configuration asks for what cannot be.
@@ -57,9 +65,9 @@ class App:
             else:
                 ids = {row.name: row.id for row in data.ledger.register(_identities(feeds), accept=accept)}
             known = {name: replace(feed, source_id=ids.get(name, 0)) for name, feed in feeds.items()}
-            return cls(config, data, known, stack.pop_all())
+            return cls(config, data, known, stack.pop_all(), metrics or Metrics())
 
-    def __enter__(self) -> App:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -70,6 +78,10 @@ class App:
     def close(self) -> None:
         """Let go of everything."""
         self._stack.close()
+
+    def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
+        """Events that could not be recorded, newest first, at most one of each object."""
+        return self._data.log.dead_letters(limit)
 
     def pass_runner(self, name: str) -> PassRunner:
         """What lists a source."""
@@ -88,9 +100,7 @@ class App:
         """
         jobs = self._queue()
         dispatching = Dispatching(self.config, self._data, self.feeds, jobs, self.metrics)
-        working = Working(
-            self.config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.scheduler.wake
-        )
+        working = Working(self.config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.scheduler.wake)
         gauge = Gauge(self.ledger.reports(), self.metrics, list(self.feeds))
         once = Once(self._data, {name: self.pass_runner(name) for name in self.feeds}, gauge, show)
         dispatching.start()
@@ -104,15 +114,16 @@ class App:
             jobs.close()
         return once.close()
 
-    def run(self, roles: frozenset[str], stop: Event) -> None:
-        """Work continuously in these roles (`watch`, `dispatch`, `work`, `serve`) until `stop` is set."""
+    def continuous(self, roles: frozenset[str]) -> Continuous:
+        """What works continuously in these roles (`watch`, `dispatch`, `work`)."""
         passes = {name: self.pass_runner(name) for name in self.feeds} if "watch" in roles else {}
         jobs = self._queue() if roles & {"dispatch", "work"} else None
-        Continuous(self.config, self._data, self.feeds, passes, jobs, self.metrics).run(roles, stop)
+        return Continuous(self.config, self._data, self.feeds, passes, jobs, self.metrics)
 
     def _queue(self) -> Queue:
         jobs = queue(self.config.queue)
-        self.ledger.hold(jobs.epoch())
+        if self.config.queue == EMBEDDED:
+            self.ledger.hold(jobs.epoch())
         return jobs
 
 

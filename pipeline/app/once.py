@@ -10,11 +10,14 @@ from dataclasses import replace
 from pipeline.app.parts import Data
 from pipeline.app.progress import Gauge, Progress
 from pipeline.errors import LabelfeedError
+from pipeline.events import check_key
 from pipeline.ledger import Pass
 from pipeline.producers.listing import PassRunner
 
 LOOK_SECONDS = 0.02
 SHOW_SECONDS = 0.1
+
+_REFUSED = {"code": "key_too_long", "hint": "rename it, or leave it out by `exclude`"}
 
 Show = Callable[[Sequence[Progress]], None]
 
@@ -62,9 +65,7 @@ class Once:
 
     def _pass(self, name: str, accept: bool) -> None:  # noqa: FBT001 - a thread's argument
         try:
-            self._ended[name] = self._passes[name].run(
-                self._stop, wait_for_unsettled=True, accept_deletions=accept
-            )
+            self._ended[name] = self._passes[name].run(self._stop, wait_for_unsettled=True, accept_deletions=accept)
         except LabelfeedError as error:
             self._errors.append(error)
 
@@ -81,7 +82,19 @@ class Once:
         found = {name: runner.state.listed for name, runner in self._passes.items() if runner.state is not None}
         spent = time.monotonic() - self._begun
         progress = self._gauge.read(found, dict.fromkeys(self._passes, spent), failures=failures)
-        return [self._timed(item) for item in progress]
+        return [self._timed(self._with_refused(item)) for item in progress]
+
+    def _with_refused(self, item: Progress) -> Progress:
+        """Add objects whose keys no ledger takes: they failed, though the ledger knows nothing of them."""
+        refused: list[dict[str, object]] = [
+            {"key": key, "reason": _REFUSED | {"message": check_key(key)}} for key in self._passes[item.source].refused
+        ]
+        return replace(
+            item,
+            failed=item.failed + len(refused),
+            unchanged=max(0, item.unchanged - len(refused)),
+            failures=(*item.failures, *refused),
+        )
 
     def _timed(self, item: Progress) -> Progress:
         """A source's clock stops when it has nothing left; it goes on if more comes."""

@@ -9,6 +9,7 @@ from pipeline.ledger import Filter, Reports
 from pipeline.metrics import Metrics
 
 FAILURES_SHOWN = 50
+BAD = ("failed", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,10 @@ class Gauge:
     def _progress(self, name: str, row: dict[str, int], found: int, seconds: float, *, failures: bool) -> Progress:
         before = self._before[name]
         ended = row["finished"] - before["finished"]
-        bad = sum(int(self._metrics.value("imported_objects_total", source=name, state=state)) for state in ("failed", "skipped"))
+        bad = sum(
+            int(self._metrics.value("imported_objects_total", source=name, state=state))
+            for state in ("failed", "skipped")
+        )
         waiting = row["ready"] + row["claimed"] + row["running"]
         return Progress(
             source=name,

@@ -35,9 +35,7 @@ def _nothing() -> None:
 class Dispatching:
     """Events into the ledger, and claims out of it."""
 
-    def __init__(
-        self, config: Config, data: Data, feeds: Mapping[str, Feed], queue: Queue, metrics: Metrics
-    ) -> None:
+    def __init__(self, config: Config, data: Data, feeds: Mapping[str, Feed], queue: Queue, metrics: Metrics) -> None:
         scopes = {name: Scope(feed.scope.covers, feed.source.on_change) for name, feed in feeds.items()}
         self.scheduler = Scheduler(config, data.ledger, queue, metrics)
         self._dispatcher = Dispatcher(data.log, data.ledger, scopes, metrics, recorded=self.scheduler.wake)
@@ -62,6 +60,10 @@ class Dispatching:
         self.scheduler.stop()
         for thread in self._threads:
             thread.join(JOIN_SECONDS)
+
+    def problems(self) -> dict[str, str | None]:
+        """Why the dispatcher and the scheduler wait; None where they work."""
+        return {"dispatch": self._dispatcher.problem, "schedule": self.scheduler.problem}
 
     def _prune_often(self) -> None:
         while not self._stop.wait(PRUNE_SECONDS):
@@ -90,6 +92,8 @@ class Working:
         importer = Importer(feeds, data.ledger, metrics, worker, limits, renewer, committed)
         children = ChildRunner(CHILD, child_payload(config), data.ledger, renewer, worker, limits)
         self._threads = limits.workers
+        self._importer = importer
+        self._renewer = renewer
         self._pool = WorkerPool(queue, importer, children, renewer, data.ledger)
 
     def start(self) -> None:
@@ -99,6 +103,10 @@ class Working:
     def stop(self, timeout: float) -> None:
         """Take no further claim; finish, or cancel and give back, what runs."""
         self._pool.stop(timeout)
+
+    def problem(self) -> str | None:
+        """Why the workers wait, or None."""
+        return self._importer.problem or self._renewer.problem
 
 
 def worker_name() -> str:

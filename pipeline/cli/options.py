@@ -25,6 +25,14 @@ LogFormat = Annotated[Literal["text", "json"], typer.Option("--log-format", help
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], typer.Option("--log-level", help="How much is logged.")
 ]
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        metavar="HOST:PORT",
+        help="Where /metrics, /healthz and /readyz are, instead of server.listen; port 0 is any free one.",
+    ),
+]
 State = Annotated[
     Literal["ready", "claimed", "running", "done", "failed", "skipped", "gone", "out_of_scope"] | None,
     typer.Option("--state", help="Only objects in this state."),

@@ -1,4 +1,4 @@
-"""The verb that works: run."""
+"""The verbs that work: run, and its roles alone: watch, dispatch, work."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rich.progress import Progress as Bars
 
 from pipeline import logs
 from pipeline.cli import output
-from pipeline.cli.options import ConfigPath, Json, LogFormat, LogLevel
+from pipeline.cli.options import ConfigPath, Json, Listen, LogFormat, LogLevel
 from pipeline.config import DEFAULT_NAME, load
 
 if TYPE_CHECKING:
     from pipeline.app import App, Progress
 
-ROLES = frozenset({"watch", "dispatch", "work", "serve"})
+ROLES = frozenset({"watch", "dispatch", "work"})
 FAILURES_SHOWN = 20
 ONCE_LEVEL = "warning"
 """What a run with progress bars logs: the bars and the closing table tell the rest."""
@@ -38,7 +38,8 @@ COLUMNS = {
 
 def add(app: typer.Typer) -> None:
     """Register this family's verbs."""
-    app.command()(run)
+    for verb in (run, watch, dispatch, work):
+        app.command()(verb)
 
 
 def run(
@@ -46,10 +47,7 @@ def run(
     once: Annotated[
         bool, typer.Option("--once", help="One pass of every source, everything imported, then end.")
     ] = False,
-    accept_deletions: Annotated[
-        list[str] | None,
-        typer.Option("--accept-deletions", metavar="SOURCE", help="With --once: archive all that this source lost."),
-    ] = None,
+    listen: Listen = None,
     json: Json = False,
     log_format: LogFormat = "text",
     log_level: LogLevel | None = None,
@@ -60,24 +58,59 @@ def run(
     """
     from pipeline.app import App
 
-    logs.set_up(log_format, log_level or (ONCE_LEVEL if once else "info"))
+    if not once:
+        _serve(ROLES, config, listen, log_format, log_level)
+        return
+    logs.set_up(log_format, log_level or ONCE_LEVEL)
     with App.open(load(config)) as app:
-        if once:
-            finish(app, json=json, again=_again(config), deletions=frozenset(accept_deletions or ()))
-            return
-        stop = Event()
-        with _signals(stop):
-            app.run(ROLES, stop)
+        finish(app, json=json, again=_again(config))
 
 
-def finish(app: App, *, json: bool, again: str, deletions: frozenset[str] = frozenset()) -> None:
+def watch(
+    config: ConfigPath = None, listen: Listen = None, log_format: LogFormat = "text", log_level: LogLevel | None = None
+) -> None:
+    """List and watch the sources, and put what changes on the event log: until SIGTERM.
+
+    Of several, one leads each source and the others stand by.
+    """
+    _serve(frozenset({"watch"}), config, listen, log_format, log_level)
+
+
+def dispatch(
+    config: ConfigPath = None, listen: Listen = None, log_format: LogFormat = "text", log_level: LogLevel | None = None
+) -> None:
+    """Record the log's events in the ledger, and put objects that are due on the work queue: until SIGTERM."""
+    _serve(frozenset({"dispatch"}), config, listen, log_format, log_level)
+
+
+def work(
+    config: ConfigPath = None, listen: Listen = None, log_format: LogFormat = "text", log_level: LogLevel | None = None
+) -> None:
+    """Read objects, and commit their tasks: until SIGTERM, which finishes or gives back what runs."""
+    _serve(frozenset({"work"}), config, listen, log_format, log_level)
+
+
+def _serve(
+    roles: frozenset[str], config: Path | None, listen: str | None, log_format: LogFormat, log_level: LogLevel | None
+) -> None:
+    from pipeline.app import serve
+
+    logs.set_up(log_format, log_level or "info")
+    loaded = load(config)
+    if listen is not None:
+        loaded = loaded.model_copy(update={"server": loaded.server.model_copy(update={"listen": listen})})
+    stop = Event()
+    with _signals(stop):
+        serve(loaded, roles, stop)
+
+
+def finish(app: App, *, json: bool, again: str) -> None:
     """Run once with progress bars, print the closing table and exit 1 if an object failed.
 
-    `again` is the option for the commands that are named to try next; `deletions` names sources whose pass
-    may archive as much as it finds gone.
+    `again` is the option for the commands that are named to try next.
     """
     with _bars() as show:
-        done = app.run_once(show, accept_deletions=deletions)
+        done = app.run_once(show)
     rows = [{name: getattr(item, name) for name in COLUMNS} for item in done]
     if json:
         output.as_json([row | {"failures": list(item.failures)} for row, item in zip(rows, done, strict=True)])

@@ -1,0 +1,96 @@
+"""A continuous process: it says how it does from its first moment on, and waits for servers that are away."""
+
+from __future__ import annotations
+
+import logging
+from threading import Event
+
+from pipeline import logs
+from pipeline.app.continuous import Continuous
+from pipeline.app.installation import App
+from pipeline.config import Config
+from pipeline.consumers.broker import EMBEDDED
+from pipeline.consumers.waiting import Patience
+from pipeline.errors import LabelfeedError, NewerSchema, RetriableError, UsageError
+from pipeline.metrics import Metrics
+from pipeline.server import Server
+
+TELL_SECONDS = 1.0
+"""How often the metric `up` is brought up to date."""
+LONGEST_SECONDS = 5.0
+"""Longest time between two attempts to reach a server that is away at the start."""
+
+_log = logging.getLogger(__name__)
+
+
+def serve(config: Config, roles: frozenset[str], stop: Event) -> None:
+    """Work in these roles (`watch`, `dispatch`, `work`) until `stop` is set.
+
+    A database, log or queue that does not answer is waited for, at the start as later; so is a program as new
+    as the database's schema.
+
+    Raises:
+        UsageError: the configuration asks for what cannot be.
+    """
+    _check(config, roles)
+    _Service(config, roles).run(stop)
+
+
+def _check(config: Config, roles: frozenset[str]) -> None:
+    ends = roles & {"dispatch", "work"}
+    if config.queue == EMBEDDED and len(ends) == 1:
+        (role,) = ends
+        raise UsageError(
+            f"`{role}` alone needs a queue that processes share, such as queue: redis://host:6379/0;"
+            " with `embedded` there is `labelfeed run`"
+        )
+
+
+class _Service:
+    def __init__(self, config: Config, roles: frozenset[str]) -> None:
+        self._config = config
+        self._roles = roles
+        self._metrics = Metrics()
+        self._patience = Patience("+".join(sorted(roles)), longest=LONGEST_SECONDS)
+        self._opening: str | None = "starting"
+        self._continuous: Continuous | None = None
+
+    def run(self, stop: Event) -> None:
+        token = self._config.server.token
+        listen = self._config.server.listen
+        server = Server(listen, self._metrics, self.ready, token.get_secret_value() if token else None)
+        _log.info(logs.LISTENING, extra={"host": listen.rpartition(":")[0], "port": server.port})
+        try:
+            while not stop.is_set():
+                try:
+                    self._open(stop)
+                except (RetriableError, NewerSchema) as error:
+                    self._wait(error, stop)
+        finally:
+            server.close()
+            _log.info(logs.STOPPED)
+
+    def ready(self) -> dict[str, str | None]:
+        """Role → None while it works, or why it waits."""
+        continuous = self._continuous
+        if continuous is None:
+            return dict.fromkeys(sorted(self._roles), self._opening)
+        return continuous.waits()
+
+    def _open(self, stop: Event) -> None:
+        with App.open(self._config, metrics=self._metrics) as app:
+            continuous = app.continuous(self._roles)
+            with continuous.running(self._roles):
+                self._patience.succeeded()
+                self._continuous = continuous
+                _log.info(logs.STARTED, extra={"roles": ",".join(sorted(self._roles))})
+                while not stop.wait(TELL_SECONDS):
+                    continuous.waits()
+                _log.info(logs.STOPPING)
+                self._opening, self._continuous = "stopping", None
+
+    def _wait(self, error: LabelfeedError, stop: Event) -> None:
+        self._opening = f"{error.code}: {error}"
+        for role in self._roles:
+            self._metrics.set("up", 0, role=role)
+        self._patience.wait(error, stop)
