@@ -18,10 +18,17 @@ def config(*tags: str) -> LabelConfig:
 @pytest.mark.parametrize(
     ("value", "keys"),
     [
-        ("$x", ("x",)), ("$x.y", ("x.y",)), ("$x[0]", ("x",)), ("$my-key", ("my-key",)), ("$ключ", ("ключ",)),
-        ("Hello $name, $other", ("name",)), ("a constant", ()), ("", ()), ("$", ()),
+        ("$x", ("x",)),
+        ("$x.y", ("x.y",)),
+        ("$x[0]", ("x",)),
+        ("$my-key", ("my-key",)),
+        ("$ключ", ("ключ",)),
+        ("Hello $name, $other", ("name",)),
+        ("a constant", ()),
+        ("", ()),
+        ("$", ()),
     ],
-)  # fmt: skip
+)
 def test_variable_of_a_value(value: str, keys: tuple[str, ...]) -> None:
     """The data key is the variable in `value`; text without a $ is a constant and asks for no data."""
     assert config(f'<Text name="t" value="{value}"/>').data_keys == keys
@@ -34,12 +41,25 @@ def test_only_tags_with_name_and_value_ask() -> None:
 
 
 TYPES: list[tuple[str, set[str]]] = [
-    ("Text", {"str", "int", "float", "bool", "list"}), ("Header", {"str", "int", "float", "bool"}), ("HyperText", {"str"}),
-    ("Image", {"str", "list"}), ("Paragraphs", {"str", "list"}), ("Chat", {"str", "list"}),
-    ("Table", {"dict", "list", "str"}), ("TimeSeries", {"dict", "list", "str"}), ("List", {"list", "str"}),
-    ("Ranker", {"list", "str"}), ("Choices", {"str", "list"}), ("Labels", {"str", "list"}), ("BrushLabels", {"str", "list"}),
-    ("Taxonomy", {"str", "list", "NoneType"}), ("Audio", {"str"}), ("Video", {"str"}), ("Pdf", {"str"}), ("Other", {"str"}),
-]  # fmt: skip
+    ("Text", {"str", "int", "float", "bool", "list"}),
+    ("Header", {"str", "int", "float", "bool"}),
+    ("HyperText", {"str"}),
+    ("Image", {"str", "list"}),
+    ("Paragraphs", {"str", "list"}),
+    ("Chat", {"str", "list"}),
+    ("Table", {"dict", "list", "str"}),
+    ("TimeSeries", {"dict", "list", "str"}),
+    ("List", {"list", "str"}),
+    ("Ranker", {"list", "str"}),
+    ("Choices", {"str", "list"}),
+    ("Labels", {"str", "list"}),
+    ("BrushLabels", {"str", "list"}),
+    ("Taxonomy", {"str", "list", "NoneType"}),
+    ("Audio", {"str"}),
+    ("Video", {"str"}),
+    ("Pdf", {"str"}),
+    ("Other", {"str"}),
+]
 
 
 @pytest.mark.parametrize(("tag", "kinds"), TYPES)
@@ -119,17 +139,22 @@ def test_missing_key_names_tag_and_keys() -> None:
 @pytest.mark.parametrize(
     ("xml", "place"),
     [
-        ("", (1, 1)), ("<View>\n <Text>\n</View>", (3, 3)), ("no xml", (1, 1)),
+        ("", (1, 1)),
+        ("<View>\n <Text>\n</View>", (3, 3)),
+        ("no xml", (1, 1)),
         ('<View>\n<Text name="a" value="$x"/>\n <Text name="a" value="$y"/></View>', (3, 2)),
         ('<View>\n<Choices name="c" toName="t"/></View>', (2, 1)),
         ('<!DOCTYPE a [<!ENTITY b "c">]><View>&b;</View>', None),
         ('<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/hostname">]><View>&b;</View>', None),
         ('<!DOCTYPE a SYSTEM "file:///etc/hostname"><View>&b;</View>', None),
         ('<!DOCTYPE z [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;">]><View>&c;</View>', None),
-        ("<View>&nbsp;</View>", (1, 7)), ("<a>" * 5000, None), ("\ud800", (1, 1)), ("<View>" + " " * 5_000_000 + "</View>", (1, 1)),
+        ("<View>&nbsp;</View>", (1, 7)),
+        ("<a>" * 5000, None),
+        ("\ud800", (1, 1)),
+        ("<View>" + " " * 5_000_000 + "</View>", (1, 1)),
         ('<View>\n <Text name="t" value="$x" resolver="json"/></View>', (2, 2)),
     ],
-)  # fmt: skip
+)
 def test_unreadable_configurations(xml: str, place: tuple[int, int] | None) -> None:
     """What cannot be read or used is a configuration error with line and column; entities are switched off."""
     with pytest.raises(ConfigError) as caught:
@@ -139,11 +164,18 @@ def test_unreadable_configurations(xml: str, place: tuple[int, int] | None) -> N
 
 
 RESOLVERS: list[tuple[str, str, str | None]] = [
-    ("csv", "a,b\n1,2\n", "1"), ("csv|column=b", "a,b\n1,2\n", "2"), ("csv|column=b", "a;b\n1;2\n", "2"),
-    ("csv|separator=;|column=b", "a,x;b\n1;2\n", "2"), ("csv|separator=|", "a|b\n1|2\n", "1"),
-    ("csv|headless", "1,2\n3,4\n", "1"), ("csv|headless|column=1", '"1,0"\t2\n', "2"), ("csv|column=z", "a,b\n1,2\n", None),
-    ("csv", "a,b\n", None), ("csv|headless|column=9", "1,2\n", None), ("csv", "", None),
-]  # fmt: skip
+    ("csv", "a,b\n1,2\n", "1"),
+    ("csv|column=b", "a,b\n1,2\n", "2"),
+    ("csv|column=b", "a;b\n1;2\n", "2"),
+    ("csv|separator=;|column=b", "a,x;b\n1;2\n", "2"),
+    ("csv|separator=|", "a|b\n1|2\n", "1"),
+    ("csv|headless", "1,2\n3,4\n", "1"),
+    ("csv|headless|column=1", '"1,0"\t2\n', "2"),
+    ("csv|column=z", "a,b\n1,2\n", None),
+    ("csv", "a,b\n", None),
+    ("csv|headless|column=9", "1,2\n", None),
+    ("csv", "", None),
+]
 
 
 @pytest.mark.parametrize(("resolver", "text", "value"), RESOLVERS)

@@ -155,8 +155,12 @@ def test_bad_line_is_one_rejected_row() -> None:
     result = both("a.jsonl", '{"a": 1}\n{"b": \nnonsense here\n{"c": 3} x\n{"d": "\n[1]\n{"e": 5}\n')
     assert result.data == [{"a": 1}, {"e": 5}]
     assert [(row.row, row.code) for row in result.rejected] == [
-        (2, "syntax"), (3, "syntax"), (4, "syntax"), (5, "syntax"), (6, "not_an_object"),
-    ]  # fmt: skip
+        (2, "syntax"),
+        (3, "syntax"),
+        (4, "syntax"),
+        (5, "syntax"),
+        (6, "not_an_object"),
+    ]
     assert (result.rejected[2].line, result.rejected[2].column, result.rejected[2].excerpt) == (4, 10, '{"c": 3} x')
 
 
@@ -170,9 +174,15 @@ def test_broken_pretty_document_is_one_rejected_row() -> None:
 @pytest.mark.parametrize(
     ("tail", "line", "column"),
     [
-        ("", 2, 11), ("]x", 2, 12), ("] {}", 2, 13), (",", 2, 12), (",]", 2, 12), (' {"c": 3}]', 2, 12), (',{"c" 3}]', 2, 17),
+        ("", 2, 11),
+        ("]x", 2, 12),
+        ("] {}", 2, 13),
+        (",", 2, 12),
+        (",]", 2, 12),
+        (' {"c": 3}]', 2, 12),
+        (',{"c" 3}]', 2, 17),
     ],
-)  # fmt: skip
+)
 def test_faults_within_lists(tail: str, line: int, column: int) -> None:
     """Ours: after a syntax error in a list, a list's early end, or more after its ], the items before it are kept."""
     result = both("a.json", '[{"a": 1},\n {"b": 22}' + tail)
@@ -183,10 +193,14 @@ def test_faults_within_lists(tail: str, line: int, column: int) -> None:
 def test_data_key_makes_a_task() -> None:
     """An item with a non-empty object under `data` is a task, its other root keys kept apart."""
     item = {
-        "data": {"a": 1}, "id": 7, "meta": {"m": 1}, "allow_skip": False, "other": [1],
+        "data": {"a": 1},
+        "id": 7,
+        "meta": {"m": 1},
+        "allow_skip": False,
+        "other": [1],
         "annotations": [{"result": [], "id": 3}],
         "predictions": [{"result": [], "score": "high"}, {"result": [], "score": 0.5, "model_version": "v"}],
-    }  # fmt: skip
+    }
     (task,) = both("a.json", json.dumps(item)).tasks
     assert (task.data, task.external_id, task.meta) == ('{"a":1}', "7", '{"m":1}')
     assert json.loads(task.extra or "") == {"allow_skip": False, "other": [1]}
@@ -206,15 +220,26 @@ def test_falsy_data_makes_the_item_the_data(falsy: str) -> None:
 @pytest.mark.parametrize(
     ("item", "code"),
     [
-        ("1", "not_an_object"), ('"x"', "not_an_object"), ("null", "not_an_object"), ("[]", "not_an_object"),
-        ("{}", "empty_task"), ('{"data": "x"}', "data_type"), ('{"data": [1]}', "data_type"), ('{"data": 3}', "data_type"),
-        ('{"a": 1, "annotations": []}', "needs_data"), ('{"a": 1, "predictions": []}', "needs_data"),
-        ('{"data": {"a": 1}, "meta": 1}', "meta"), ('{"data": {"a": 1}, "meta": null}', "meta"),
-        ('{"data": {"a": 1}, "annotations": null}', "annotation"), ('{"data": {"a": 1}, "annotations": {}}', "annotation"),
-        ('{"data": {"a": 1}, "annotations": [1]}', "annotation"), ('{"data": {"a": 1}, "annotations": [{}]}', "annotation"),
-        ('{"data": {"a": 1}, "predictions": null}', "prediction"), ('{"data": {"a": 1}, "predictions": [{"result": 1}]}', "prediction"),
+        ("1", "not_an_object"),
+        ('"x"', "not_an_object"),
+        ("null", "not_an_object"),
+        ("[]", "not_an_object"),
+        ("{}", "empty_task"),
+        ('{"data": "x"}', "data_type"),
+        ('{"data": [1]}', "data_type"),
+        ('{"data": 3}', "data_type"),
+        ('{"a": 1, "annotations": []}', "needs_data"),
+        ('{"a": 1, "predictions": []}', "needs_data"),
+        ('{"data": {"a": 1}, "meta": 1}', "meta"),
+        ('{"data": {"a": 1}, "meta": null}', "meta"),
+        ('{"data": {"a": 1}, "annotations": null}', "annotation"),
+        ('{"data": {"a": 1}, "annotations": {}}', "annotation"),
+        ('{"data": {"a": 1}, "annotations": [1]}', "annotation"),
+        ('{"data": {"a": 1}, "annotations": [{}]}', "annotation"),
+        ('{"data": {"a": 1}, "predictions": null}', "prediction"),
+        ('{"data": {"a": 1}, "predictions": [{"result": 1}]}', "prediction"),
     ],
-)  # fmt: skip
+)
 def test_items_that_are_no_tasks(item: str, code: str) -> None:
     """Ours: a malformed item, annotation or prediction rejects its row with the reason, and only its row."""
     assert both("a.json", f'[{{"a": 1}}, {item}, {{"a": 3}}]').codes == [code]

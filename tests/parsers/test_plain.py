@@ -90,15 +90,19 @@ def test_html_is_one_task_unchanged() -> None:
 @pytest.mark.parametrize(
     ("head", "encoding"),
     [
-        ('<meta charset="windows-1251">', "cp1251"), ("<META CHARSET=Latin1>", "cp1252"),
+        ('<meta charset="windows-1251">', "cp1251"),
+        ("<META CHARSET=Latin1>", "cp1252"),
         ('<meta http-equiv="Content-Type" content="text/html; charset=Shift_JIS">', "cp932"),
-        ('<?xml version="1.0" encoding="gbk"?>', "gb18030"), ('<meta charset="utf-16">', "utf-8"),
-        ('<!-- <meta charset="gbk"> -->', "utf-8"), ("", "utf-8"), ('<meta charset="nonsense">', "utf-8"),
+        ('<?xml version="1.0" encoding="gbk"?>', "gb18030"),
+        ('<meta charset="utf-16">', "utf-8"),
+        ('<!-- <meta charset="gbk"> -->', "utf-8"),
+        ("", "utf-8"),
+        ('<meta charset="nonsense">', "utf-8"),
     ],
-)  # fmt: skip
+)
 def test_html_says_its_encoding(head: str, encoding: str) -> None:
     """HTML is decoded by its meta or XML declaration, by the labels of browsers, else as UTF-8."""
-    sign = "Ж" if encoding not in ("cp1252",) else "é"
+    sign = "Ж" if encoding != "cp1252" else "é"
     text = f"{head}<p>{sign}</p>"
     assert both("a.html", text.encode(encoding)).data == [{"html": text}]
 
@@ -134,10 +138,12 @@ def test_html_is_minified_only_by_hand() -> None:
 @pytest.mark.parametrize(
     ("extensions", "key"),
     [
-        (".bmp .gif .jpg .jpeg .png .svg .webp .JPG", "image"), (".flac .m4a .mp3 .ogg .wav", "audio"),
-        (".mp4 .webm", "video"), (".pdf", "document"),
+        (".bmp .gif .jpg .jpeg .png .svg .webp .JPG", "image"),
+        (".flac .m4a .mp3 .ogg .wav", "audio"),
+        (".mp4 .webm", "video"),
+        (".pdf", "document"),
     ],
-)  # fmt: skip
+)
 def test_media_are_references(extensions: str, key: str) -> None:
     """Media become one task that refers to the object, and their bytes are never asked for."""
     for extension in extensions.split():

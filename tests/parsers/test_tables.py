@@ -21,10 +21,14 @@ def column(*cells: str, **options: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("header", "row"),
     [
-        ("a,b", "1,x"), ("a;b", "1;x"), ("a\tb", "1\tx"), ("a|b", "1|x"),
-        ('"a,,,,";b', "1;x"), ("a;b;c,d,e", "1;x;"),
+        ("a,b", "1,x"),
+        ("a;b", "1;x"),
+        ("a\tb", "1\tx"),
+        ("a|b", "1|x"),
+        ('"a,,,,";b', "1;x"),
+        ("a;b;c,d,e", "1;x;"),
     ],
-)  # fmt: skip
+)
 def test_separator_is_the_most_frequent_of_the_header(header: str, row: str) -> None:
     """The separator of a .csv is the most frequent of the header line outside quotes; a tie goes by order."""
     (data,) = both("a.csv", f"{header}\n{row}\n").data
@@ -55,8 +59,10 @@ def test_quotes_and_line_ends(end: str) -> None:
     """RFC 4180 quoting, newlines within quotes kept as they are, and LF, CRLF or CR as line ends."""
     content = end.join(["a,b", f'"x{end}y","say ""hi"""', '"1,2",5" pipe', "z,"]) + end
     assert both("a.csv", content).data == [
-        {"a": f"x{end}y", "b": 'say "hi"'}, {"a": "1,2", "b": '5" pipe'}, {"a": "z", "b": ""},
-    ]  # fmt: skip
+        {"a": f"x{end}y", "b": 'say "hi"'},
+        {"a": "1,2", "b": '5" pipe'},
+        {"a": "z", "b": ""},
+    ]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
@@ -95,7 +101,7 @@ def test_blank_lines_are_skipped() -> None:
 
 
 def test_short_and_long_rows() -> None:
-    """Short rows are padded, extra cells that are empty are dropped, and, ours, any other extra cell rejects its row."""
+    """Short rows are padded, empty extra cells dropped; ours: any other extra cell rejects its row."""
     result = both("a.csv", "a,b\nx\ny,2,,\nz,3,4\nw,5\n")
     assert result.data == [{"a": "x", "b": ""}, {"a": "y", "b": 2}, {"a": "w", "b": 5}]
     assert [(row.row, row.code, row.line, row.excerpt) for row in result.rejected] == [
@@ -108,8 +114,10 @@ def test_faults_of_quotes() -> None:
     result = both("a.csv", 'a,b\n"x"y,"2\n3"\n"x" ,1\nu,v\n"open,1\nw,x\n')
     assert result.data == [{"a": "u", "b": "v"}]
     assert [(row.row, row.code, row.line) for row in result.rejected] == [
-        (1, "syntax", 2), (2, "syntax", 4), (4, "syntax", 6),
-    ]  # fmt: skip
+        (1, "syntax", 2),
+        (2, "syntax", 4),
+        (4, "syntax", 6),
+    ]
 
 
 def test_nul_rejects_its_row() -> None:
