@@ -28,11 +28,15 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?=:)")
 
 
 class Component(NamedTuple):
-    """A registered component: `target` is `module:attribute`, `extra` what its library is installed with."""
+    """A registered component: `target` is `module:attribute`, `extra` what its library is installed with.
+
+    `options` are the configuration's keys that it goes by, besides those that all of its kind obey.
+    """
 
     kind: Kind
     name: str
     target: str
+    options: tuple[str, ...] = ()
     extra: str | None = None
     distribution: str = OURS
 
@@ -42,20 +46,24 @@ class Component(NamedTuple):
         return self.target.partition(":")[0]
 
 
+_TEXT = ("encoding", "on_bad_row")
+_TABLE = (*_TEXT, "types", "na_values")
+_LINK = ("as", "links", "ttl")
+
 BUILT_IN: tuple[Component, ...] = (
-    Component("stores", "file", "pipeline.stores.local:open_store"),
+    Component("stores", "file", "pipeline.stores.local:open_store", ("settle",)),
     Component("stores", "import", "pipeline.stores.named:open_store"),
-    Component("producers", "file", "pipeline.producers.local:LocalProducer"),
-    Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog"),
+    Component("producers", "file", "pipeline.producers.local:LocalProducer", ("watch", "settle")),
+    Component("parsers", "json", "pipeline.parsers.json:parser", (*_TEXT, "preannotated_from_fields")),
+    Component("parsers", "csv", "pipeline.parsers.csv:parser", (*_TABLE, "separator")),
+    Component("parsers", "tsv", "pipeline.parsers.csv:tsv_parser", _TABLE),
+    Component("parsers", "txt", "pipeline.parsers.text:parser", (*_TEXT, "blank_lines")),
+    Component("parsers", "html", "pipeline.parsers.html:parser", (*_TEXT, "minify")),
+    Component("parsers", "files", "pipeline.parsers.media:parser", _LINK),
+    Component("parsers", "parquet", "pipeline.parsers.arrow:parser", ("on_bad_row",), "arrow"),
+    Component("parsers", "arrow", "pipeline.parsers.arrow:ipc_parser", ("on_bad_row",), "arrow"),
+    Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog", ("limits.retention",)),
     Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),
-    Component("parsers", "json", "pipeline.parsers.json:parser"),
-    Component("parsers", "csv", "pipeline.parsers.csv:parser"),
-    Component("parsers", "tsv", "pipeline.parsers.csv:tsv_parser"),
-    Component("parsers", "txt", "pipeline.parsers.text:parser"),
-    Component("parsers", "html", "pipeline.parsers.html:parser"),
-    Component("parsers", "files", "pipeline.parsers.media:parser"),
-    Component("parsers", "parquet", "pipeline.parsers.arrow:parser", "arrow"),
-    Component("parsers", "arrow", "pipeline.parsers.arrow:ipc_parser", "arrow"),
 )
 
 _BY_NAME: Mapping[tuple[str, str], Component] = {(row.kind, row.name): row for row in BUILT_IN}
@@ -126,4 +134,4 @@ def _entry_points(kind: Kind) -> Iterator[Component]:
     for point in metadata.entry_points(group=GROUP + kind):
         distribution = point.dist.name if point.dist is not None else ""
         extra = point.extras[0] if point.extras else None
-        yield Component(kind, point.name, point.value.partition(" ")[0], extra, distribution)
+        yield Component(kind, point.name, point.value.partition(" ")[0], (), extra, distribution)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import registry
+from pipeline.config import Limits, ParseOptions, Source
+from pipeline.config.shape import keys_of
 from pipeline.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +51,16 @@ def test_entry_points() -> None:
     assert declared == {(row.kind, row.name, row.target) for row in registry.BUILT_IN}
 
 
+def test_options() -> None:
+    """What a component goes by is a key of the configuration, and every key of the parsers is some parser's."""
+    keys = {*keys_of(Source), *(f"limits.{key}" for key in keys_of(Limits))}
+    named = {option for row in registry.BUILT_IN for option in row.options}
+    parsers = {option for row in registry.BUILT_IN if row.kind == "parsers" for option in row.options}
+
+    assert named <= keys
+    assert set(keys_of(ParseOptions)) - {"format"} <= parsers
+
+
 @pytest.mark.parametrize(
     ("url", "name"),
     [
@@ -79,7 +91,7 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A component whose library is not installed says with which extra to install it."""
     (tmp_path / "needy_component.py").write_text("import a_library_that_is_not_there\n")
     monkeypatch.syspath_prepend(tmp_path)
-    row = registry.Component("stores", "needy", "needy_component:Store", "s3")
+    row = registry.Component("stores", "needy", "needy_component:Store", extra="s3")
     monkeypatch.setattr(registry, "_BY_NAME", {("stores", "needy"): row})
 
     with pytest.raises(UsageError, match=r'a_library_that_is_not_there.*pip install "labelfeed\[s3\]"'):

@@ -87,22 +87,24 @@ def schema() -> None:
 
 
 def components(json: Json = False) -> None:
-    """List the registered stores, producers, parsers, event logs and sinks."""
-    rows = []
+    """List the registered stores, producers, parsers, event logs and sinks, and the keys that they go by."""
+    rows: list[dict[str, Any]] = []
     for component in registry.components():
         summary, missing = registry.described(component)
         rows.append({
             "kind": registry.NOUNS[component.kind],
             "name": component.name,
             "from": component.distribution + (f"[{component.extra}]" if component.extra else ""),
-            "about": summary or missing,
             "usable": missing is None,
+            "options": list(component.options),
+            "about": summary or missing,
         })  # fmt: skip
     if json:
         output.as_json(rows)
     else:
-        columns = {"kind": "kind", "name": "name", "from": "from", "usable": "usable", "about": "about"}
-        output.table(rows, columns, wide=["about"])
+        shown = [row | {"options": ", ".join(row["options"])} for row in rows]
+        columns = {name: name for name in ("kind", "name", "from", "usable", "options", "about")}
+        output.table(shown, columns, wide=["about", "options"])
 
 
 def version() -> None:
