@@ -10,6 +10,8 @@ import typer
 from pipeline.config import Config, build, load
 from pipeline.errors import UsageError
 
+SQLITE = "sqlite:///"
+
 ConfigPath = Annotated[
     Path | None,
     typer.Option(
@@ -45,4 +47,8 @@ def chosen(config: Path | None, database: str | None) -> Config:
         return load(config)
     if config is not None:
         raise UsageError("give --config or --database, not both")
-    return build({"database": database, "projects": {}, "sources": []}, Path.cwd())
+    made = build({"database": database, "projects": {}, "sources": []}, Path.cwd())
+    place = made.resolve(database.removeprefix(SQLITE))
+    if database.startswith(SQLITE) and not place.exists():
+        raise UsageError(f"there is no {place}")
+    return made

@@ -267,6 +267,7 @@ def test_machine_verbs(run: Run) -> None:
         (["tasks", "--format", "xml"], "'xml' is not one of"),
         (["run", "--once"], "labelfeed init"),
         (["status", "--config", "a", "--database", "b"], "not both"),
+        (["tasks", "--database", "sqlite:///none.db"], "there is no"),
         (["import", "nowhere.json", "-p", "p"], "there is no nowhere.json"),
         (["import", "s3://bucket/x", "-p", "p"], "there is no store for 's3'"),
         ([], "Usage"),
