@@ -142,7 +142,9 @@ class Plan:
         """The tasks and rejected rows that an object has once these are written."""
         written, tasks, rejected = outcome.task_count, outcome.task_count, outcome.rejected_count
         if before.imported is not None and not before.tasks:
+            # Imports that show no task: archived ones mustn't come back with what is imported now.
             self._tables.supersede(before.id, "archived")
+            self._tables.supersede(before.id, "live")
         if outcome.mode == "append":
             tasks, rejected = before.tasks + tasks, before.rejected + rejected
         elif before.rejected:
