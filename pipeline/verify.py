@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from pipeline.config import Source
+from pipeline.events import check_key
 from pipeline.ledger import Audit, Known, Ledger
 from pipeline.stores import Entry, Store
 from pipeline.stores.scope import Scope
@@ -96,6 +97,9 @@ def judge(entry: Entry | None, audit: Audit | None, source: Source) -> Verdict:
     if audit is None:
         if entry is None:
             return "ignored"
+        refused = check_key(entry.key)
+        if refused is not None:
+            return "missing", refused
         return ("missing", "the ledger does not know it") if entry.settled else "waiting"
     if audit.state in ("ready", "claimed") or (entry is not None and not entry.settled):
         return "waiting"

@@ -11,15 +11,19 @@ from typing import Annotated, Any, Literal
 import orjson
 import typer
 
+from pipeline.bus import DeadLetter
 from pipeline.cli import output, places
 from pipeline.cli.options import ConfigPath, Database, Json, State, chosen
 from pipeline.config import Config
 from pipeline.errors import UsageError
+from pipeline.events import ObjectEvent
 from pipeline.ledger import Filter, Reports
 
 PAGE = 1000
 RATE_SECONDS = 0.5
 """How long `status` watches work under way to tell its rate."""
+DEAD_LETTERS_SHOWN = 20
+DEAD_LETTERS_SEARCHED = 10_000
 TASKS_SHOWN = 5
 ROWS_SHOWN = 20
 PARTS = ("data", "annotations", "predictions", "meta", "extra")
@@ -42,12 +46,26 @@ def status(config: ConfigPath = None, database: Database = None, json: Json = Fa
         reports = app.ledger.reports()
         sources = _sources(reports, app.ledger.now())
         projects = _projects(reports, loaded)
+        refused = [_refused(letter) for letter in app.dead_letters(DEAD_LETTERS_SHOWN)]
     if json:
-        output.as_json({"sources": sources, "projects": projects})
+        output.as_json({"sources": sources, "projects": projects, "dead_letters": refused})
     else:
         _print_status(sources, projects)
+        if refused:
+            shown = [
+                row | {"object": f"{row['source']}:{row['key']}", "at": output.clock(row["at"])} for row in refused
+            ]
+            output.table(shown, {"object": "not recorded", "reason": "why", "at": "at"}, wide=["object", "reason"])
     if any(row["failed"] for row in sources if not row["retired"]):
         raise typer.Exit(1)
+
+
+def _refused(letter: DeadLetter) -> dict[str, Any]:
+    event = letter.event if isinstance(letter.event, ObjectEvent) else None
+    return {
+        "at": letter.at, "reason": letter.reason, "source": event.source if event else None,
+        "key": event.key if event else None,
+    }  # fmt: skip
 
 
 def _sources(reports: Reports, now: float) -> list[dict[str, Any]]:
@@ -140,12 +158,22 @@ def explain(
     with App.open(chosen(config, database), readonly=True) as app:
         reports = app.ledger.reports()
         known = {row["name"]: row for row in reports.sources()}
-        rows = [_explained(reports, known, row) for row in places.found(reports, uri)]
+        rows = [_explained(reports, known, row) for row in places.looked_up(reports, uri)]
+        named = set(places.readings(reports.sources(), uri))
+        refused = [
+            row
+            for row in map(_refused, app.dead_letters(DEAD_LETTERS_SEARCHED))
+            if not named.isdisjoint({(row["source"], row["key"]), (None, row["key"])})
+        ]
+    if not rows and not refused:
+        raise places.unknown(uri)
     if json:
-        output.as_json(rows)
+        output.as_json(rows + [row | {"state": "refused"} for row in refused])
         return
     for row in rows:
         _print_explained(row)
+    for row in refused:
+        output.write(f"{row['source']}:{row['key']}\nnot recorded at {output.clock(row['at'])}: {row['reason']}")
 
 
 def _explained(reports: Reports, sources: dict[str, dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:

@@ -16,17 +16,29 @@ PAGE = 500
 
 def found(reports: Reports, text: str) -> list[dict[str, Any]]:
     """The objects that a text names; UsageError if there are none."""
-    objects: dict[int, dict[str, Any]] = {}
-    for source, key in _readings(reports.sources(), text):
-        objects.update({row["id"]: row for row in reports.find(source, key)})
+    objects = looked_up(reports, text)
     if not objects:
-        raise UsageError(
-            f"the ledger has no object {text!r}; write its path, its URI or SOURCE:KEY, as `labelfeed objects` shows it"
-        )
+        raise unknown(text)
+    return objects
+
+
+def looked_up(reports: Reports, text: str) -> list[dict[str, Any]]:
+    """The objects that a text names; none if there are none."""
+    objects: dict[int, dict[str, Any]] = {}
+    for source, key in readings(reports.sources(), text):
+        objects.update({row["id"]: row for row in reports.find(source, key)})
     return list(objects.values())
 
 
-def _readings(sources: Sequence[dict[str, Any]], text: str) -> Iterator[tuple[str | None, str]]:
+def unknown(text: str) -> UsageError:
+    """The error of a text that names nothing."""
+    return UsageError(
+        f"the ledger has no object {text!r}; write its path, its URI or SOURCE:KEY, as `labelfeed objects` shows it"
+    )
+
+
+def readings(sources: Sequence[dict[str, Any]], text: str) -> Iterator[tuple[str | None, str]]:
+    """What a text may mean: source (None for any) and key."""
     yield None, text
     name, colon, key = text.partition(":")
     if colon and any(source["name"] == name for source in sources):
