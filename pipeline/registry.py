@@ -63,6 +63,7 @@ BUILT_IN: tuple[Component, ...] = (
     Component("parsers", "parquet", "pipeline.parsers.arrow:parser", ("on_bad_row",), "arrow"),
     Component("parsers", "arrow", "pipeline.parsers.arrow:ipc_parser", ("on_bad_row",), "arrow"),
     Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog", ("limits.retention",)),
+    Component("buses", "kafka", "pipeline.bus.kafka:open_log", (), "kafka"),
     Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),
 )
 

@@ -11,7 +11,7 @@ from typing import Self
 
 from pipeline.app.continuous import Continuous
 from pipeline.app.once import Once
-from pipeline.app.parts import Data, Feed, open_data, open_feed
+from pipeline.app.parts import Data, Feed, open_data, open_feed, route_of
 from pipeline.app.progress import Gauge, Progress
 from pipeline.app.roles import Dispatching, Working
 from pipeline.bus import DeadLetter
@@ -59,7 +59,7 @@ class App:
             for source in config.sources:
                 feeds[source.name] = feed = open_feed(config, source, direct=direct)
                 stack.callback(feed.store.close)
-            data = open_data(config, stack, readonly=readonly)
+            data = open_data(config, stack, route_of(feeds), readonly=readonly)
             if readonly:
                 ids = {row["name"]: row["id"] for row in data.ledger.reports().sources()}
             else:

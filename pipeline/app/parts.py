@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from urllib.parse import unquote, urlsplit
 from pipeline import registry
 from pipeline.bus import EventLog
 from pipeline.config import Config, Source
-from pipeline.errors import UsageError
+from pipeline.errors import LabelfeedError, UsageError
 from pipeline.labelconfig import LabelConfig
 from pipeline.ledger import Ledger
+from pipeline.notifications import Route, Target
 from pipeline.parsers import Rules
 from pipeline.parsers.fingerprint import versions
 from pipeline.stores import Store
@@ -62,19 +64,46 @@ def open_feed(config: Config, source: Source, *, direct: bool = False) -> Feed:
     return Feed(source, store, rules, Scope(source.match, source.exclude), shape)
 
 
-def open_data(config: Config, stack: ExitStack, *, readonly: bool) -> Data:
+def route_of(feeds: Mapping[str, Feed]) -> Route:
+    """Which objects of which sources a store's own notification concerns."""
+
+    def route(bucket: str, key: str) -> Iterator[Target]:
+        for name, feed in feeds.items():
+            concerns = getattr(feed.store, "concerns", None)
+            ours = concerns(bucket, key) if concerns is not None else None
+            if ours is not None:
+                yield Target(name, ours, by_version_id=_by_version_id(feed.store))
+
+    return route
+
+
+def _by_version_id(store: Store) -> bool:
+    """Whether a store names contents by version ids; while it does not answer, yes: then an event without one
+    names no version, and the importer asks the store."""
+    try:
+        return bool(getattr(store, "versioned", False))
+    except LabelfeedError:
+        return True
+
+
+def nowhere(_bucket: str, _key: str) -> Sequence[Target]:
+    """The route of a log that nobody reads here."""
+    return ()
+
+
+def open_data(config: Config, stack: ExitStack, route: Route = nowhere, *, readonly: bool) -> Data:
     """The database and the event log, closed when the stack is. Raises UsageError and UnavailableError."""
     name = registry.scheme(config.database)
     if name == SQLITE:
-        return _open_sqlite(config, stack, readonly=readonly)
+        return _open_sqlite(config, stack, route, readonly=readonly)
     ledger: Ledger = registry.load("sinks", name)(config.database)
     stack.callback(ledger.close)
     if not readonly:
         ledger.migrate()
-    return Data(ledger, _open_log(config, stack, config.folder / EVENTS_FILE))
+    return Data(ledger, _open_log(config, stack, route, config.folder / EVENTS_FILE))
 
 
-def _open_sqlite(config: Config, stack: ExitStack, *, readonly: bool) -> Data:
+def _open_sqlite(config: Config, stack: ExitStack, route: Route, *, readonly: bool) -> Data:
     path = sqlite_path(config)
     if readonly and not path.exists():
         # Nothing has run yet: what is asked is answered from an empty ledger, and nothing is left behind.
@@ -89,7 +118,7 @@ def _open_sqlite(config: Config, stack: ExitStack, *, readonly: bool) -> Data:
     if not readonly:
         ledger.migrate()
     if config.events != EMBEDDED:
-        return Data(ledger, _open_log(config, stack, path))
+        return Data(ledger, _open_log(config, stack, route, path))
     return Data(ledger, _embedded_log(file, readonly=readonly))
 
 
@@ -101,14 +130,14 @@ def _embedded_log(file: object, *, readonly: bool) -> EventLog:
     return opened
 
 
-def _open_log(config: Config, stack: ExitStack, path: Path) -> EventLog:
+def _open_log(config: Config, stack: ExitStack, route: Route, path: Path) -> EventLog:
     if config.events == EMBEDDED:
         from pipeline.sqlitefile import SqliteFile  # noqa: PLC0415 - loaded when it is named
 
         file = SqliteFile(path)
         stack.callback(file.close)
         return _embedded_log(file, readonly=False)
-    log: EventLog = registry.load("buses", registry.scheme(config.events))(config.events)
+    log: EventLog = registry.load("buses", registry.scheme(config.events))(config.events, route)
     stack.callback(log.close)
     return log
 

@@ -6,5 +6,11 @@ A message's key is its source and object key, so that all that is said of an obj
 
 from pipeline.bus.kafka.log import KafkaLog
 from pipeline.bus.kafka.options import KafkaOptions, parse
+from pipeline.notifications import Route
 
-__all__ = ["KafkaLog", "KafkaOptions", "parse"]
+__all__ = ["KafkaLog", "KafkaOptions", "open_log", "parse"]
+
+
+def open_log(url: str, route: Route) -> KafkaLog:
+    """The log that a `kafka://` URL names; nothing is asked of the broker yet. Raises UsageError."""
+    return KafkaLog(parse(url), route)
