@@ -36,8 +36,8 @@ class Component(NamedTuple):
     kind: Kind
     name: str
     target: str
-    options: tuple[str, ...] = ()
     extra: str | None = None
+    options: tuple[str, ...] = ()
     distribution: str = OURS
 
     @property
@@ -51,19 +51,20 @@ _TABLE = (*_TEXT, "types", "na_values")
 _LINK = ("as", "links", "ttl")
 
 BUILT_IN: tuple[Component, ...] = (
-    Component("stores", "file", "pipeline.stores.local:open_store", ("settle",)),
+    Component("stores", "file", "pipeline.stores.local:open_store", options=("settle",)),
     Component("stores", "import", "pipeline.stores.named:open_store"),
-    Component("producers", "file", "pipeline.producers.local:LocalProducer", ("watch", "settle")),
-    Component("parsers", "json", "pipeline.parsers.json:parser", (*_TEXT, "preannotated_from_fields")),
-    Component("parsers", "csv", "pipeline.parsers.csv:parser", (*_TABLE, "separator")),
-    Component("parsers", "tsv", "pipeline.parsers.csv:tsv_parser", _TABLE),
-    Component("parsers", "txt", "pipeline.parsers.text:parser", (*_TEXT, "blank_lines")),
-    Component("parsers", "html", "pipeline.parsers.html:parser", (*_TEXT, "minify")),
-    Component("parsers", "files", "pipeline.parsers.media:parser", _LINK),
-    Component("parsers", "parquet", "pipeline.parsers.arrow:parser", ("on_bad_row",), "arrow"),
-    Component("parsers", "arrow", "pipeline.parsers.arrow:ipc_parser", ("on_bad_row",), "arrow"),
-    Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog", ("limits.retention",)),
-    Component("buses", "kafka", "pipeline.bus.kafka:open_log", (), "kafka"),
+    Component("stores", "s3", "pipeline.stores.s3:open_store", "s3"),
+    Component("producers", "file", "pipeline.producers.local:LocalProducer", options=("watch", "settle")),
+    Component("parsers", "json", "pipeline.parsers.json:parser", options=(*_TEXT, "preannotated_from_fields")),
+    Component("parsers", "csv", "pipeline.parsers.csv:parser", options=(*_TABLE, "separator")),
+    Component("parsers", "tsv", "pipeline.parsers.csv:tsv_parser", options=_TABLE),
+    Component("parsers", "txt", "pipeline.parsers.text:parser", options=(*_TEXT, "blank_lines")),
+    Component("parsers", "html", "pipeline.parsers.html:parser", options=(*_TEXT, "minify")),
+    Component("parsers", "files", "pipeline.parsers.media:parser", options=_LINK),
+    Component("parsers", "parquet", "pipeline.parsers.arrow:parser", "arrow", ("on_bad_row",)),
+    Component("parsers", "arrow", "pipeline.parsers.arrow:ipc_parser", "arrow", ("on_bad_row",)),
+    Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog", options=("limits.retention",)),
+    Component("buses", "kafka", "pipeline.bus.kafka:open_log", "kafka", ()),
     Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),
 )
 
@@ -135,4 +136,4 @@ def _entry_points(kind: Kind) -> Iterator[Component]:
     for point in metadata.entry_points(group=GROUP + kind):
         distribution = point.dist.name if point.dist is not None else ""
         extra = point.extras[0] if point.extras else None
-        yield Component(kind, point.name, point.value.partition(" ")[0], (), extra, distribution)
+        yield Component(kind, point.name, point.value.partition(" ")[0], extra, (), distribution)
