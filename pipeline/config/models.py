@@ -139,6 +139,13 @@ class Source(ParseOptions):
     )
     project: str = Field(description="The project that its tasks go into.")
     url: str = Field(description="Where it is: a path, or a URL such as s3://bucket/prefix.")
+    endpoint: str | None = Field(
+        None, description="The address of a store that speaks like the URL's, such as http://host:9000."
+    )
+    notifications: str | None = Field(
+        None,
+        description="The queue that the store tells of changes in, such as https://sqs.eu-west-1.amazonaws.com/1/queue.",
+    )
     match: Globs = Field(("**/*",), description="Globs of the keys to take, relative to the URL.")
     exclude: Globs = Field((), description="Globs of the keys to leave out.")
     poll: Duration = Field(30.0, gt=0, description="How long after one pass the next one starts.")

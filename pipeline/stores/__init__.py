@@ -53,8 +53,9 @@ class Reading(Protocol):
 class Store(Protocol):
     """Storage as the rest of the pipeline sees it."""
 
-    ordered: bool
-    """Whether `list` gives keys in byte order of their UTF-8."""
+    @property
+    def ordered(self) -> bool:
+        """Whether `list` gives keys in byte order of their UTF-8. May ask the storage, and raise as `list` does."""
 
     def identity(self) -> str:
         """What tells this store from all others: scheme, endpoint, bucket or root, prefix. No secret."""

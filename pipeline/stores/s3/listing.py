@@ -1,0 +1,147 @@
+"""Listing a bucket: page after page of one stream, by obstore where it can, by boto3 where it can't."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+from obstore.exceptions import InvalidPathError
+
+from pipeline.errors import ObjectGone, UnavailableError
+from pipeline.stores import Entry, Page
+from pipeline.stores.s3.access import Full, Meta, Plain, converted, maybe_mark, nameable
+from pipeline.stores.s3.options import S3Options
+
+STREAMS_LIMIT = 4
+"""Listings under way that are remembered, to go on with."""
+LOOKUPS_LIMIT = 16
+"""Empty objects of a page that are looked up one by one; with more of them, the page is asked of boto3."""
+DIRECTORY_BUCKET = "--x-s3"
+"""S3 Express lists in no order; its buckets are named so."""
+UNORDERED_SERVERS = ("seaweedfs",)
+"""They list folder by folder, so that `a/b` comes before `a b`."""
+
+Stream = Iterator[tuple[Sequence[Meta], bool]]
+
+
+class Listings:
+    """The pages of one bucket's listings. Thread-safe.
+
+    A page that begins where the one before ended goes on with the server's own continuation token. Beginning
+    after a key, as after a restart, is an operation of its own, which MinIO and SeaweedFS get wrong where folders
+    and files of like names meet: it passes over keys. The next pass, which begins at the start, has them.
+    """
+
+    def __init__(
+        self,
+        options: S3Options,
+        plain: Plain,
+        full: Full,
+        entry: Callable[[Meta], Entry],
+        versioned: Callable[[], bool],
+    ) -> None:
+        self._options = options
+        self._folder = options.folder
+        self._plain = plain
+        self._full = full
+        self._entry = entry
+        self._versioned = versioned
+        self._lock = threading.Lock()
+        self._streams: dict[tuple[str, int], Stream] = {}
+        self._ordered: bool | None = options.ordered
+
+    @property
+    def ordered(self) -> bool:
+        """Whether keys come in byte order: as configured, else by what the server says it is."""
+        if self._ordered is None:
+            if self._options.endpoint is None:
+                self._ordered = not self._options.bucket.endswith(DIRECTORY_BUCKET)
+            else:
+                self._ordered = not self._full.server().lower().startswith(UNORDERED_SERVERS)
+        return self._ordered
+
+    def page(self, after: str | None, limit: int) -> Page:
+        """The page of at most `limit` keys after a key; empty only at the end."""
+        stream = self._resumed(after, limit)
+        for found, last in stream:
+            entries = [entry for entry in map(self._entry, found) if entry.key]
+            self._check_order(entries)
+            if entries or last:
+                if not last:
+                    self._keep((entries[-1].key, limit), stream)
+                return Page(entries, last)
+        return Page([], complete=True)
+
+    def _resumed(self, after: str | None, limit: int) -> Stream:
+        with self._lock:
+            known = self._streams.pop((after, limit), None) if after else None
+        if known is not None:
+            return known
+        place = self._folder + after if after else None
+        return self._latest(place, limit) if self._versioned() else self._present(place, limit)
+
+    def _keep(self, place: tuple[str, int], stream: Stream) -> None:
+        with self._lock:
+            self._streams[place] = stream
+            while len(self._streams) > STREAMS_LIMIT:
+                del self._streams[next(iter(self._streams))]
+
+    def _check_order(self, entries: Sequence[Entry]) -> None:
+        if (
+            self._ordered is not False
+            and any(one.key >= other.key for one, other in pairwise(entries))
+            and self.ordered
+        ):
+            self._ordered = False
+            raise UnavailableError(f"{self._options.canonical} does not list in byte order; it is listed otherwise now")
+
+    def _latest(self, place: str | None, limit: int) -> Stream:
+        for found, last in self._full.latest_pages(self._folder, place, limit):
+            yield _without_marks(found), last
+
+    def _present(self, place: str | None, limit: int) -> Stream:
+        if nameable(self._folder.rstrip("/") or "x") and (place is None or nameable(place)):
+            try:
+                for found, last in self._plain.pages(self._folder, place, limit):
+                    yield self._known(found, place, limit), last
+                    if found:
+                        place = found[-1].key
+            except InvalidPathError:
+                """What follows has a key that obstore can't name."""
+            else:
+                return
+        for found, last in self._full.pages(self._folder, place, limit):
+            yield _without_marks(found), last
+
+    def _known(self, found: Sequence[Meta], place: str | None, limit: int) -> Sequence[Meta]:
+        """A page of obstore without folders' marks, which it shows as empty objects of the folder's name."""
+        doubtful = {meta.key for meta in found if maybe_mark(meta)}
+        if not doubtful:
+            return found
+        if len(doubtful) > LOOKUPS_LIMIT:
+            marks = doubtful - self._listed(place, found[-1].key, limit)
+        else:
+            marks = {key for key in doubtful if not self._is_there(key)}
+        unique = {meta.key: meta for meta in found if meta.key not in marks and meta.key.startswith(self._folder)}
+        return list(unique.values())
+
+    def _is_there(self, key: str) -> bool:
+        try:
+            with converted(self._options.canonical):
+                self._full.head(key)
+        except ObjectGone:
+            return False
+        return True
+
+    def _listed(self, place: str | None, end: str, limit: int) -> set[str]:
+        keys: set[str] = set()
+        for found, _ in self._full.pages(self._folder, place, limit):
+            keys.update(meta.key for meta in found)
+            if end in keys or f"{end}/" in keys:
+                break
+        return keys
+
+
+def _without_marks(found: Sequence[Meta]) -> Sequence[Meta]:
+    return [meta for meta in found if not meta.key.endswith("/")]
