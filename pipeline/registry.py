@@ -64,7 +64,7 @@ BUILT_IN: tuple[Component, ...] = (
     Component("parsers", "parquet", "pipeline.parsers.arrow:parser", "arrow", ("on_bad_row",)),
     Component("parsers", "arrow", "pipeline.parsers.arrow:ipc_parser", "arrow", ("on_bad_row",)),
     Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog", options=("limits.retention",)),
-    Component("buses", "kafka", "pipeline.bus.kafka:open_log", "kafka", ()),
+    Component("buses", "kafka", "pipeline.bus.kafka:open_log", "kafka"),
     Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),
 )
 
