@@ -240,5 +240,6 @@ def _merge(first: ObjectEvent, second: ObjectEvent) -> ObjectEvent:
             return second if newer else first
     deleted = (first.kind == "deleted", second.kind == "deleted")
     if deleted == (True, True) or (deleted == (False, False) and first.version == second.version is not None):
-        return second
+        # Without an order for both, the sequencer of one must not decide against a third event.
+        return second._replace(sequencer=None)
     return second._replace(kind="updated", version=None, sequencer=None)
