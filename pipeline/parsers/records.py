@@ -54,26 +54,30 @@ class Batch:
 
 def blocks_of(reader: TextReader, limits: Limits) -> Iterator[str | None]:
     """The text in blocks that end where a line ends; None stands for a line that is too large."""
-    held, lost = "", False
-    block = min(BLOCK_BYTES, limits.item_bytes)
+    block, limit = min(BLOCK_BYTES, limits.item_bytes), LINE_FACTOR * limits.item_bytes
+    held: list[str] = []
+    size, lost, carried = 0, False, False
     while text := reader.read(block):
-        text = held + text
-        cut = max(text.rfind("\n"), text.rfind("\r", 0, len(text) - 1)) + 1
-        if cut and lost:
-            start = _LINE_END.search(text).end()  # type: ignore[union-attr]  # `cut` says that there is one
-            yield None
-            lost = False
+        text = "\r" + text if carried else text
+        carried = text.endswith("\r")
+        text = text[:-1] if carried else text
+        cut = max(text.rfind("\n"), text.rfind("\r")) + 1
+        if cut:
+            start = 0
+            if lost:
+                start = _LINE_END.search(text).end()  # type: ignore[union-attr]  # `cut` says that there is one
+                yield None
             if cut > start:
-                yield text[start:cut]
-        elif cut:
-            yield text[:cut]
-        held = text[cut:]
-        if lost or len(held) > LINE_FACTOR * limits.item_bytes:
-            held, lost = held[-1:], True
+                yield "".join(held) + text[start:cut]
+            held, size, lost = [], 0, False
+        size += len(text) - cut
+        lost = lost or size > limit
+        held = [] if lost else [*held, text[cut:]]
+    rest = "".join(held) + ("\r" if carried else "")
     if lost:
         yield None
-    elif held:
-        yield held
+    elif rest:
+        yield rest
 
 
 def separator_of(text: str) -> str:
@@ -108,7 +112,7 @@ class _Record:
         self.bad: BadRow | None = None
         self._separator = separator
         self._limit = limit
-        self._parts: list[str] = []
+        self._text = StringIO(newline="")
         self._size = 0
         self._state: Literal["start", "plain", "quoted", "closed"] = "start"
 
@@ -151,14 +155,13 @@ class _Record:
     def _add(self, text: str) -> None:
         self._size += len(text)
         if self._size <= self._limit:
-            self._parts.append(text)
+            self._text.write(text)
             return
-        self._parts.clear()
         self.bad = self.bad or BadRow("too_large", f"a cell is larger than {self._limit} bytes")
 
     def _cell(self) -> None:
-        self.cells.append("".join(self._parts))
-        self._parts, self._size, self._state = [], 0, "start"
+        self.cells.append(self._text.getvalue())
+        self._text, self._size, self._state = StringIO(newline=""), 0, "start"
 
 
 class Records:

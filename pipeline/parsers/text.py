@@ -20,25 +20,27 @@ def lines_of(reader: TextReader, limits: Limits) -> Iterator[list[str | None]]:
 
     The last newline starts no line.
     """
-    block = min(BLOCK_BYTES, limits.item_bytes)
-    held, lost = "", False
+    block, limit = min(BLOCK_BYTES, limits.item_bytes), limits.item_bytes
+    held: list[str] = []
+    size, lost, carried = 0, False, False
     while text := reader.read(block):
-        if held.endswith("\r"):
-            held, text = held[:-1], "\r" + text
-        carried = text.endswith("\r")
-        body = text[:-1] if carried else text
+        body = "\r" + text if carried else text
+        carried = body.endswith("\r")
+        body = body[:-1] if carried else body
         if "\r" in body:
             body = body.replace("\r\n", "\n").replace("\r", "\n")
-        lines: list[str | None] = list((held + body).split("\n"))
-        held = str(lines.pop())
-        if lost and lines:
-            lines[0], lost = None, False
-        if len(held) > limits.item_bytes:
-            held, lost = "", True
-        held += "\r" if carried else ""
-        yield [None if line is not None and len(line) > limits.item_bytes else line for line in lines]
-    if lost or held:
-        yield [None if lost or len(held) > limits.item_bytes else held.removesuffix("\r")]
+        if "\n" in body:
+            lines: list[str | None] = list(("".join(held) + body).split("\n"))
+            body = lines.pop() or ""
+            if lost:
+                lines[0] = None
+            held, size, lost = [], 0, False
+            yield [None if line is not None and len(line) > limit else line for line in lines]
+        size += len(body)
+        lost = lost or size > limit
+        held = [] if lost else [*held, body]
+    if lost or size or carried:
+        yield [None if lost else "".join(held)]
 
 
 def parse(body: Body, rules: Rules) -> Iterator[Parsed]:
