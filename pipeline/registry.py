@@ -53,7 +53,7 @@ _LINK = ("as", "links", "ttl")
 BUILT_IN: tuple[Component, ...] = (
     Component("stores", "file", "pipeline.stores.local:open_store", options=("settle",)),
     Component("stores", "import", "pipeline.stores.named:open_store"),
-    Component("stores", "s3", "pipeline.stores.s3:open_store", "s3"),
+    Component("stores", "s3", "pipeline.stores.s3:open_store", "s3", ("endpoint", "notifications")),
     Component("producers", "file", "pipeline.producers.local:LocalProducer", options=("watch", "settle")),
     Component("parsers", "json", "pipeline.parsers.json:parser", options=(*_TEXT, "preannotated_from_fields")),
     Component("parsers", "csv", "pipeline.parsers.csv:parser", options=(*_TABLE, "separator")),

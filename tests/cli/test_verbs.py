@@ -269,7 +269,7 @@ def test_machine_verbs(run: Run) -> None:
         (["status", "--config", "a", "--database", "b"], "not both"),
         (["tasks", "--database", "sqlite:///none.db"], "there is no"),
         (["import", "nowhere.json", "-p", "p"], "there is no nowhere.json"),
-        (["import", "s3://bucket/x", "-p", "p"], "there is no store for 's3'"),
+        (["import", "gopher://host/x", "-p", "p"], "there is no store for 'gopher'"),
         ([], "Usage"),
     ],
 )
