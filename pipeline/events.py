@@ -238,8 +238,9 @@ def _merge(first: ObjectEvent, second: ObjectEvent) -> ObjectEvent:
         newer = second.sequencer.after(first.sequencer)
         if newer is not None:
             return second if newer else first
-    deleted = (first.kind == "deleted", second.kind == "deleted")
-    if deleted == (True, True) or (deleted == (False, False) and first.version == second.version is not None):
-        # Without an order for both, the sequencer of one must not decide against a third event.
-        return second._replace(sequencer=None)
+    # Where only one has an order, it must not decide against a third event: then the store is asked.
+    if first.sequencer is None and second.sequencer is None:
+        deleted = (first.kind == "deleted", second.kind == "deleted")
+        if deleted == (True, True) or (deleted == (False, False) and first.version == second.version is not None):
+            return second
     return second._replace(kind="updated", version=None, sequencer=None)
