@@ -9,16 +9,17 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import typer
 
 from pipeline import logs
 from pipeline.cli import output
-from pipeline.cli.options import ConfigPath, Json
+from pipeline.cli.options import SQLITE, ConfigPath, Json
 from pipeline.cli.places import objects
 from pipeline.cli.planning import plans, print_plans
-from pipeline.cli.running import ONCE_LEVEL, finish
+from pipeline.cli.running import ONCE_LEVEL, again, finish
 from pipeline.config import DEFAULT_NAME, Config, build, load
 from pipeline.errors import UsageError
 from pipeline.ledger import Filter
@@ -63,44 +64,51 @@ def import_(
 
     Importing a file twice imports it once. With a labelfeed.yaml its database and project are used.
     """
-    base = _base(config)
+    base = _base(config) if database is None else None
     target = database or (base.database if base is not None else DEFAULT_DATABASE)
-    folder = base.folder if base is not None and database is None else Path.cwd()
-    values: dict[str, Any] = {
-        "database": target,
-        "projects": {project: _project(base, project, label_config)},
-        "sources": list(_sources(places, project, folder, target, format)),
-    }
-    for source in values["sources"]:
-        source |= {"format": format, "on_bad_row": on_bad_row, "settle": 0, "watch": False, "poll": FOREVER}
-        source |= {"minify": True, "overlap": True}
-    made = build(values, folder)
-    if dry_run:
-        print_plans(plans(made, []), json=json)
-        return
+    folder = base.folder if base is not None else Path.cwd()
+    with TemporaryDirectory(prefix="labelfeed-") as scratch:
+        uploads = Path(scratch) if dry_run else _beside(folder, target)
+        sources = list(_sources(places, project, uploads, format))
+        for source in sources:
+            source |= {"format": format, "on_bad_row": on_bad_row, "minify": True}
+            source |= {"settle": 0, "watch": False, "poll": FOREVER, "overlap": True}
+        projects = {project: _project(base, project, label_config)}
+        made = build({"database": target, "projects": projects, "sources": sources}, folder)
+        if dry_run:
+            print_plans(plans(made, []), json=json)
+            return
+    try:
+        _run(made, json=json, again=again(config) if base is not None else f" --database {_shown(target)}")
+    finally:
+        if base is not None:
+            _restore(base)
+
+
+def _shown(database: str) -> str:
+    """What may be printed of a database's URL: a password may stand in one of a server."""
+    return database if database.startswith(SQLITE) else "URL"
+
+
+def _restore(base: Config) -> None:
+    """Let the configuration's sources be known again: they counted as removed while others were worked with."""
     from pipeline.app import App
 
-    logs.set_up(level=ONCE_LEVEL)
-    try:
-        _run(made, json=json, again="" if target == DEFAULT_DATABASE and base else f" --database {made.database}")
-    finally:
-        if base is not None and base.database == target:
-            # The sources of the configuration count as removed while another one is worked with.
-            with App.open(base):
-                pass
+    with App.open(base):
+        """Opening is enough."""
 
 
 def _run(made: Config, *, json: bool, again: str) -> None:
     from pipeline.app import App
 
+    logs.set_up(level=ONCE_LEVEL)
     with App.open(made, direct=True) as app:
         reports = app.ledger.reports()
         for name, feed in app.feeds.items():
             if isinstance(feed.store, NamedFiles):
                 failed = objects(reports, Filter(name, "failed"))
-                again_ids = [row["id"] for row in failed if feed.store.named(row["key"])]
                 # Who names a file that failed wants it tried again: with another configuration, say.
-                reports.retry(again_ids, force=False)
+                reports.retry([row["id"] for row in failed if feed.store.named(row["key"])], force=False)
         finish(app, json=json, again=again)
 
 
@@ -123,13 +131,11 @@ def _project(base: Config | None, name: str, label_config: str | None) -> dict[s
 # --- sources -----------------------------------------------------------------------------------------------
 
 
-def _sources(
-    places: Sequence[str], project: str, folder: Path, database: str, form: str | None
-) -> Iterator[dict[str, Any]]:
+def _sources(places: Sequence[str], project: str, uploads: Path, form: str | None) -> Iterator[dict[str, Any]]:
     paths: list[Path] = []
     for place in dict.fromkeys(places):
         if place == STDIN:
-            paths.append(_upload(folder, database, form))
+            paths.append(_upload(uploads, form))
         elif scheme(place) == "file":
             paths.extend(_paths(place))
         else:
@@ -156,10 +162,16 @@ def _paths(place: str) -> list[Path]:
     return [Path(item).resolve() for item in found]
 
 
-def _upload(folder: Path, database: str, form: str | None) -> Path:
+def _beside(folder: Path, database: str) -> Path:
+    """The folder for uploads: beside the database if that is a file, else beside the configuration."""
+    if database.startswith(SQLITE):
+        folder = (folder / database.removeprefix(SQLITE)).parent
+    return folder / UPLOADS
+
+
+def _upload(uploads: Path, form: str | None) -> Path:
     """Keep standard input in a file that its content names, so that the same input is the same object."""
-    beside = folder / database.removeprefix("sqlite:///") if database.startswith("sqlite:") else folder / UPLOADS
-    uploads = (beside.parent / UPLOADS).resolve()
+    uploads = uploads.resolve()
     uploads.mkdir(parents=True, exist_ok=True)
     unfinished = uploads / f".{os.getpid()}.part"
     digest = hashlib.blake2b(digest_size=16)

@@ -63,7 +63,7 @@ def run(
         return
     logs.set_up(log_format, log_level or ONCE_LEVEL)
     with App.open(load(config)) as app:
-        finish(app, json=json, again=_again(config))
+        finish(app, json=json, again=again(config))
 
 
 def watch(
@@ -169,7 +169,8 @@ def program() -> str:
     return os.path.relpath(called) if Path(called).is_relative_to(Path.cwd()) else called
 
 
-def _again(config: Path | None) -> str:
+def again(config: Path | None) -> str:
+    """The option that names the configuration, for the commands to try next."""
     return "" if config is None or config == Path(DEFAULT_NAME) else f" --config {_quoted(str(config))}"
 
 

@@ -347,6 +347,9 @@ def test_import_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Ru
     (plan,) = json.loads(run("import", "a.json", "-p", "p", "--dry-run", "--json")[1])
 
     assert (plan["new"], plan["tasks"]) == (1, 1)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "y"}')))
+    (plan,) = json.loads(run("import", "-", "-p", "p", "--dry-run", "--json")[1])
+    assert plan["tasks"] == 1
     assert [item.name for item in tmp_path.iterdir()] == ["a.json"]
 
 
