@@ -79,6 +79,11 @@ class Commits:
         if self._each or self._bytes >= STAGE_BYTES or at - self._first >= LONGEST_WAIT_SECONDS:
             self.flush()
 
+    def flush_due(self) -> None:
+        """Commit what has waited its time: the object under way may take long. Raises as `add`."""
+        if self._outcomes and time.monotonic() - self._first >= LONGEST_WAIT_SECONDS:
+            self.flush()
+
     def flush(self) -> None:
         """Commit what is gathered. Raises as `add`."""
         if not self._outcomes:

@@ -291,6 +291,7 @@ class _ClaimRun:
         body = Body(entry.key, self._store.uri(entry.key), entry.size, content, reopen)
         for piece in parser.parse(body, self._feed.rules):
             rows.add(piece)
+            self.commits.flush_due()
             if self._held.lost or self._importer.cancelled:
                 self._check()
         rows.finish()

@@ -80,6 +80,10 @@ class Running:
         """The log's events whose name begins so."""
         return [row for row in self.logs() if row["event"].startswith(event)]
 
+    def await_start(self) -> None:
+        """Wait until its roles have started."""
+        until(lambda: self.says("started") or self.process.poll() is not None, what="the start")
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         self.process.send_signal(number)
@@ -97,6 +101,13 @@ class Running:
                     return True
         return False
 
+    def outlive(self, seconds: float) -> None:
+        """Let it live so long. Raises TimeoutError if it still does then."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+
     def end(self, seconds: float = SECONDS) -> Ended:
         """Wait for its end."""
         code = self.process.wait(seconds)
@@ -104,9 +115,9 @@ class Running:
 
     def get(self, path: str, token: str = "") -> tuple[int, str]:
         """Ask its HTTP server: status and body."""
-        (started,) = until(lambda: self.says("started"), what="the start")
+        (listening,) = until(lambda: self.says("listening"), what="the server")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        request = urllib.request.Request(f"http://127.0.0.1:{started['port']}{path}", headers=headers)
+        request = urllib.request.Request(f"http://127.0.0.1:{listening['port']}{path}", headers=headers)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _AnyStatus())
         with opener.open(request, timeout=10) as answer:
             return answer.status, answer.read().decode()
@@ -168,6 +179,19 @@ class House:
             self.put(key, json.dumps(data))
         return expected
 
+    def plug_in(self, name: str, code: str) -> None:
+        """A parser of another package for files that end with the dot and `name`, as pip would put it there.
+        `code` defines its `parse(body, rules)`."""
+        folder = self.folder / f"plugin-{name}"
+        package = folder / f"{name}_parser-1.0.dist-info"
+        package.mkdir(parents=True)
+        (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-parser\nVersion: 1.0\n")
+        (package / "entry_points.txt").write_text(f"[labelfeed.parsers]\n{name} = {name}_parser:parser\n")
+        made = f"parser = Parser('{name}', 1, parse, extensions=('.{name}',))"
+        (folder / f"{name}_parser.py").write_text(f"from pipeline.parsers.contract import Parser\n{code}\n{made}\n")
+        path = self.environment.get("PYTHONPATH", os.environ.get("PYTHONPATH"))
+        self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), path]))
+
     # --- the command -------------------------------------------------------------------------------------------
 
     def start(
@@ -201,7 +225,7 @@ class House:
     def continuously(self, *arguments: str, **how: Any) -> Iterator[Running]:
         """`labelfeed run`, from its start to its end by SIGTERM, which has to be a good one."""
         process = self.start("run", "--log-format=json", *arguments, **how)
-        until(lambda: process.says("started") or process.process.poll() is not None, what="the start")
+        process.await_start()
         yield process
         process.signal(signal.SIGTERM)
         ended = process.end()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +15,16 @@ from tests.e2e.house import House, as_anybody, remove, until
 
 GOOD = {"a good.json": [{"text": "first"}], "z good.json": [{"text": "last"}]}
 """The neighbours, before and after whatever is bad."""
+
+
+DEADLY = """
+import os, signal
+
+def parse(body, rules):
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield
+"""
+"""A parser whose file kills the process that reads it."""
 
 
 @pytest.fixture
@@ -280,9 +288,9 @@ def test_two_runs_share_one_database(house: House) -> None:
     house.agrees(GOOD | expected)
 
 
-def test_a_file_that_kills_its_worker_is_found_out(house: House, tmp_path: Path) -> None:
+def test_a_file_that_kills_its_worker_is_found_out(house: House) -> None:
     """After it has killed three processes of its own the object is `failed: worker_lost`; the others are imported."""
-    plug_in(house, tmp_path / "plugin", DEADLY)
+    house.plug_in("poison", DEADLY)
     house.put("m.poison", "x")
     assert house.start("run", "--once").end().code == -signal.SIGKILL
     house.once(code=1)
@@ -290,23 +298,3 @@ def test_a_file_that_kills_its_worker_is_found_out(house: House, tmp_path: Path)
     deaths = [event for event in house.explain("m.poison")["events"] if event["kind"] == "child_died"]
     assert [event["died"] for event in deaths] == [1, 2, 3]
     house.agrees(GOOD)
-
-
-DEADLY = """
-import os, signal
-
-def parse(body, rules):
-    os.kill(os.getpid(), signal.SIGKILL)
-    yield
-"""
-
-
-def plug_in(house: House, folder: Path, code: str) -> None:
-    """A parser of another package for `.poison` files, as pip would have put it there."""
-    package = folder / "poison-1.0.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: poison\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[labelfeed.parsers]\npoison = poison:parser\n")
-    made = "parser = Parser('poison', 1, parse, extensions=('.poison',))"
-    (folder / "poison.py").write_text(f"from pipeline.parsers.contract import Parser\n{code}\n{made}\n")
-    house.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
