@@ -36,8 +36,8 @@ def launch_redis(site: Site) -> Launch:
 
 
 def redis_ready(site: Site) -> bool:
-    """Whether it answers PING (and has read its files)."""
-    return probe.exchange(site.port, b"PING\r\n", at_least=5).startswith(b"+PONG")
+    """Whether it answers PING, or asks for its password (and has read its files)."""
+    return probe.exchange(site.port, b"PING\r\n", at_least=5).startswith((b"+PONG", b"-NOAUTH"))
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------

@@ -128,4 +128,8 @@ def queue(url: str) -> Queue:
     """The queue that a configuration names. Raises UsageError if it names none."""
     if url == EMBEDDED:
         return EmbeddedQueue()
-    raise UsageError(f"queue: {url!r} is no queue; write `embedded`")
+    if url.startswith(("redis://", "rediss://")):
+        from pipeline.consumers.redis_queue import RedisQueue  # noqa: PLC0415 - loaded when it is named
+
+        return RedisQueue(url)
+    raise UsageError("queue: write `embedded`, or redis://host:6379/0")

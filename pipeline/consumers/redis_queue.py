@@ -1,0 +1,176 @@
+"""The work queue on Redis, by Dramatiq: messages of ids and lease, which Redis may lose, repeat and reorder.
+
+**Epoch.** A random key in our namespace together with the server's own run id: a flush, a restart (with or without
+persistence) and a failover each make another one, and what was claimed before and not started is claimed anew.
+
+**Dead workers.** Dramatiq gives the messages of a silent process to others when a command happens to do its
+maintenance; here every tenth does. A process whose threads are all busy is silent, too: its waiting messages then
+go to others early, which does no harm, as whoever starts a claim first has it.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
+
+from pipeline.consumers.actors import ALONE_QUEUE, IMPORT_QUEUE, Run, message
+from pipeline.consumers.broker import Workers
+from pipeline.errors import UnavailableError, UsageError
+from pipeline.ledger import Claim
+
+NAMESPACE = "labelfeed"
+MAINTENANCE_CHANCE = 100_000
+"""Of a million commands, how many look for dead workers."""
+HEARTBEAT_MS = 5_000
+"""A process that was silent for this long is dead to the others."""
+SOCKET_SECONDS = 5.0
+HEALTH_SECONDS = 15
+DEAD_MESSAGE_MS = 3_600_000
+"""How long Redis keeps messages that no actor took; the ledger has long put their objects back."""
+SAFE_POLICY = "noeviction"
+
+
+class _Broker(RedisBroker):
+    """Dramatiq's broker, for which a time-out is a lost connection: of itself it takes it for a bug of its own,
+    and the message stays taken until the process ends."""
+
+    def _dispatch(self, command: str) -> Callable[..., Any]:
+        dispatch = super()._dispatch(command)  # type: ignore[no-untyped-call]  # dramatiq has no type here
+
+        def do_dispatch(*args: object) -> Any:
+            try:
+                return dispatch(*args)
+            except redis.ConnectionError:
+                raise
+            except (redis.TimeoutError, redis.ResponseError) as error:
+                raise redis.ConnectionError(type(error).__name__) from error
+
+        return do_dispatch
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue without one for delayed messages, which we never send, and which would be polled."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+
+class RedisQueue:
+    """`pipeline.consumers.broker.Queue` on a Redis server. Thread-safe.
+
+    The URL is redis-py's (`redis://host:6379/0`, `rediss://…`), with `namespace=` for ours.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._address, self._namespace = _parsed(url)
+        self._shown = _shown(self._address)
+        try:
+            self._client = redis.Redis.from_url(
+                self._address,
+                socket_timeout=SOCKET_SECONDS,
+                socket_connect_timeout=SOCKET_SECONDS,
+                health_check_interval=HEALTH_SECONDS,
+                client_name=NAMESPACE,
+            )
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"queue: {self._shown}: {error}") from None
+        self._epoch_key = f"{self._namespace}:epoch"
+        self._sender = self._broker()
+        self._workers: list[Workers] = []
+
+    def epoch(self) -> str:
+        """As `Queue.epoch`."""
+        with self._asking():
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.set(self._epoch_key, uuid.uuid4().hex, nx=True)
+            pipeline.get(self._epoch_key)
+            pipeline.info("server")
+            _, epoch, server = pipeline.execute()
+        return f"{epoch.decode()}:{server['run_id']}"
+
+    def send(self, claim: Claim) -> None:
+        """As `Queue.send`. An error doesn't say that the message wasn't sent: undo the claim, and it stands for
+        nothing."""
+        with self._asking():
+            self._sender.enqueue(message(claim))
+
+    def start(self, run: Run, run_alone: Run, threads: int) -> None:
+        """As `Queue.start`."""
+        self._workers = [
+            Workers(self._broker(), IMPORT_QUEUE, run, threads),
+            Workers(self._broker(), ALONE_QUEUE, run_alone, 1),
+        ]
+
+    def stop(self, timeout: float) -> list[int]:
+        """As `Queue.stop`: what was taken and not begun goes back on the queue, for others to start."""
+        stopping = [threading.Thread(target=workers.stop, args=(timeout,)) for workers in self._workers]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+        self._workers = []
+        return []
+
+    def depth(self) -> int:
+        """Messages that wait or are being worked on."""
+        with self._asking():
+            names = [f"{self._namespace}:{queue}.msgs" for queue in (IMPORT_QUEUE, ALONE_QUEUE)]
+            return sum(int(self._client.hlen(name)) for name in names)
+
+    def ping(self) -> str:
+        """One sentence that says what was found there. Raises UnavailableError."""
+        with self._asking():
+            info: Any = self._client.info()
+        policy = info.get("maxmemory_policy", SAFE_POLICY)
+        found = f"Redis {info['redis_version']}, {self.depth()} messages in {self._namespace}"
+        return (
+            found if policy == SAFE_POLICY else f"{found}; maxmemory-policy {policy} may lose some: set {SAFE_POLICY}"
+        )
+
+    def close(self) -> None:
+        """As `Queue.close`."""
+        self._client.close()
+
+    def _broker(self) -> _Broker:
+        broker = _Broker(  # type: ignore[no-untyped-call]  # as above
+            client=self._client,
+            middleware=[],
+            namespace=self._namespace,
+            maintenance_chance=MAINTENANCE_CHANCE,
+            heartbeat_timeout=HEARTBEAT_MS,
+            dead_message_ttl=DEAD_MESSAGE_MS,
+        )
+        for queue in (IMPORT_QUEUE, ALONE_QUEUE):
+            broker.declare_queue(queue)
+        return broker
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+            raise UsageError(f"queue: {self._shown} refuses us: {type(error).__name__}") from None
+        except redis.RedisError as error:
+            raise UnavailableError(f"queue: {self._shown} does not answer: {type(error).__name__}") from None
+
+
+def _parsed(url: str) -> tuple[str, str]:
+    """redis-py's part of a URL, and our namespace."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    namespace = options.pop("namespace", NAMESPACE)
+    return urlunsplit(parts._replace(query=urlencode(options))), namespace
+
+
+def _shown(address: str) -> str:
+    """A URL as errors may show it: scheme, host, port and database."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
