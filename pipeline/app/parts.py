@@ -161,5 +161,6 @@ def sqlite_path(config: Config) -> Path:
     parts = urlsplit(config.database)
     path = unquote(parts.path)
     if parts.netloc or len(path) < 2:  # noqa: PLR2004 - a slash and a name
-        raise UsageError(f"database: {config.database!r} names no file; write sqlite:///labelfeed.db")
+        # The URL is not told: somebody may have written a password into it.
+        raise UsageError("database: the URL names no file, or a host; write sqlite:///labelfeed.db")
     return config.folder / path[1:]
