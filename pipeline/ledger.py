@@ -450,8 +450,10 @@ class Ledger(Protocol):
     def migrate(self) -> None:
         """Bring the schema to this program's version; raises NewerSchema if it is newer than that."""
 
-    def register(self, sources: Sequence[SourceIdentity], *, accept: frozenset[str] = frozenset()) -> list[SourceRow]:
-        """Make the ledger know the configuration's projects and sources; others become retired.
+    def register(
+        self, sources: Sequence[SourceIdentity], *, accept: frozenset[str] = frozenset(), keep: bool = False
+    ) -> list[SourceRow]:
+        """Make the ledger know the configuration's projects and sources; others become retired, but with `keep`.
 
         Raises UsageError if a known name has another store, unless `accept` names it.
         """
@@ -469,6 +471,9 @@ class Ledger(Protocol):
     # dispatcher
     def positions(self, log: str) -> dict[int, int]:
         """How far the ledger reflects an event log, by partition."""
+
+    def forget_log(self, log: str) -> None:
+        """Forget how far an event log is reflected that nobody will read again."""
 
     def record(
         self, log: str, events: Sequence[ObjectEvent], positions: Mapping[int, int], policy: Mapping[str, OnChange]

@@ -14,7 +14,7 @@ from pipeline.app.parts import Data, Feed
 from pipeline.app.roles import Dispatching, Working, worker_name
 from pipeline.config import Config
 from pipeline.consumers.broker import LOCAL_EPOCH, Queue
-from pipeline.errors import UsageError
+from pipeline.errors import LabelfeedError, UsageError
 from pipeline.metrics import Metrics
 from pipeline.producers import Producer
 from pipeline.producers.listing import PassRunner
@@ -66,8 +66,9 @@ class Continuous:
                 thread.join(JOIN_SECONDS)
             self._stop()
 
-    def waits(self) -> dict[str, str | None]:
-        """Role or source → None while it works, or why it waits. Sets the metric `up` accordingly."""
+    def look(self) -> dict[str, str | None]:
+        """Role or source → None while it works, or why it waits. Sets the metric `up`; may take seconds while a
+        server is away."""
         told: dict[str, str | None] = {}
         if self._leading:
             sources = {f"source {name}": each.problem() for name, each in self._leading.items()}
@@ -76,11 +77,20 @@ class Continuous:
         if self._dispatching is not None:
             told |= self._dispatching.problems()
         if self._working is not None:
-            told["work"] = self._working.problem()
+            told["work"] = self._working.problem() or self._queue_problem()
         for role in ("watch", "work"):
             if role in told:
                 self._metrics.set("up", told[role] is None, role=role)
         return told
+
+    def _queue_problem(self) -> str | None:
+        """Why the queue gives no work to the workers, or None."""
+        assert self._jobs is not None
+        try:
+            self._jobs.epoch()
+        except LabelfeedError as error:
+            return f"{error.code}: {error}"
+        return None
 
     def _start(self, roles: frozenset[str]) -> None:
         if self._jobs is not None and "dispatch" in roles:

@@ -11,7 +11,7 @@ from typing import Self
 
 from pipeline.app.continuous import Continuous
 from pipeline.app.once import Once
-from pipeline.app.parts import Data, Feed, open_data, open_feed, route_of
+from pipeline.app.parts import Data, Feed, direct_log, open_data, open_feed, route_of
 from pipeline.app.progress import Gauge, Progress
 from pipeline.app.roles import Dispatching, Working
 from pipeline.bus import DeadLetter
@@ -60,10 +60,12 @@ class App:
                 feeds[source.name] = feed = open_feed(config, source, direct=direct)
                 stack.callback(feed.store.close)
             data = open_data(config, stack, route_of(feeds), readonly=readonly)
+            if direct:
+                data = direct_log(data, stack)
             if readonly:
                 ids = {row["name"]: row["id"] for row in data.ledger.reports().sources()}
             else:
-                ids = {row.name: row.id for row in data.ledger.register(_identities(feeds), accept=accept)}
+                ids = {row.name: row.id for row in data.ledger.register(_identities(feeds), accept=accept, keep=direct)}
             known = {name: replace(feed, source_id=ids.get(name, 0)) for name, feed in feeds.items()}
             return cls(config, data, known, stack.pop_all(), metrics or Metrics())
 

@@ -74,14 +74,14 @@ class Once:
         try:
             reached = self._data.ledger.positions(self._data.log.name)
             behind = any(reached.get(partition, 0) < end for partition, end in self._data.log.end().items() if end)
-            return not behind and self._data.ledger.reports().pending() == 0
+            return not behind and self._gauge.pending() == 0
         except LabelfeedError:
             return False
 
     def _read(self, *, failures: bool = False) -> list[Progress]:
-        found = {name: runner.state.listed for name, runner in self._passes.items() if runner.state is not None}
+        passes = {name: runner.state for name, runner in self._passes.items() if runner.state is not None}
         spent = time.monotonic() - self._begun
-        progress = self._gauge.read(found, dict.fromkeys(self._passes, spent), failures=failures)
+        progress = self._gauge.read(passes, spent, failures=failures)
         return [self._timed(self._with_refused(item)) for item in progress]
 
     def _with_refused(self, item: Progress) -> Progress:
@@ -91,6 +91,7 @@ class Once:
         ]
         return replace(
             item,
+            waiting=item.waiting + self._passes[item.source].unsettled,
             failed=item.failed + len(refused),
             unchanged=max(0, item.unchanged - len(refused)),
             failures=(*item.failures, *refused),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pipeline import registry
 from pipeline.bus import EventLog
 from pipeline.config import Config, Source
-from pipeline.errors import LabelfeedError, UsageError
+from pipeline.errors import ConfigError, LabelfeedError, UsageError
 from pipeline.labelconfig import LabelConfig
 from pipeline.ledger import Ledger
 from pipeline.notifications import Route, Target
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 SQLITE = "sqlite"
+DIRECT = "direct-"
+"""The event log of an import by hand is its own, and is called this and a number."""
 EVENTS_FILE = "labelfeed-events.db"
 """Where the embedded event log is kept beside a database that is no SQLite file."""
 
@@ -58,7 +61,7 @@ class Data:
 def open_feed(config: Config, source: Source, *, direct: bool = False) -> Feed:
     """A source's store and rules. Raises UsageError where its words can't be followed."""
     project = config.projects[source.project]
-    label_config = LabelConfig.parse(project.label_config) if project.label_config else None
+    label_config = _label_config(source.project, project.label_config) if project.label_config else None
     store = registry.load("stores", registry.scheme(source.url))(source, config.folder)
     link = None
     if source.links == "signed":
@@ -66,6 +69,28 @@ def open_feed(config: Config, source: Source, *, direct: bool = False) -> Feed:
     rules = Rules.of(source, label_config, project.validate_, link, direct)
     shape = hashlib.blake2b(f"{source.shape_hash(project)} {versions()}".encode(), digest_size=8).hexdigest()
     return Feed(source, store, rules, Scope(source.match, source.exclude), shape)
+
+
+def _label_config(project: str, xml: str) -> LabelConfig:
+    try:
+        return LabelConfig.parse(xml)
+    except ConfigError as error:
+        raise ConfigError(error.message, path=f"projects.{project}.label_config", hint=error.hint) from None
+
+
+def direct_log(data: Data, stack: ExitStack) -> Data:
+    """The same database with an event log for one import by hand, so that it neither takes nor leaves events of
+    a run that is at work."""
+    from pipeline.bus.embedded import EmbeddedLog  # noqa: PLC0415 - loaded when it is needed
+    from pipeline.sqlitefile import SqliteFile  # noqa: PLC0415
+
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="labelfeed-"))
+    file = SqliteFile(Path(folder) / EVENTS_FILE)
+    stack.callback(file.close)
+    log = EmbeddedLog(file, DIRECT + uuid.uuid4().hex)
+    log.create()
+    stack.callback(data.ledger.forget_log, log.name)
+    return Data(data.ledger, log)
 
 
 def route_of(feeds: Mapping[str, Feed]) -> Route:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.ledger import Filter, Reports
+from pipeline.ledger import Filter, Pass, Reports
 from pipeline.metrics import Metrics
 
 FAILURES_SHOWN = 50
@@ -42,35 +42,39 @@ class Gauge:
         self._names = names
         self._before = {row["name"]: row for row in reports.sources()}
 
-    def read(self, found: Mapping[str, int], seconds: Mapping[str, float], *, failures: bool = False) -> list[Progress]:
-        """The progress now. `found` is what each source's pass has listed so far."""
-        rows = {row["name"]: row for row in self._reports.sources()}
-        return [
-            self._progress(name, rows[name], found.get(name, 0), seconds.get(name, 0.0), failures=failures)
-            for name in self._names
-        ]
+    def pending(self) -> int:
+        """How many objects of these sources wait or are under way."""
+        rows = [row for row in self._reports.sources() if row["name"] in self._before and row["name"] in self._names]
+        return sum(_waiting(row) for row in rows)
 
-    def _progress(self, name: str, row: dict[str, int], found: int, seconds: float, *, failures: bool) -> Progress:
-        before = self._before[name]
-        ended = row["finished"] - before["finished"]
-        bad = sum(
-            int(self._metrics.value("imported_objects_total", source=name, state=state))
-            for state in ("failed", "skipped")
-        )
-        waiting = row["ready"] + row["claimed"] + row["running"]
+    def read(self, passes: Mapping[str, Pass], seconds: float, *, failures: bool = False) -> list[Progress]:
+        """The progress now, `seconds` after the start. `passes` is how far each source's pass has come."""
+        rows = {row["name"]: row for row in self._reports.sources()}
+        return [self._progress(name, rows[name], passes.get(name), seconds, failures=failures) for name in self._names]
+
+    def _progress(
+        self, name: str, row: dict[str, int], listing: Pass | None, seconds: float, *, failures: bool
+    ) -> Progress:
+        ended = row["finished"] - self._before[name]["finished"]
+        bad = sum(int(self._metrics.value("imported_objects_total", source=name, state=state)) for state in BAD)
+        found, published = (listing.listed, listing.published) if listing is not None else (0, 0)
         return Progress(
             source=name,
             found=found,
             imported=max(0, ended - bad),
-            unchanged=max(0, found - ended - waiting),
+            unchanged=max(0, found - max(published, ended)),
             tasks=int(self._metrics.value("written_tasks_total", source=name)),
             rejected=int(self._metrics.value("rejected_rows_total", source=name)),
             failed=row["failed"],
             skipped=row["skipped"],
-            waiting=waiting,
+            waiting=_waiting(row),
             seconds=seconds,
             failures=self._failures(name) if failures and row["failed"] else (),
         )
 
     def _failures(self, name: str) -> list[dict[str, object]]:
         return self._reports.objects(Filter(source=name, state="failed"), 0, FAILURES_SHOWN)
+
+
+def _waiting(row: Mapping[str, int]) -> int:
+    return row["ready"] + row["claimed"] + row["running"]

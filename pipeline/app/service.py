@@ -6,7 +6,6 @@ import logging
 from threading import Event
 
 from pipeline import logs
-from pipeline.app.continuous import Continuous
 from pipeline.app.installation import App
 from pipeline.config import Config
 from pipeline.consumers.broker import EMBEDDED
@@ -52,8 +51,8 @@ class _Service:
         self._roles = roles
         self._metrics = Metrics()
         self._patience = Patience("+".join(sorted(roles)), longest=LONGEST_SECONDS)
-        self._opening: str | None = "starting"
-        self._continuous: Continuous | None = None
+        self._waits: dict[str, str | None] = {}
+        self._tell("starting")
 
     def run(self, stop: Event) -> None:
         token = self._config.server.token
@@ -71,26 +70,26 @@ class _Service:
             _log.info(logs.STOPPED)
 
     def ready(self) -> dict[str, str | None]:
-        """Role → None while it works, or why it waits."""
-        continuous = self._continuous
-        if continuous is None:
-            return dict.fromkeys(sorted(self._roles), self._opening)
-        return continuous.waits()
+        """Role → None while it works, or why it waits; as it was a second ago."""
+        return self._waits
+
+    def _tell(self, problem: str) -> None:
+        self._waits = dict.fromkeys(sorted(self._roles), problem)
 
     def _open(self, stop: Event) -> None:
         with App.open(self._config, metrics=self._metrics) as app:
             continuous = app.continuous(self._roles)
             with continuous.running(self._roles):
                 self._patience.succeeded()
-                self._continuous = continuous
+                self._waits = continuous.look()
                 _log.info(logs.STARTED, extra={"roles": ",".join(sorted(self._roles))})
                 while not stop.wait(TELL_SECONDS):
-                    continuous.waits()
+                    self._waits = continuous.look()
                 _log.info(logs.STOPPING)
-                self._opening, self._continuous = "stopping", None
+                self._tell("stopping")
 
     def _wait(self, error: LabelfeedError, stop: Event) -> None:
-        self._opening = f"{error.code}: {error}"
+        self._tell(f"{error.code}: {error}")
         for role in self._roles:
             self._metrics.set("up", 0, role=role)
         self._patience.wait(error, stop)

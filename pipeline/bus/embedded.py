@@ -41,9 +41,8 @@ _TABLES = (
 class EmbeddedLog:
     """`pipeline.bus.EventLog` in a SQLite file."""
 
-    name = "embedded"
-
-    def __init__(self, file: SqliteFile) -> None:
+    def __init__(self, file: SqliteFile, name: str = "embedded") -> None:
+        self.name = name
         self._file = file
         self._arrived = threading.Condition()
 

@@ -78,24 +78,12 @@ def import_(
         if dry_run:
             print_plans(plans(made, []), json=json)
             return
-    try:
-        _run(made, json=json, again=again(config) if base is not None else f" --database {_shown(target)}")
-    finally:
-        if base is not None:
-            _restore(base)
+    _run(made, json=json, again=again(config) if base is not None else f" --database {_shown(target)}")
 
 
 def _shown(database: str) -> str:
     """What may be printed of a database's URL: a password may stand in one of a server."""
     return database if database.startswith(SQLITE) else "URL"
-
-
-def _restore(base: Config) -> None:
-    """Let the configuration's sources be known again: they counted as removed while others were worked with."""
-    from pipeline.app import App
-
-    with App.open(base):
-        """Opening is enough."""
 
 
 def _run(made: Config, *, json: bool, again: str) -> None:

@@ -162,13 +162,17 @@ class Scheduler:
         load = tick.load()
         room = self._room(load)
         rooms = self._project_rooms(tick, load)
-        sources = [self._queueing(source, rooms.get(source.project_id)) for source in load.sources if source.ready]
+        sources = [self._queueing(source, rooms.get(source.project_id)) for source in load.sources if self._ours(source)]
         turn = Turn(ended=ended, load=load, more=bool(sources))
         if sources and self._queue_wants(room, load):
             self._find(tick, sources, room.objects)
             self._claim(tick, sources, epoch, room, load, turn)
             self._save(tick, sources)
         return turn
+
+    def _ours(self, source: SourceLoad) -> bool:
+        """Whether there is work that this configuration speaks of: an import by hand shares a ledger with others."""
+        return source.ready > 0 and source.name in self._weights
 
     @staticmethod
     def _queue_wants(room: throttle.Room, load: Load) -> bool:

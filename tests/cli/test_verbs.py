@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from pipeline import cli
+from pipeline.app import App
+from pipeline.config import load
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -337,7 +340,23 @@ def test_import_beside_configuration(place: Path, run: Run) -> None:
     sources = {item["name"]: item for item in json.loads(run("status", "--json")[1])["sources"]}
 
     assert row["failed"] == 1
-    assert (sources["inbox"]["retired"], sources["import.p"]["retired"]) == (False, True)
+    assert (sources["inbox"]["retired"], sources["import.p"]["retired"]) == (False, False)
+
+
+def test_import_leaves_a_run_alone(place: Path, run: Run) -> None:
+    """Events and objects of a run on the same database are neither taken nor lost by an import beside it."""
+    with App.open(load(place / "labelfeed.yaml")) as app:
+        app.pass_runner("inbox").run(Event())
+    row = imported(run, "labelfeed.yaml", "-p", "p", "--format", "txt")
+    sources = {item["name"]: item for item in json.loads(run("status", "--json")[1])["sources"]}
+
+    assert row["imported"] == 1
+    assert sources["inbox"]["done"] == 0
+
+    run("run", "--once")
+    sources = {item["name"]: item for item in json.loads(run("status", "--json")[1])["sources"]}
+
+    assert sources["inbox"]["done"] > 0
 
 
 def test_import_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:

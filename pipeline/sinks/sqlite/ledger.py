@@ -40,9 +40,11 @@ class SqliteLedger:
         """As `Ledger.migrate`."""
         self._file.write(schema.migrate)
 
-    def register(self, sources: Sequence[SourceIdentity], *, accept: frozenset[str] = frozenset()) -> list[SourceRow]:
+    def register(
+        self, sources: Sequence[SourceIdentity], *, accept: frozenset[str] = frozenset(), keep: bool = False
+    ) -> list[SourceRow]:
         """As `Ledger.register`."""
-        return self._file.write(lambda connection: schema.register(connection, sources, accept))
+        return self._file.write(lambda connection: schema.register(connection, sources, accept, keep=keep))
 
     def ping(self) -> str:
         """As `Ledger.ping`."""
@@ -63,6 +65,10 @@ class SqliteLedger:
         """As `Ledger.positions`."""
         with self._file.read() as connection:
             return dict(connection.execute("SELECT partition, position FROM positions WHERE log = ?", (log,)))
+
+    def forget_log(self, log: str) -> None:
+        """As `Ledger.forget_log`."""
+        self._file.write(lambda connection: connection.execute("DELETE FROM positions WHERE log = ?", (log,)))
 
     def record(
         self, log: str, events: Sequence[ObjectEvent], positions: Mapping[int, int], policy: Mapping[str, OnChange]

@@ -39,15 +39,16 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def register(
-    connection: sqlite3.Connection, sources: Sequence[SourceIdentity], accept: frozenset[str]
+    connection: sqlite3.Connection, sources: Sequence[SourceIdentity], accept: frozenset[str], *, keep: bool
 ) -> list[SourceRow]:
-    """Make the tables know these sources; others become retired.
+    """Make the tables know these sources; others become retired, but with `keep`.
 
     Raises:
         UsageError: a known name stands for another store now, and `accept` does not name it.
     """
     known = dict(connection.execute("SELECT name, identity FROM sources").fetchall())
-    connection.execute("UPDATE sources SET retired = 1")
+    if not keep:
+        connection.execute("UPDATE sources SET retired = 1")
     for source in sources:
         if known.get(source.name, source.identity) != source.identity and source.name not in accept:
             raise UsageError(
