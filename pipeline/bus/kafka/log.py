@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pipeline.bus import Consumer, Offsets
-from pipeline.bus.kafka.codec import encode
+from pipeline.bus.kafka.codec import Message, encode
 from pipeline.bus.kafka.connection import Topics
-from pipeline.bus.kafka.member import Member
+from pipeline.bus.kafka.member import HEADER, Member
 from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.bus.kafka.replay import Spans, replay_dead, replay_spans, spans_since
 from pipeline.bus.kafka.writer import Writer
-from pipeline.events import ObjectEvent
+from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.notifications import Route, Target
 
 
@@ -63,6 +63,12 @@ class KafkaLog:
         """As `EventLog.prune`: Kafka does it by itself, by the topic's retention."""
         del older_than
         return 0
+
+    def bury(self, letters: Sequence[UndecodableEvent]) -> None:
+        """Put among the dead letters what came another way than by the topic, and can't be read."""
+        self._topics.described()
+        messages = [Message(b"", letter.body, [(f"{HEADER}reason", letter.reason.encode())]) for letter in letters]
+        self._writer.send(self._options.dead_topic, messages)
 
     def replay_dead(self) -> int:
         """Put every dead letter that wasn't yet back on the topic; how many went."""

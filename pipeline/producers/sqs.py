@@ -1,0 +1,238 @@
+"""S3 notifications from an SQS queue, as S3 itself, SNS or EventBridge put them there.
+
+A message is deleted only after the event log has its events; while it waits it is kept from others. What can't be
+read goes to the dead letters, or, where there are none, is left to the queue's own redrive policy.
+
+Several sources may name one queue: then each must be given a route that knows all of them, as whoever receives a
+message publishes all of its events.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pipeline.config import Source
+from pipeline.errors import UnavailableError, UsageError
+from pipeline.events import ObjectEvent, UndecodableEvent, check_key
+from pipeline.notifications import Route, Target, decode
+from pipeline.producers import Notices
+from pipeline.stores.s3 import S3Store
+from pipeline.stores.s3.access import session
+from pipeline.stores.s3.options import parse
+from pipeline.stores.scope import Scope
+
+BATCH = 10
+"""SQS gives, deletes and extends no more messages at once."""
+MORE = 7
+"""Requests for further messages, all at once, when the first one was answered in full."""
+WAIT_SECONDS = 1
+"""How long a request waits for a message; it is also how long the end is waited for."""
+VISIBILITY_SECONDS = 60
+"""How long a message is kept from others; it is extended at a third of it."""
+REQUEST_SECONDS = 10
+EXCERPT = 500
+
+_log = logging.getLogger(__name__)
+
+Bury = Callable[[Sequence[UndecodableEvent]], None]
+"""Puts aside, durably, what can't be read. Raises RetriableError."""
+
+
+class _Message(NamedTuple):
+    id: str
+    receipt: str
+    body: str
+
+
+class SqsProducer:
+    """`pipeline.producers.Producer` over the queue that the source's `notifications` names: its URL, or its name."""
+
+    def __init__(
+        self, source: Source, store: S3Store, scope: Scope, route: Route | None = None, bury: Bury | None = None
+    ) -> None:
+        if not source.notifications:
+            raise UsageError(f"source {source.name}: `notifications` names no queue")
+        self._source = source
+        self._store = store
+        self._scope = scope
+        self._route = route or self._own
+        self._bury = bury
+        self._client = _client(source)
+        self._held = _Held()
+
+    def notices(self, stop: threading.Event) -> Iterator[Notices]:
+        """As `Producer.notices`. The queue keeps what happens while nobody asks; what was before is for a pass."""
+        with self._asking():
+            url = self._url()
+        ended = threading.Event()
+        extender = threading.Thread(
+            target=self._extend, args=(url, ended), name=f"extend-{self._source.name}", daemon=True
+        )
+        extender.start()
+        try:
+            with ThreadPoolExecutor(MORE, thread_name_prefix=f"sqs-{self._source.name}") as pool:
+                yield Notices(lost=True)
+                while not stop.is_set():
+                    messages = self._receive(url, pool)
+                    if messages:
+                        yield self._noticed(url, messages)
+        finally:
+            ended.set()
+            extender.join()
+            self._release(url)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._client.close()
+
+    # --- messages ----------------------------------------------------------------------------------------------
+
+    def _receive(self, url: str, pool: ThreadPoolExecutor) -> list[_Message]:
+        with self._asking():
+            messages = self._ask(url, WAIT_SECONDS)
+            if len(messages) == BATCH:
+                for more in pool.map(lambda _: self._ask(url, 0), range(MORE)):
+                    messages += more
+        return messages
+
+    def _ask(self, url: str, wait: int) -> list[_Message]:
+        answer = self._client.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=BATCH, WaitTimeSeconds=wait, VisibilityTimeout=VISIBILITY_SECONDS
+        )
+        found = [_Message(row["MessageId"], row["ReceiptHandle"], row["Body"]) for row in answer.get("Messages", ())]
+        self._held.add(found)
+        return found
+
+    def _noticed(self, url: str, messages: Sequence[_Message]) -> Notices:
+        events: list[ObjectEvent] = []
+        read: list[_Message] = []
+        for message in messages:
+            try:
+                events += [event for event in decode(message.body, self._route) if check_key(event.key) is None]
+            except ValueError as error:
+                if not self._put_aside(url, message, str(error)):
+                    continue
+            read.append(message)
+        return Notices(events, lambda: self._delete(url, read))
+
+    def _put_aside(self, url: str, message: _Message, reason: str) -> bool:
+        """Whether a message that can't be read may be deleted: it is among the dead letters, or can't be kept."""
+        if self._bury is not None:
+            self._bury([UndecodableEvent(message.body.encode(), reason)])
+            return True
+        with self._asking():
+            attributes = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
+        if "RedrivePolicy" in attributes.get("Attributes", {}):
+            self._held.drop([message])
+            return False
+        extra = {"source": self._source.name, "reason": reason, "body": message.body[:EXCERPT]}
+        _log.error("a message that cannot be read is dropped: the queue has no redrive policy", extra=extra)
+        return True
+
+    def _delete(self, url: str, messages: Sequence[_Message]) -> None:
+        """Raises UnavailableError: then they may come again."""
+        self._held.drop(messages)
+        for at in range(0, len(messages), BATCH):
+            entries = [{"Id": str(n), "ReceiptHandle": one.receipt} for n, one in enumerate(messages[at : at + BATCH])]
+            with self._asking():
+                self._client.delete_message_batch(QueueUrl=url, Entries=entries)
+
+    def _extend(self, url: str, ended: threading.Event) -> None:
+        while not ended.wait(VISIBILITY_SECONDS / 3):
+            with suppress(BotoCoreError, ClientError):
+                self._set_visibility(url, self._held.all(), VISIBILITY_SECONDS)
+
+    def _release(self, url: str) -> None:
+        """Let others have at once what was received and not settled."""
+        with suppress(BotoCoreError, ClientError):
+            self._set_visibility(url, self._held.take(), 0)
+
+    def _set_visibility(self, url: str, messages: Sequence[_Message], seconds: int) -> None:
+        for at in range(0, len(messages), BATCH):
+            entries = [
+                {"Id": str(n), "ReceiptHandle": one.receipt, "VisibilityTimeout": seconds}
+                for n, one in enumerate(messages[at : at + BATCH])
+            ]
+            self._client.change_message_visibility_batch(QueueUrl=url, Entries=entries)
+
+    # --- where to ----------------------------------------------------------------------------------------------
+
+    def _own(self, bucket: str, key: str) -> Sequence[Target]:
+        mine = self._store.concerns(bucket, key)
+        if mine is None or not self._scope.covers(mine):
+            return ()
+        return (Target(self._source.name, mine, self._store.versioned),)
+
+    def _url(self) -> str:
+        named = self._source.notifications or ""
+        if named.startswith(("http://", "https://")):
+            return named
+        found: str = self._client.get_queue_url(QueueName=named)["QueueUrl"]
+        return found
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            raise UnavailableError(f"the queue of {self._source.name} answers {code}") from None
+        except BotoCoreError as error:
+            raise UnavailableError(
+                f"the queue of {self._source.name} does not answer: {type(error).__name__}"
+            ) from None
+
+
+class _Held:
+    """Messages that were received and neither deleted nor given back. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._messages: dict[str, _Message] = {}
+
+    def add(self, messages: Sequence[_Message]) -> None:
+        with self._lock:
+            self._messages.update((message.receipt, message) for message in messages)
+
+    def drop(self, messages: Sequence[_Message]) -> None:
+        with self._lock:
+            for message in messages:
+                self._messages.pop(message.receipt, None)
+
+    def all(self) -> list[_Message]:
+        with self._lock:
+            return list(self._messages.values())
+
+    def take(self) -> list[_Message]:
+        with self._lock:
+            taken, self._messages = list(self._messages.values()), {}
+            return taken
+
+
+def _client(source: Source) -> Any:
+    options = parse(source.url, source.endpoint)
+    credentials = session(options)
+    place = urlsplit(source.notifications or "")
+    endpoint = f"{place.scheme}://{place.netloc}" if place.scheme in ("http", "https") else None
+    host = place.hostname or ""
+    region = host.split(".")[1] if host.startswith("sqs.") and host.endswith("amazonaws.com") else None
+    return credentials.client(
+        "sqs",
+        endpoint_url=endpoint,
+        region_name=region or options.region or credentials.region_name or "us-east-1",
+        config=Config(
+            retries={"mode": "adaptive", "total_max_attempts": 3},
+            connect_timeout=5,
+            read_timeout=REQUEST_SECONDS,
+            max_pool_connections=MORE + 3,
+        ),
+    )
