@@ -55,6 +55,7 @@ BUILT_IN: tuple[Component, ...] = (
     Component("stores", "import", "pipeline.stores.named:open_store"),
     Component("stores", "s3", "pipeline.stores.s3:open_store", "s3", ("endpoint", "notifications")),
     Component("producers", "file", "pipeline.producers.local:LocalProducer", options=("watch", "settle")),
+    Component("producers", "s3", "pipeline.producers.sqs:SqsProducer", "s3", ("watch", "notifications")),
     Component("parsers", "json", "pipeline.parsers.json:parser", options=(*_TEXT, "preannotated_from_fields")),
     Component("parsers", "csv", "pipeline.parsers.csv:parser", options=(*_TABLE, "separator")),
     Component("parsers", "tsv", "pipeline.parsers.csv:tsv_parser", options=_TABLE),
