@@ -39,7 +39,9 @@ def main(names: list[str]) -> int:
     for figure in figures:
         raw = "" if figure.raw is None else f"{figure.raw:,.0f}"
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
-        table.add_row(figure.name, f"{figure.ours:,.0f} {figure.unit}", raw, ratio, figure.target, "yes" if figure.met else "NO")
+        table.add_row(
+            figure.name, f"{figure.ours:,.0f} {figure.unit}", raw, ratio, figure.target, "yes" if figure.met else "NO"
+        )
     Console().print(table)
     return 0 if all(figure.met for figure in figures) else 1
 

@@ -57,7 +57,9 @@ def answer(**values: object) -> None:
     print(json.dumps({"peak_mb": usage.ru_maxrss / 1024, "cpu": usage.ru_utime + usage.ru_stime, **values}))
 
 
-def interleaved(rounds: int, ours: Callable[[], float], raw: Callable[[], float]) -> tuple[float, float, float, list[Any]]:
+def interleaved(
+    rounds: int, ours: Callable[[], float], raw: Callable[[], float]
+) -> tuple[float, float, float, list[Any]]:
     """Rates of both in turn: the median of ours, of raw, of the ratios, and each round."""
     pairs = []
     for _ in range(rounds):

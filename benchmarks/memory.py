@@ -14,7 +14,9 @@ LIMIT_MB = 300
 GROWTH = 1.05
 """How much more twice the size may take: the allocator's noise, not the file."""
 _ROW = b"%d,an opossum that came to the feeder at dusk and ate two plums before it left for the night,0.25,true\n"
-_ITEM = b'{"id": %d, "text": "an opossum that came to the feeder at dusk and ate two plums before it left", "score": 0.25}'
+_ITEM = (
+    b'{"id": %d, "text": "an opossum that came to the feeder at dusk and ate two plums before it left", "score": 0.25}'
+)
 
 
 def make_csv(path: Path, size: int) -> None:
@@ -63,7 +65,9 @@ def _grow(name: str, file: str, make: Callable[[Path, int], None], size: int) ->
             make(folder / file, size * factor)
             peaks.append(float(in_process("benchmarks.memory", str(folder), f"{place}/bench.db")["peak_mb"]))
     met = peaks[0] <= LIMIT_MB and peaks[1] <= peaks[0] * GROWTH
-    return Figure(name, "MB peak", peaks[0], None, peaks[1] / peaks[0], "≤ 300 MB, no more at twice the size", met, peaks)
+    return Figure(
+        name, "MB peak", peaks[0], None, peaks[1] / peaks[0], "≤ 300 MB, no more at twice the size", met, peaks
+    )
 
 
 if __name__ == "__main__":

@@ -39,6 +39,12 @@ BATCH_COMMITTED = "batch_committed"
 BATCH_CANCELLED = "batch_cancelled"
 OBJECT_ENDED = "object_ended"
 SWEPT = "swept"
+CHILD_ENDED = "child_ended"
+CLAIM_KEPT = "claim_kept"
+LEASE_NOT_RENEWED = "lease_not_renewed"
+OBJECT_REFUSED = "object_refused"
+POSITIONS_UNTOLD = "positions_untold"
+OUR_ERROR = "our_error"
 REQUEST_FAILED = "request_failed"
 
 NAMES: dict[str, str] = {
@@ -63,6 +69,12 @@ NAMES: dict[str, str] = {
     BATCH_CANCELLED: "a worker lost its lease or was stopped; nothing was written",
     OBJECT_ENDED: "one object ended as `state` with `code` (level debug only)",
     SWEPT: "staged rows that nobody will publish, or old history, were deleted",
+    CHILD_ENDED: "the process of a suspected object ended before its work did: `why`, `object`",
+    CLAIM_KEPT: "a claim could not be given back and waits for its lease to end: `lease`",
+    LEASE_NOT_RENEWED: "the database did not renew a lease: `lease`, `failures` in a row",
+    OBJECT_REFUSED: "the database refuses an object's tasks or a record: an error in Labelfeed",
+    POSITIONS_UNTOLD: "the event log was not told how far the ledger has come; the ledger's word counts",
+    OUR_ERROR: "something failed by an error in Labelfeed; the traceback says where",
     REQUEST_FAILED: "a client of the HTTP server went away (level debug only)",
 }
 """Every event's name and what it says; `docs/operations.md` prints this table."""

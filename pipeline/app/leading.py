@@ -69,7 +69,7 @@ class Leading:
         try:
             self._ledger.yield_lead(self._source_id, holder)
         except LabelfeedError as error:
-            _log.debug("the lead of %s ends by its time: %s", self._source, error)
+            _log.debug(logs.LEAD_LOST, extra={"source": self._source, "error": str(error)})
 
     def _take(self, holder: str) -> bool:
         try:

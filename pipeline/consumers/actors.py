@@ -8,6 +8,7 @@ from collections.abc import Callable
 import dramatiq
 from dramatiq import Broker, Message
 
+from pipeline import logs
 from pipeline.ledger import Claim
 
 IMPORT_QUEUE = "labelfeed.import"
@@ -42,4 +43,4 @@ def _guarded(run: Run, lease: int) -> None:
     try:
         run(lease)
     except Exception:  # noqa: BLE001 - said above
-        _log.exception("claim %d ended by an error of ours", lease)
+        _log.exception(logs.OUR_ERROR, extra={"lease": lease})

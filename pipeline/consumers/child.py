@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from pipeline import logs
 from pipeline.config import Limits
 from pipeline.consumers.importer import NO_OBJECT, Importer
 from pipeline.consumers.renewer import Held, Renewer
@@ -125,11 +126,11 @@ class ChildRunner:
             why = child.watch(held, self._cancelling, self._limits.child_time)
             lost = child.at if why in ("died", "time") and child.at != NO_OBJECT else None
             if why != "done":
-                _log.warning("the child of claim %d ended (%s) at object %d", lease, why, child.at)
+                _log.warning(logs.CHILD_ENDED, extra={"lease": lease, "why": why, "object": child.at})
         try:
             self._ledger.give_back(lease, lost=lost)
         except UnavailableError as error:
-            _log.warning("claim %d was not given back and waits for its lease to end: %s", lease, error)
+            _log.warning(logs.CLAIM_KEPT, extra={"lease": lease, "error": str(error)})
         if why == "died" and lost is None:
             self._patience.wait(UnavailableError("child processes do not start", code="internal"), self._cancelling)
         elif why == "done":
@@ -162,7 +163,7 @@ class _Child:
             self._process.stdin.write(line)
             self._process.stdin.flush()
         except BrokenPipeError:
-            _log.warning("the child died before it was told what to do")
+            _log.warning(logs.CHILD_ENDED, extra={"why": "it died before it was told what to do"})
 
     def watch(self, held: Held, cancelling: threading.Event, seconds: float) -> str:
         """Follow the child to its end; gives why that came: done, died, time, lost, cancelled."""
@@ -218,7 +219,7 @@ class _Child:
             try:
                 self._process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
-                _log.warning("the child was done and did not end; it is killed")
+                _log.warning(logs.CHILD_ENDED, extra={"why": "it was done, did not end, and is killed"})
         self._process.kill()
         self._process.wait()
         with suppress(BrokenPipeError):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pipeline import logs
 from pipeline.consumers.rows import DatabaseDown
 from pipeline.errors import DataRefused, UnavailableError
 from pipeline.faults import reached
@@ -116,7 +117,7 @@ class Commits:
     def _commit_halves(self, outcomes: Sequence[Outcome], error: DataRefused) -> Committed:
         """Find the outcome that the database refuses, so that its neighbours need not fail with it."""
         if len(outcomes) == 1:
-            _log.error("the database refuses the tasks of object %d: %s", outcomes[0].object_id, error)
+            _log.error(logs.OBJECT_REFUSED, extra={"object": outcomes[0].object_id, "error": str(error)})
             return self._write([_refused(outcomes[0])])
         middle = len(outcomes) // 2
         first, second = self._commit(outcomes[:middle]), self._commit(outcomes[middle:])

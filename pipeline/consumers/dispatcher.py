@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+from pipeline import logs
 from pipeline.bus import Consumer, EventLog, Polled, Record
 from pipeline.consumers.waiting import Patience, our_error
 from pipeline.errors import DataRefused, LabelfeedError, RetriableError
@@ -111,7 +112,7 @@ class Dispatcher:
             consumer.commit(polled.positions)
         except RetriableError as error:
             # The ledger's positions are what counts; the log's own are for tools that show lag.
-            _log.warning("the log was not told the positions: %s", error)
+            _log.warning(logs.POSITIONS_UNTOLD, extra={"error": str(error)})
         return dict(effects)
 
     def _insist(self, call: Callable[[], None]) -> bool:
@@ -167,7 +168,8 @@ class Dispatcher:
             if not records:
                 raise
             if len(records) == 1:
-                _log.warning("the database refuses the record at %d/%d: %s", *records[0][:2], error)
+                place = {"partition": records[0].partition, "offset": records[0].offset}
+                _log.warning(logs.DEAD_LETTERS, extra=place | {"error": str(error)})
                 consumer.dead(records, [str(error)])
                 self._metrics.add("dead_letters_total", reason="refused")
                 self._write(consumer, [], positions, effects)

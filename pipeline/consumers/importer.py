@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+from pipeline import logs
 from pipeline.config import Limits
 from pipeline.consumers import Feed, outcomes
 from pipeline.consumers.commits import Commits, Summary
@@ -101,7 +102,7 @@ class Importer:
             self._surrender(lease, error)
             return Summary()
         if not work:
-            _log.debug("claim %d has ended before it was started", lease)
+            _log.debug(logs.BATCH_CANCELLED, extra={"lease": lease, "why": "ended before it was started"})
             return Summary()
         reached("worker.started")
         feed = self.feeds.get(work[0].source)
@@ -118,12 +119,13 @@ class Importer:
             claim.run(work)
             self._patience.succeeded()
         except LeaseLost:
-            _log.warning("claim %d of %s was lost; its objects are somebody else's", held.lease, feed.source.name)
+            extra = {"lease": held.lease, "source": feed.source.name, "why": "the lease was lost"}
+            _log.warning(logs.BATCH_CANCELLED, extra=extra)
         except Cancelled:
             self._give_back(held.lease)
         except MemoryError:
             # It runs alone next time, in a process whose memory is bounded.
-            _log.exception("memory was exhausted by object %d of %s", claim.current, feed.source.name)
+            _log.exception(logs.OUR_ERROR, extra={"object": claim.current, "source": feed.source.name, "why": "memory"})
             self._give_back(held.lease, lost=claim.current)
         except DatabaseDown as down:
             self._surrender(held.lease, down.error)
@@ -133,16 +135,13 @@ class Importer:
         return claim.commits.summary
 
     def _log(self, lease: int, source: str, summary: Summary, seconds: float) -> None:
-        _log.info(
-            "claim %d of %s: %s; %d tasks, %d rejected rows, %d bytes in %.3f s",
-            lease,
-            source,
-            ", ".join([f"{count} {state}" for state, count in sorted(summary.states.items())]) or "nothing written",
-            summary.tasks,
-            summary.rejected,
-            summary.bytes,
-            seconds,
-        )
+        fields: dict[str, float] = dict(summary.states) | {
+            "tasks": summary.tasks,
+            "rejected": summary.rejected,
+            "bytes": summary.bytes,
+        }
+        fields |= {"objects": sum(summary.states.values()), "seconds": seconds}
+        _log.info(logs.BATCH_COMMITTED, extra={"lease": lease, "source": source} | fields)
 
     def cancel(self) -> None:
         """Stop what runs, between two rows' pieces; it goes back uncounted, as does every later claim."""
@@ -193,7 +192,7 @@ class Importer:
         try:
             self.ledger.give_back(lease, lost=lost)
         except UnavailableError as error:
-            _log.warning("claim %d was not given back and waits for its lease to end: %s", lease, error)
+            _log.warning(logs.CLAIM_KEPT, extra={"lease": lease, "error": str(error)})
 
 
 class _ClaimRun:
@@ -347,5 +346,5 @@ class _ClaimRun:
         return self._version
 
     def _bug(self, work: Work, error: Exception) -> Outcome:
-        _log.error("object %d of %s failed by an error of ours", work.id, self._source.name, exc_info=error)
+        _log.error(logs.OUR_ERROR, extra={"object": work.id, "source": self._source.name}, exc_info=error)
         return outcomes.of_bug(work, error, self._known_version(work))

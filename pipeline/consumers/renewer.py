@@ -67,7 +67,7 @@ class Renewer:
         try:
             self._ledger.beat(self._worker, 0, 0.0)
         except LabelfeedError as error:
-            _log.debug("the last beat was not heard: %s", error)
+            _log.debug(logs.WAITING, extra={"role": "work", "error": str(error)})
 
     @contextmanager
     def hold(self, lease: int) -> Iterator[Held]:
@@ -92,7 +92,7 @@ class Renewer:
             try:
                 self._renew_due(third - pause / 2)
             except Exception:  # noqa: BLE001 - the outer boundary of this thread: without it all leases would end
-                _log.exception("leases were not renewed by an error of ours")
+                _log.exception(logs.OUR_ERROR)
 
     def _beat(self) -> None:
         try:
@@ -125,4 +125,5 @@ class Renewer:
         except LabelfeedError as error:
             held.failures += 1
             held.lost = held.failures >= FAILURES_LIMIT
-            _log.warning("lease %d was not renewed (%d in a row): %s", held.lease, held.failures, error)
+            extra = {"lease": held.lease, "failures": held.failures, "error": str(error)}
+            _log.warning(logs.LEASE_NOT_RENEWED, extra=extra)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline import throttle
+from pipeline import logs, throttle
 from pipeline.config import Config, Limits, Throttle
 from pipeline.consumers.broker import Queue
 from pipeline.consumers.waiting import Patience, our_error
@@ -162,7 +162,8 @@ class Scheduler:
         load = tick.load()
         room = self._room(load)
         rooms = self._project_rooms(tick, load)
-        sources = [self._queueing(source, rooms.get(source.project_id)) for source in load.sources if self._ours(source)]
+        ours = [source for source in load.sources if self._ours(source)]
+        sources = [self._queueing(source, rooms.get(source.project_id)) for source in ours]
         turn = Turn(ended=ended, load=load, more=bool(sources))
         if sources and self._queue_wants(room, load):
             self._find(tick, sources, room.objects)
@@ -327,7 +328,7 @@ class Scheduler:
 
     def _tell(self, turn: Turn) -> None:
         if turn.ended:
-            _log.warning("%d objects went back: their leases ended or their process is gone", turn.ended)
+            _log.warning(logs.LEASES_ENDED, extra={"objects": turn.ended})
             self._metrics.add("leases_ended_total", turn.ended, why="ended")
         now = time.monotonic()
         if turn.load is None or now - self._gauged < GAUGE_SECONDS:
@@ -344,7 +345,7 @@ class Scheduler:
         try:
             left = self._ledger.sweep(SWEEP_ROWS)
         except LabelfeedError as error:
-            _log.warning("nothing was swept: %s", error)
+            _log.warning(logs.WAITING, extra={"role": "sweep", "error": str(error)})
             left = 0
         self._swept = 0.0 if left else time.monotonic()
 

@@ -20,7 +20,7 @@ def our_error(error: Exception) -> LabelfeedError:
 
     A role that ended would stop everything and say nothing; one that goes on after a wait shows in the log.
     """
-    _log.error("an error of ours", exc_info=error)
+    _log.error(logs.OUR_ERROR, exc_info=error)
     return UnavailableError(f"an error of ours ({type(error).__name__}), which the log has", code="internal")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
+from pipeline import logs
 from pipeline.consumers.broker import Queue
 from pipeline.consumers.child import ChildRunner
 from pipeline.consumers.importer import Importer
@@ -48,7 +49,7 @@ class WorkerPool:
             if unstarted:
                 self._ledger.unclaim(unstarted)
         except LabelfeedError as error:
-            _log.warning("%d claims were not given back and wait for their leases to end: %s", len(unstarted), error)
+            _log.warning(logs.CLAIM_KEPT, extra={"claims": len(unstarted), "error": str(error)})
         self._renewer.stop()
         self._importer.close()
 
