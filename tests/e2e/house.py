@@ -135,9 +135,9 @@ class House:
     """A folder with `labelfeed.yaml`, an inbox, and the database that comes of them."""
 
     folder: Path
-    options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     running: list[Running] = field(default_factory=list)
+    place: str = "labelfeed.db"
     _number: int = 0
 
     @property
@@ -148,7 +148,7 @@ class House:
     @property
     def database(self) -> Path:
         """The file with ledger and tasks."""
-        return self.folder / "labelfeed.db"
+        return self.folder / self.place
 
     def configure(self, source: Mapping[str, Any] | None = None, **top: Any) -> None:
         """Write the configuration: options of the source `inbox`, and keys of the file's top."""
@@ -160,6 +160,7 @@ class House:
             "server": {"listen": "127.0.0.1:0"},
             "shutdown_timeout": "10s",
         }
+        self.place = str(top.get("database", "sqlite:///labelfeed.db")).removeprefix("sqlite:///")
         (self.folder / "labelfeed.yaml").write_text(yaml.safe_dump(values | top))
 
     # --- files -------------------------------------------------------------------------------------------------

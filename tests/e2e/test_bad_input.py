@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import signal
 import sqlite3
+import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -278,6 +282,72 @@ def test_a_locked_database_is_waited_for(house: House) -> None:
         other.execute("COMMIT")
     assert running.end().code == 0
     house.agrees(GOOD | {"b.json": [{"text": "b"}]})
+
+
+FULL_BYTES = 1024 * 1024
+LATE = [{"text": f"row {n:0100}", "n": n} for n in range(12_000)]
+"""Rows that need more room than there is."""
+
+
+def put_late(house: House) -> None:
+    """A file of those rows."""
+    house.put("late.csv", "text,n\n" + "".join(f"{row['text']},{row['n']}\n" for row in LATE))
+
+
+def allow_little() -> None:
+    """In a child about to start: no file may become larger than a megabyte."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, most))
+
+
+def test_a_disk_that_takes_no_more_is_waited_for(house: House) -> None:
+    """While nothing can be written the run waits and says why; when it can it ends with every object once."""
+    put_late(house)
+    running = house.start("run", "--once", "--log-format=json", preexec=allow_little)
+    until(lambda: any("disk" in str(row) for row in running.logs()), what="a word about the disk")
+    assert "late.csv" not in house.tasks()
+    _, most = resource.prlimit(running.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (most, most))
+    assert running.end().code == 0
+    house.agrees(GOOD | {"late.csv": LATE})
+
+
+@pytest.fixture
+def small_disk(house: House) -> Iterator[Path]:
+    """A folder that is a disk of its own with four megabytes, where this user may have one."""
+    folder = house.folder / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "labelfeed", folder]
+    mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    yield folder
+    house.close()
+    if mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all the room there is on a disk; a small one where the disk is everybody's."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while os.path.ismount(disk):
+            file.write(bytes(4096))
+    return ballast
+
+
+def test_a_full_disk_is_waited_for(house: House, small_disk: Path) -> None:
+    """A disk without any room stops nothing for good: what is under way goes on as soon as there is some."""
+    house.configure(database="sqlite:///disk/labelfeed.db")
+    house.once()
+    ballast = fill(small_disk)
+    put_late(house)
+    running = house.start("run", "--log-format=json")
+    if os.path.ismount(small_disk):
+        until(lambda: any("disk is full" in str(row) for row in running.logs()), what="a word about the disk")
+    ballast.unlink()
+    until(lambda: house.states().get("late.csv") == "done")
+    running.signal(signal.SIGTERM)
+    assert running.end().code == 0
+    house.agrees(GOOD | {"late.csv": LATE})
 
 
 def test_two_runs_share_one_database(house: House) -> None:
