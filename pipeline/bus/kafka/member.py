@@ -186,8 +186,13 @@ class Member:
                 allow_auto_create_topics=False,
             )
             self._assignment.consumer = consumer
-            consumer.subscribe([self._options.topic], listener=self._assignment)
             self._consumer = consumer
+            # Known before it joins, the topic is shared out at once, not after a first assignment of nothing.
+            consumer.partitions_for_topic(self._options.topic)
+            consumer.subscribe([self._options.topic], listener=self._assignment)
+            # An answer that was under way can make the client forget that it lacks the topic's partitions: as the
+            # group's leader it would then assign none, for minutes. This asks until it knows them.
+            consumer.partitions_for_topic(self._options.topic)
         return self._consumer
 
 
