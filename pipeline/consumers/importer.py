@@ -135,7 +135,7 @@ class Importer:
         return claim.commits.summary
 
     def _log(self, lease: int, source: str, summary: Summary, seconds: float) -> None:
-        fields: dict[str, float] = dict(summary.states) | {
+        fields: dict[str, float] = {**summary.states} | {
             "tasks": summary.tasks,
             "rejected": summary.rejected,
             "bytes": summary.bytes,
