@@ -135,11 +135,8 @@ class Importer:
         return claim.commits.summary
 
     def _log(self, lease: int, source: str, summary: Summary, seconds: float) -> None:
-        fields: dict[str, float] = {**summary.states} | {
-            "tasks": summary.tasks,
-            "rejected": summary.rejected,
-            "bytes": summary.bytes,
-        }
+        fields: dict[str, object] = {"tasks": summary.tasks, "rejected": summary.rejected, "bytes": summary.bytes}
+        fields |= summary.states
         fields |= {"objects": sum(summary.states.values()), "seconds": seconds}
         _log.info(logs.BATCH_COMMITTED, extra={"lease": lease, "source": source} | fields)
 
@@ -204,7 +201,6 @@ class _ClaimRun:
         self._feed = feed
         self._source = feed.source
         self._store = feed.store
-        self._fail = feed.source.on_bad_row == "fail"
         self._version: str | None = None
         self._size = 0
         self._modified = 0.0
@@ -263,8 +259,8 @@ class _ClaimRun:
                     self._held.lease,
                     work.id,
                     self._importer.stager,
-                    fail=self._fail,
-                    before_stage=self.commits.flush,
+                    self._source,
+                    self.commits.flush,
                 )
                 self._parse(parser, reading, entry, rows)
             return self._done(work, mode, rows, started), max(entry.size, rows.bytes)

@@ -16,6 +16,7 @@ STORAGE_ATTEMPTS = 60
 the object's fault, and must not leave thousands of failures behind."""
 
 NO_TASKS = "no_tasks"
+TOO_MANY_BAD_ROWS = "too_many_bad_rows"
 
 
 def mode_of(work: Work, version: str, on_change: OnChange) -> Mode:
@@ -83,6 +84,21 @@ def bad_row(row: RejectedRow) -> ObjectFailed:
     """The error of an object that fails by one of its rows."""
     place = "" if row.line is not None else f" (row {row.row})"
     return ObjectFailed(row.code, row.message + place, line=row.line, column=row.column, excerpt=row.excerpt)
+
+
+def too_many_bad_rows(first: RejectedRow, bad: int, tasks: int | None, most: str) -> ObjectFailed:
+    """The error of an object of which more rows were rejected than its source allows; `tasks` is None where it was
+    not read to its end."""
+    seen = f"{bad} rows were rejected" if tasks is None else f"{bad} of {bad + tasks} rows were rejected"
+    place = f"line {first.line}" if first.line is not None else f"row {first.row}"
+    return ObjectFailed(
+        TOO_MANY_BAD_ROWS,
+        f"{seen}, and max_bad_rows is {most}; the first is {place}: {first.code}, {first.message}",
+        line=first.line,
+        column=first.column,
+        excerpt=first.excerpt,
+        hint="`labelfeed rejected` shows them",
+    )
 
 
 def _reason(error: ObjectFailed) -> Reason:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
-from pipeline.consumers.outcomes import bad_row
+from pipeline.config import ParseOptions
+from pipeline.consumers.outcomes import bad_row, too_many_bad_rows
 from pipeline.errors import UnavailableError
 from pipeline.faults import reached
 from pipeline.ledger import STAGE_BYTES, STAGE_ROWS, Ledger
@@ -30,7 +31,7 @@ class Rows:
     """
 
     __slots__ = (
-        "_before_stage", "_fail", "_lease", "_ledger", "_object_id", "_pieces", "_staged_rejected", "_staged_tasks",
+        "_before_stage", "_fail", "_lease", "_ledger", "_most", "_object_id", "_pieces", "_staged_rejected", "_staged_tasks",
         "_stager", "_under_way", "bytes", "first_rejected", "rejected", "staged", "tasks",
     )  # fmt: skip
 
@@ -40,8 +41,7 @@ class Rows:
         lease: int,
         object_id: int,
         stager: Executor,
-        *,
-        fail: bool,
+        options: ParseOptions,
         before_stage: Callable[[], None],
     ) -> None:
         self._ledger = ledger
@@ -49,7 +49,8 @@ class Rows:
         self._under_way: Future[None] | None = None
         self._lease = lease
         self._object_id = object_id
-        self._fail = fail
+        self._fail = options.on_bad_row == "fail"
+        self._most = options.max_bad_rows
         self._before_stage = before_stage
         self._pieces = 0
         self._staged_tasks = 0
@@ -61,8 +62,8 @@ class Rows:
         self.bytes = 0
 
     def add(self, piece: Parsed) -> None:
-        """Take the next piece. Raises ObjectFailed at the first rejected row if the source says so,
-        LeaseLost, and DatabaseDown."""
+        """Take the next piece. Raises ObjectFailed at a rejected row that is one too many for the source, LeaseLost,
+        and DatabaseDown."""
         if piece.restart:
             self._restart()
         if piece.rejected:
@@ -90,7 +91,11 @@ class Rows:
         return self._staged_rejected + len(self.rejected)
 
     def finish(self) -> None:
-        """Stage what is left of a file that was staged in part. Raises as `add`."""
+        """Stage what is left of a file that was staged in part. Raises as `add`, and where too large a share of all
+        rows was rejected."""
+        most, bad, tasks = self._most, self.rejected_count, self.task_count
+        if isinstance(most, float) and bad > most * (bad + tasks) and tasks and self.first_rejected is not None:
+            raise too_many_bad_rows(self.first_rejected, bad, tasks, f"{100 * most:g}%")
         if self.staged and (self.tasks or self.rejected):
             self._stage()
         self.settle()
@@ -107,6 +112,8 @@ class Rows:
         if self._fail:
             raise bad_row(rejected[0])
         self.rejected.extend(rejected)
+        if isinstance(self._most, int) and self.rejected_count > self._most:
+            raise too_many_bad_rows(self.first_rejected, self.rejected_count, None, str(self._most))
 
     def _restart(self) -> None:
         if self.staged:
