@@ -6,11 +6,46 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from deploy.services.model import Service
+from pipeline.sinks.postgres import PostgresLedger
 from pipeline.sinks.sqlite import SqliteLedger
 from pipeline.sqlitefile import SqliteFile
 from tests.ledger.bench import SOURCES, Bench
+
+
+@pytest.fixture
+def postgres_place(postgres: Service, unique: str) -> Iterator[str]:
+    """The URL of an empty schema of this test alone."""
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {unique}")
+        yield f"{postgres.url}?options=-csearch_path%3D{unique}"
+        connection.execute(f"DROP SCHEMA {unique} CASCADE")
+
+
+@pytest.fixture
+def postgres_bench(postgres_place: str) -> Iterator[Bench]:
+    """A ledger in PostgreSQL; its counters are compared with what is there when the test ends."""
+    with ExitStack() as stack:
+
+        def another() -> PostgresLedger:
+            ledger = PostgresLedger(postgres_place)
+            stack.callback(ledger.close)
+            return ledger
+
+        own = stack.enter_context(psycopg.connect(postgres_place, autocommit=True))
+
+        def execute(statement: str) -> list[tuple[Any, ...]]:
+            cursor = own.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+        bench = Bench(another(), another, execute)
+        bench.ledger.migrate()
+        bench.ledger.register(SOURCES)
+        yield bench
+        bench.check()
 
 
 @pytest.fixture

@@ -187,9 +187,7 @@ class _SqliteTables:
             " extra = ?, external_id = ?, revision = revision + 1 WHERE id = ?",
             [(lease, position, *task, task_id) for task_id, (position, task) in match.updated],
         )
-        insert_tasks(
-            self._connection, [(outcome.object_id, lease, position, *task) for position, task in match.added]
-        )
+        insert_tasks(self._connection, [(outcome.object_id, lease, position, *task) for position, task in match.added])
         executemany("UPDATE task_rows SET archived_at = ? WHERE id = ?", [(now(), row) for row in match.archived])
         return len(match.updated) + len(match.added)
 

@@ -1,0 +1,254 @@
+"""Transactions on PostgreSQL: short ones, tried again from their start where the server asks for that."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from pipeline.errors import DataRefused, LabelfeedError, UnavailableError, UsageError
+
+T = TypeVar("T")
+Job = Callable[["Transaction"], T]
+Row = tuple[Any, ...]
+
+CONNECTIONS = 10
+CONNECT_SECONDS = 5.0
+"""How long a connection is waited for before the caller is told that the server does not answer."""
+PATIENCE_SECONDS = 10.0
+"""How long one transaction is tried again before its caller is told."""
+LONGEST_PAUSE_SECONDS = 0.25
+SHARDS = 8
+"""Rows that one counter is spread over, so that commits do not wait for one another."""
+
+_SETTINGS = (
+    "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '2s';"
+    " SET LOCAL idle_in_transaction_session_timeout = '60s';"
+)
+# Rows are looked up by lists of numbers, which the planner may take for much longer ones: then it would read a
+# whole index to join it. Each transaction sets this for itself, because a pooler shares sessions.
+_BEGIN = (
+    f"BEGIN; {_SETTINGS} SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off;"
+    " SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8"
+)
+_BEGIN_READ = f"BEGIN READ ONLY; {_SETTINGS} SELECT NULL, extract(epoch FROM clock_timestamp())::float8"
+
+
+class Transaction:
+    """One transaction. `at` is the database's clock at its beginning, in seconds since 1970."""
+
+    def __init__(self, connection: psycopg.Connection[Row], at: float) -> None:
+        self.connection = connection
+        self.at = at
+        self.counts: Counter[tuple[int, str]] = Counter()
+
+    def execute(
+        self, statement: str, values: Sequence[object] | dict[str, object] | None = None
+    ) -> psycopg.Cursor[Row]:
+        """Run one statement."""
+        return self.connection.execute(statement, values)
+
+    def rows(self, statement: str, values: Sequence[object] | None = None) -> list[Row]:
+        """What a statement gives."""
+        return self.connection.execute(statement, values).fetchall()
+
+    def dicts(self, statement: str, values: Sequence[object] | None = None) -> list[dict[str, Any]]:
+        """What a statement gives, by the columns' names."""
+        with self.connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(statement, values).fetchall()
+
+    def copy(self, table: str, columns: str, lines: bytes) -> None:
+        """COPY lines in the text format."""
+        with self.connection.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+            copy.write(lines)
+
+    def count(self, source_id: int, name: str, n: int) -> None:
+        """Move a counter; it is written last, so that its row is locked for no longer than the commit takes."""
+        self.counts[source_id, name] += n
+
+    def finish(self) -> None:
+        """Write what is left to be written."""
+        moved = sorted((source_id, name, n) for (source_id, name), n in self.counts.items() if n)
+        if moved:
+            self.execute(
+                "INSERT INTO counters (source_id, name, shard, n, at) SELECT u.source_id, u.name, %s, u.n, clock_timestamp()"
+                " FROM unnest(%s::bigint[], %s::text[], %s::bigint[]) AS u (source_id, name, n)"
+                " ON CONFLICT (source_id, name, shard) DO UPDATE SET n = counters.n + excluded.n, at = excluded.at",
+                (random.randrange(SHARDS), *columns(moved, 3)),  # noqa: S311 - spreads load, guards nothing
+            )
+
+
+class Database:
+    """A pool of connections and how work is done on them. Thread-safe."""
+
+    def __init__(self, url: str, connections: int = CONNECTIONS) -> None:
+        self._url = url
+        # The roles say once that the server does not answer; the pool would say it at every try.
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+        self._pool = ConnectionPool(
+            url,
+            kwargs={"autocommit": True, "prepare_threshold": None, "connect_timeout": int(CONNECT_SECONDS)},
+            min_size=0,
+            max_size=connections,
+            open=False,
+            num_workers=1,
+            reconnect_timeout=CONNECT_SECONDS,
+        )
+        self._pool.open()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._pool.close()
+
+    def write(self, job: Job[T]) -> T:
+        """Run a job in a transaction, again from its start after a conflict or a lost connection.
+
+        Raises:
+            UnavailableError: the server does not answer, or others hold locks for too long; nothing was written.
+            DataRefused: the server refuses the job's data.
+        """
+        return self._patiently(lambda: self._write(job))
+
+    def read(self, job: Job[T]) -> T:
+        """Run a job that only reads. Raises UnavailableError."""
+
+        def once() -> T:
+            with self._connection() as connection:
+                _, at = _begin(connection, _BEGIN_READ)
+                result = job(Transaction(connection, at))
+                connection.execute("COMMIT")
+                return result
+
+        return self._patiently(once)
+
+    def _patiently(self, once: Callable[[], T]) -> T:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        pause = 0.01
+        while True:
+            try:
+                return once()
+            except psycopg.Error as error:
+                if not _passing(error) or time.monotonic() > deadline:
+                    raise translated(error) from error
+            except (UnicodeEncodeError, OverflowError) as error:
+                raise DataRefused(f"the database refuses the data: {error}") from error
+            time.sleep(random.uniform(0, pause))  # noqa: S311 - spreads load, guards nothing
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _write(self, job: Job[T]) -> T:
+        with self._connection() as connection:
+            number, at = _begin(connection, _BEGIN)
+            transaction = Transaction(connection, at)
+            result = job(transaction)
+            transaction.finish()
+            try:
+                connection.execute("COMMIT")
+            except psycopg.OperationalError as error:
+                if not connection.broken:
+                    raise
+                lost = error
+            else:
+                return result
+        # Nobody has said whether it was committed. The server knows, by the transaction's number.
+        if not self._committed(number):
+            raise lost
+        return result
+
+    def _committed(self, number: str) -> bool:
+        """Whether a transaction that nobody has heard the end of was committed. Raises psycopg.Error."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                with self._connection() as connection:
+                    row = connection.execute("SELECT pg_xact_status(%s::xid8)", (number,)).fetchone()
+                if row is None or row[0] != "in progress":
+                    return row is not None and row[0] == "committed"
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(LONGEST_PAUSE_SECONDS)
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Row]]:
+        try:
+            connection = self._pool.getconn(timeout=CONNECT_SECONDS)
+        except PoolTimeout as error:
+            raise self._cause(error) from error
+        try:
+            yield connection
+        finally:
+            self._give_back(connection)
+
+    def _give_back(self, connection: psycopg.Connection[Row]) -> None:
+        try:
+            if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                connection.execute("ROLLBACK")
+        except psycopg.Error:
+            connection.close()
+        self._pool.putconn(connection)
+
+    def _cause(self, error: PoolTimeout) -> LabelfeedError:
+        """Why there is no connection: the pool knows only that there is none."""
+        try:
+            psycopg.connect(self._url, connect_timeout=int(CONNECT_SECONDS)).close()
+        except psycopg.OperationalError as cause:
+            text = " ".join(str(cause).split())
+            if any(sign in text for sign in ("authentication failed", "does not exist", "no password supplied")):
+                return UsageError(f"the database cannot be used: {text}")
+            return UnavailableError(f"the database does not answer: {text}")
+        return UnavailableError(f"no connection to the database was free: {error}")
+
+
+def _begin(connection: psycopg.Connection[Row], statements: str) -> tuple[str, float]:
+    cursor = connection.execute(statements)
+    while cursor.nextset():
+        pass
+    ((number, at),) = cursor.fetchall()
+    return number, at
+
+
+class Conflict(psycopg.Error):
+    """What a transaction has read was changed by another before it wrote: it must begin again."""
+
+
+_CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable, Conflict)
+
+
+def _passing(error: psycopg.Error) -> bool:
+    """Whether the same transaction may succeed at once."""
+    return isinstance(error, _CONFLICTS) or _disconnected(error)
+
+
+def _disconnected(error: psycopg.Error) -> bool:
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    state = error.sqlstate
+    return state is None or state.startswith(("08", "57P")) or state in ("25P03", "53300")
+
+
+def translated(error: psycopg.Error) -> Exception:
+    """PostgreSQL's error as ours; any other as it is."""
+    text = " ".join(str(error).split())
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError | errors.ProgramLimitExceeded):
+        return DataRefused(f"the database refuses the data: {text}")
+    if isinstance(error, _CONFLICTS):
+        return UnavailableError(f"others hold the database's rows for too long: {text}", code="locked")
+    if isinstance(error, errors.DiskFull):
+        return UnavailableError(f"the disk of the database is full: {text}", code="disk_full")
+    if isinstance(error, psycopg.OperationalError | errors.ReadOnlySqlTransaction):
+        return UnavailableError(f"the database does not answer: {text}")
+    return error
+
+
+def columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:
+    """Rows as one list a column, as `unnest` takes them."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -1,0 +1,173 @@
+"""`pipeline.ledger.Ledger` on PostgreSQL: each method is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from pipeline.errors import DataRefused
+from pipeline.events import ObjectEvent
+from pipeline.ledger import Committed, Effect, Known, OnChange, Outcome, Pass, SourceIdentity, SourceRow, Tick, Work
+from pipeline.sinks.postgres import passes, record, schedule, schema, work
+from pipeline.sinks.postgres.commit import Batch
+from pipeline.sinks.postgres.database import CONNECTIONS, Database
+from pipeline.sinks.postgres.reports import PostgresReports
+from pipeline.sinks.postgres.rows import task_lines
+from pipeline.sinks.postgres.schedule import end_leases
+from pipeline.tasks import RejectedRow, Task
+
+T = TypeVar("T")
+
+
+class PostgresLedger:
+    """`pipeline.ledger.Ledger` in the PostgreSQL database at a URL (or any string that libpq takes)."""
+
+    def __init__(self, url: str, *, connections: int = CONNECTIONS) -> None:
+        self._database = Database(url, connections)
+
+    def migrate(self) -> None:
+        """As `Ledger.migrate`."""
+        if not schema.check(self._database.read(schema.version)):
+            self._database.write(schema.migrate)
+
+    def register(
+        self, sources: Sequence[SourceIdentity], *, accept: frozenset[str] = frozenset(), keep: bool = False
+    ) -> list[SourceRow]:
+        """As `Ledger.register`."""
+        return self._database.write(lambda tx: schema.register(tx, sources, accept, keep=keep))
+
+    def hold(self, epoch: str) -> None:
+        """As `Ledger.hold`; there is nothing to take: other machines could not see a lock of this one."""
+
+    def ping(self) -> str:
+        """As `Ledger.ping`."""
+        found = self._database.read(schema.version)
+        ((server, name),) = self._database.read(
+            lambda tx: tx.rows("SELECT current_setting('server_version'), current_database()")
+        )
+        return f"PostgreSQL {server.split()[0]}, database {name}, schema {found}"
+
+    def close(self) -> None:
+        """As `Ledger.close`."""
+        self._database.close()
+
+    def positions(self, log: str) -> dict[int, int]:
+        """As `Ledger.positions`."""
+        return self._database.read(
+            lambda tx: dict(tx.rows("SELECT partition, position FROM positions WHERE log = %s", (log,)))
+        )
+
+    def forget_log(self, log: str) -> None:
+        """As `Ledger.forget_log`."""
+        self._database.write(lambda tx: record.forget_log(tx, log))
+
+    def record(
+        self, log: str, events: Sequence[ObjectEvent], positions: Mapping[int, int], policy: Mapping[str, OnChange]
+    ) -> dict[Effect, int]:
+        """As `Ledger.record`."""
+        return self._database.write(lambda tx: record.record(tx, log, events, positions, policy))
+
+    def tick(self, turn: Callable[[Tick], T]) -> T | None:
+        """As `Ledger.tick`."""
+        return self._database.write(lambda tx: schedule.tick(tx, turn))
+
+    def unclaim(self, leases: Sequence[int]) -> int:
+        """As `Ledger.unclaim`."""
+        return self._database.write(
+            lambda tx: end_leases(tx, "started_at IS NULL AND id = ANY(%s)", (list(leases),), lost=False, wait=True)
+        )
+
+    def start(self, lease: int, worker: str, seconds: float) -> list[Work]:
+        """As `Ledger.start`."""
+        return self._database.write(lambda tx: work.start(tx, lease, worker, seconds))
+
+    def renew(self, lease: int, seconds: float) -> bool:
+        """As `Ledger.renew`."""
+        return self._database.write(lambda tx: work.renew(tx, lease, seconds))
+
+    def stage(
+        self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]
+    ) -> None:
+        """As `Ledger.stage`."""
+        try:
+            lines = task_lines(object_id, lease, tasks, first)
+        except UnicodeEncodeError as error:
+            raise DataRefused(f"the database refuses the data: {error}") from error
+        self._database.write(lambda tx: work.stage(tx, lease, object_id, lines, rejected))
+
+    def unstage(self, lease: int, object_id: int) -> None:
+        """As `Ledger.unstage`; more than one transaction."""
+        while self._database.write(lambda tx: work.unstage(tx, lease, object_id)):
+            pass
+
+    def commit(self, lease: int, outcomes: Sequence[Outcome]) -> Committed:
+        """As `Ledger.commit`."""
+        try:
+            batch = Batch.of(lease, outcomes)
+        except UnicodeEncodeError as error:
+            raise DataRefused(f"the database refuses the data: {error}") from error
+        return self._database.write(batch.write)
+
+    def give_back(self, lease: int, *, lost: int | None = None) -> None:
+        """As `Ledger.give_back`."""
+        self._database.write(lambda tx: work.give_back(tx, lease, lost))
+
+    def beat(self, worker: str, threads: int, seconds: float) -> None:
+        """As `Ledger.beat`."""
+        self._database.write(lambda tx: work.beat(tx, worker, threads, seconds))
+
+    def sweep(self, limit: int) -> int:
+        """As `Ledger.sweep`."""
+        return self._database.write(lambda tx: work.sweep(tx, limit))
+
+    def accept_deletions(self, source_id: int) -> None:
+        """As `Ledger.accept_deletions`."""
+        self._database.write(lambda tx: passes.accept_deletions(tx, source_id))
+
+    def deletions_accepted(self, source_id: int) -> bool:
+        """As `Ledger.deletions_accepted`."""
+        return self._database.read(lambda tx: passes.deletions_accepted(tx, source_id))
+
+    def lead(self, source_id: int, holder: str, seconds: float) -> bool:
+        """As `Ledger.lead`."""
+        return self._database.write(lambda tx: passes.lead(tx, source_id, holder, seconds))
+
+    def yield_lead(self, source_id: int, holder: str) -> None:
+        """As `Ledger.yield_lead`."""
+        self._database.write(lambda tx: passes.yield_lead(tx, source_id, holder))
+
+    def begin_pass(self, source_id: int) -> Pass:
+        """As `Ledger.begin_pass`."""
+        return self._database.write(lambda tx: passes.begin(tx, source_id))
+
+    def last_pass(self, source_id: int) -> Pass | None:
+        """As `Ledger.last_pass`."""
+        return self._database.read(lambda tx: passes.last(tx, source_id))
+
+    def known(self, source_id: int, after: str | None, upto: str | None, limit: int) -> list[Known]:
+        """As `Ledger.known`."""
+        return self._database.read(lambda tx: passes.known(tx, source_id, after, upto, limit))
+
+    def known_keys(self, source_id: int, keys: Sequence[str]) -> dict[str, Known]:
+        """As `Ledger.known_keys`."""
+        return self._database.read(lambda tx: record.known_keys(tx, source_id, keys))
+
+    def save_pass(self, state: Pass, gone: Sequence[str], out_of_scope: Sequence[int]) -> None:
+        """As `Ledger.save_pass`."""
+        self._database.write(lambda tx: passes.save(tx, state, gone, out_of_scope))
+
+    def gone_keys(self, pass_id: int, after: str | None, limit: int) -> list[str]:
+        """As `Ledger.gone_keys`."""
+        return self._database.read(lambda tx: passes.gone_keys(tx, pass_id, after, limit))
+
+    def end_pass(self, state: Pass) -> None:
+        """As `Ledger.end_pass`."""
+        self._database.write(lambda tx: passes.end(tx, state))
+
+    def now(self) -> float:
+        """As `Ledger.now`."""
+        return self._database.read(lambda tx: tx.at)
+
+    def reports(self) -> PostgresReports:
+        """As `Ledger.reports`."""
+        return PostgresReports(self._database)
