@@ -285,6 +285,8 @@ def test_a_locked_database_is_waited_for(house: House) -> None:
 
 
 FULL_BYTES = 1024 * 1024
+DISK = {"disk_full", "database"}
+"""Codes of what a run waits for while the disk takes nothing."""
 LATE = [{"text": f"row {n:0100}", "n": n} for n in range(12_000)]
 """Rows that need more room than there is."""
 
@@ -304,7 +306,7 @@ def test_a_disk_that_takes_no_more_is_waited_for(house: House) -> None:
     """While nothing can be written the run waits and says why; when it can it ends with every object once."""
     put_late(house)
     running = house.start("run", "--once", "--log-format=json", preexec=allow_little)
-    until(lambda: any("disk" in str(row) for row in running.logs()), what="a word about the disk")
+    until(lambda: DISK & {row.get("code") for row in running.logs()}, what="a word about the disk")
     assert "late.csv" not in house.tasks()
     _, most = resource.prlimit(running.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (most, most))
@@ -342,7 +344,7 @@ def test_a_full_disk_is_waited_for(house: House, small_disk: Path) -> None:
     put_late(house)
     running = house.start("run", "--log-format=json")
     if os.path.ismount(small_disk):
-        until(lambda: any("disk is full" in str(row) for row in running.logs()), what="a word about the disk")
+        until(lambda: DISK & {row.get("code") for row in running.logs()}, what="a word about the disk")
     ballast.unlink()
     until(lambda: house.states().get("late.csv") == "done")
     running.signal(signal.SIGTERM)
