@@ -56,6 +56,10 @@ def import_(
     on_bad_row: Annotated[
         Literal["reject", "fail"], typer.Option("--on-bad-row", help="What a bad row does.")
     ] = "reject",
+    max_bad_rows: Annotated[
+        str | None,
+        typer.Option("--max-bad-rows", help="How many bad rows a file may have: a number, or a share like 5%."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be imported; write nothing.")] = False,
     config: ConfigPath = None,
     json: Json = False,
@@ -71,7 +75,8 @@ def import_(
         uploads = Path(scratch) if dry_run else _beside(folder, target)
         sources = list(_sources(places, project, uploads, format))
         for source in sources:
-            source |= {"format": format, "on_bad_row": on_bad_row, "minify": True}
+            source |= {"format": format, "on_bad_row": on_bad_row, "max_bad_rows": max_bad_rows}
+            source |= {"minify": True}
             source |= {"settle": 0, "watch": False, "poll": FOREVER, "overlap": True}
         projects = {project: _project(base, project, label_config)}
         made = build({"database": target, "projects": projects, "sources": sources}, folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -53,8 +53,29 @@ def parse_size(value: object) -> int:
     return int(float(found[1]) * _SIZE_UNITS[found[2] or "b"])
 
 
+def parse_bound(value: object) -> int | float:
+    """A number of rows, or as a fraction of 1 the share that a text like `5%` means.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, int) or 0 < value <= 1):
+        found = value
+    else:
+        text = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)\s*%", str(value).strip())
+        if not text or float(text[2] or 0) > 100:  # noqa: PLR2004 - all of them
+            raise ValueError(f"{value!r} is no number of rows and no share; write it like 100 or 5%")
+        found = int(text[1]) if text[1] else float(text[2]) / 100
+    if found < 0:
+        raise ValueError(f"{value!r} is less than none")
+    return found
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(json_schema_extra={"type": ["string", "number"]})]
 Size = Annotated[int, BeforeValidator(parse_size), Field(json_schema_extra={"type": ["string", "integer"]})]
+RowBound = Annotated[
+    int | float, BeforeValidator(parse_bound), WithJsonSchema({"type": ["integer", "number", "string"]})
+]
 Globs = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
@@ -128,6 +149,11 @@ class ParseOptions(Model):
     )
     on_bad_row: Literal["reject", "fail"] = Field(
         "reject", description="`reject` keeps a bad row aside and imports the others; `fail` fails the whole object."
+    )
+    max_bad_rows: RowBound | None = Field(
+        None,
+        description="How many rows of one object may be rejected, as a number or as a share such as `5%`; beyond it "
+        "the whole object fails, and nothing of it is imported.",
     )
 
 

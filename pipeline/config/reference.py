@@ -56,6 +56,13 @@ _TITLES = {
 }
 
 
+_MIXED = {
+    ("string", "number"): "duration",
+    ("string", "integer"): "size",
+    ("integer", "number", "string"): "whole number or share",
+}
+
+
 def _table(model: type[Model]) -> Iterator[str]:
     yield f"## {_TITLES[model.__name__]}\n"
     yield f"{(model.__doc__ or '').strip()}\n"
@@ -83,10 +90,8 @@ def _words(option: dict[str, Any], info: FieldInfo) -> list[str]:
     if "const" in option:
         return [f"`{option['const']}`"]
     kind = option.get("type", "text")
-    if kind == ["string", "number"]:
-        return ["duration"]
-    if kind == ["string", "integer"]:
-        return ["size"]
+    if isinstance(kind, list):
+        return [_MIXED[tuple(kind)]]
     if kind == "array":
         return ["text or list"] if info.description and "lobs" in info.description else ["list"]
     return [{"string": "text", "boolean": "true, false", "integer": "whole number"}.get(str(kind), str(kind))]

@@ -319,7 +319,7 @@ class _ClaimRun:
     def _with_rows(self, outcome: Outcome, rows: Rows | None, started: float) -> Outcome:
         """Keep what was rejected, so that a person can see why; tasks of a failed object are dropped."""
         if rows is not None:
-            rows.settle()
+            rows.abandon()
         seconds = time.monotonic() - started
         if rows is None or outcome.state == "ready":
             return outcome._replace(seconds=seconds)

@@ -27,12 +27,12 @@ class DatabaseDown(Exception):
 class Rows:
     """Gathers the pieces of one object. `before_stage` is called before anything is written; `stager` writes.
 
-    Whoever stops adding calls `settle` before the object's outcome is committed.
+    Whoever stops adding calls `finish` or `abandon` before the object's outcome is committed.
     """
 
     __slots__ = (
-        "_before_stage", "_fail", "_lease", "_ledger", "_most", "_object_id", "_pieces", "_staged_rejected", "_staged_tasks",
-        "_stager", "_under_way", "bytes", "first_rejected", "rejected", "staged", "tasks",
+        "_before_stage", "_fail", "_lease", "_ledger", "_most", "_object_id", "_pieces", "_staged_rejected",
+        "_staged_tasks", "_stager", "_under_way", "bytes", "first_rejected", "rejected", "staged", "tasks",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +100,14 @@ class Rows:
             self._stage()
         self.settle()
 
+    def abandon(self) -> None:
+        """The object ends without tasks: drop those in memory; what was rejected joins what is written already.
+        Raises LeaseLost and DatabaseDown."""
+        self.tasks = []
+        if self.staged and self.rejected:
+            self._stage()
+        self.settle()
+
     def settle(self) -> None:
         """Wait for the piece that is on its way. Raises LeaseLost and DatabaseDown."""
         under_way, self._under_way = self._under_way, None
@@ -107,13 +115,12 @@ class Rows:
             _answered(under_way.result)
 
     def _reject(self, rejected: list[RejectedRow]) -> None:
-        if self.first_rejected is None:
-            self.first_rejected = rejected[0]
+        first = self.first_rejected = self.first_rejected or rejected[0]
         if self._fail:
             raise bad_row(rejected[0])
         self.rejected.extend(rejected)
         if isinstance(self._most, int) and self.rejected_count > self._most:
-            raise too_many_bad_rows(self.first_rejected, self.rejected_count, None, str(self._most))
+            raise too_many_bad_rows(first, self.rejected_count, None, str(self._most))
 
     def _restart(self) -> None:
         if self.staged:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from pipeline.labelconfig.asks import Ask, asks_of, variable
+from pipeline.labelconfig.asks import Ask, asks_of, placed, variable
 from pipeline.labelconfig.controls import Control, complaint, control_of, pattern_of
 from pipeline.labelconfig.markup import Element, read, refuse
 from pipeline.labelconfig.resolver import Resolver, resolver_of
@@ -158,14 +158,7 @@ class LabelConfig:
         """The data of a task that would fit."""
         data: dict[str, Any] = {}
         for ask in self.asks:
-            place: Any = data
-            steps = [str(step) for step in ask.steps]
-            if any(isinstance(step, int) for step in ask.steps):
-                data[steps[0]] = [_nested(ask.steps[2:], ask.example())] * (int(ask.steps[1]) + 1)
-                continue
-            for step in steps[:-1]:
-                place = place.setdefault(step, {})
-            place[steps[-1]] = ask.example()
+            data = placed(data, ask.steps, ask.example())
         return data
 
     def feeds(self) -> tuple[str, ...]:
@@ -175,12 +168,6 @@ class LabelConfig:
             by_kind = [_FILES[ask.tag] for ask in self.asks if any(ask.tag in tags for tags in _KIND_TAGS.values())]
             return (tasks, *dict.fromkeys(by_kind))
         return (tasks, *dict.fromkeys(_FILES[ask.tag] for ask in self.asks if ask.tag in _FILES), ".txt, a line each")
-
-
-def _nested(steps: Sequence[str | int], value: Any) -> Any:
-    for step in reversed(steps):
-        value = {step: value} if isinstance(step, str) else [value] * (step + 1)
-    return value
 
 
 def _check_names(elements: Sequence[Element]) -> None:

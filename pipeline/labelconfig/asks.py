@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.labelconfig.markup import Element
@@ -46,7 +47,8 @@ _EXAMPLES: dict[str, Any] = {
 
 _WHOLE = re.compile(r"\$([^\s$]+)")
 _WORD = re.compile(r"\$(\w+)")
-_STEP = re.compile(r"\[(\d+)\]|\[(\{\{\w+\}\})\]|\.?([^.\[\]]+)")
+_STEP = re.compile(r"\[(\d{1,4})\]|\[(\{\{\w+\}\})\]|\.?([^.\[\]]+)")
+Steps = tuple[str | int, ...]
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|/)[^\s]+")
 
 EACH = -1
@@ -68,7 +70,7 @@ def variable(text: str) -> str | None:
     return word[1] if word else None
 
 
-def steps_of(name: str) -> tuple[str | int, ...]:
+def steps_of(name: str) -> Steps:
     """The path of a variable: keys, indexes, and EACH for the index of a Repeater."""
     steps: list[str | int] = []
     for index, repeated, key in _STEP.findall(name):
@@ -84,12 +86,14 @@ class Ask:
     """
 
     key: str
-    steps: tuple[str | int, ...]
+    steps: Steps
     tag: str
     name: str
     line: int
     types: frozenset[type]
     url: bool = False
+    each: tuple[tuple[Steps, str], ...] = ()
+    """What tags ask of every item of a Repeater's list: the way to it, and the tag."""
 
     @property
     def data_key(self) -> str:
@@ -145,8 +149,11 @@ class Ask:
         if self.url:
             return "https://example.com/text.txt"
         if self.tag == "Repeater":
-            return []
-        return _EXAMPLES.get(self.tag, [{"value": "One"}] if list in self.types else "https://example.com/file")
+            item: Any = {}
+            for steps, tag in self.each:
+                item = placed(item, steps, _example(tag, types_of(tag)))
+            return [item]
+        return _example(self.tag, self.types)
 
     def type_names(self) -> tuple[str, ...]:
         """The types that fit, in words."""
@@ -154,6 +161,23 @@ class Ask:
 
     def __str__(self) -> str:
         return f"<{self.tag}{f' name={self.name!r}' if self.name else ''}> (line {self.line})"
+
+
+def _example(tag: str, types: frozenset[type]) -> Any:
+    return _EXAMPLES.get(tag, [{"value": "One"}] if list in types else "https://example.com/file")
+
+
+def placed(whole: Any, steps: Sequence[str | int], value: Any) -> Any:
+    """A value of JSON with another one put where a path leads; what is missing on the way is made."""
+    if not steps:
+        return value
+    step, rest = steps[0], steps[1:]
+    if isinstance(step, str):
+        parts = whole if isinstance(whole, dict) else {}
+        return parts | {step: placed(parts.get(step), rest, value)}
+    items = list(whole) if isinstance(whole, list) else []
+    items += [placed(None, rest, value) for _ in range(step + 1 - len(items))]
+    return [*items[:step], placed(items[step], rest, value), *items[step + 1 :]]
 
 
 def asks_of(root: Element) -> tuple[Ask, ...]:
@@ -164,7 +188,9 @@ def asks_of(root: Element) -> tuple[Ask, ...]:
         if ask is None:
             continue
         known = found.get(ask.key)
-        if known is None or known.tag not in ("Video", "Repeater"):
+        if known is not None and known.tag == ask.tag == "Repeater":
+            found[ask.key] = replace(known, each=known.each + ask.each)
+        elif known is None or known.tag not in ("Video", "Repeater"):
             found[ask.key] = ask
     return tuple(found.values())
 
@@ -182,6 +208,8 @@ def _ask(element: Element, repeater: Element | None) -> Ask | None:
     if key is None:
         return None
     steps = steps_of(key)
+    if not isinstance(steps[0], str):
+        return None  # a path that begins with an index leads to no key
     if EACH in steps:
         return _repeated(element, repeater, steps)
     url = element.tag in ("Text", "HyperText") and attributes.get("valueType") == "url"
@@ -193,8 +221,8 @@ def _ask(element: Element, repeater: Element | None) -> Ask | None:
     return Ask(key, steps, element.tag, name, element.line, types, url)
 
 
-def _repeated(element: Element, repeater: Element | None, steps: tuple[str | int, ...]) -> Ask:
-    before = steps[: steps.index(EACH)]
+def _repeated(element: Element, repeater: Element | None, steps: Steps) -> Ask:
+    before, inner = steps[: steps.index(EACH)], steps[steps.index(EACH) + 1 :]
     source = repeater or element
     return Ask(
         ".".join(str(step) for step in before),
@@ -203,4 +231,5 @@ def _repeated(element: Element, repeater: Element | None, steps: tuple[str | int
         source.attributes.get("name", ""),
         source.line,
         _LIST,
+        each=() if EACH in inner else ((inner, element.tag),),
     )

@@ -117,9 +117,11 @@ class _Inflated(io.RawIOBase):
                 self._check_end()
                 return None
         if self._member is None:
-            if self._read and self._given and not self._waiting.strip(b"\x00"):
-                self._waiting = b""
-                return b""
+            if self._given:
+                # Members may be padded with zeros, at the end of the stream and between them.
+                self._waiting = self._waiting.lstrip(b"\x00")
+                if not self._waiting:
+                    return b""
             self._member = self._new_member()
         data, self._waiting = self._waiting, b""
         try:

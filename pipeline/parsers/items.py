@@ -320,5 +320,9 @@ def _kind(value: Any) -> str:
 
 def rejected(bad: BadRow, row: int, line: int | None, column: int | None, text: str) -> RejectedRow:
     """The rejected row of a bad one."""
-    shown = excerpt(text).encode("utf-8", "replace").decode()
-    return RejectedRow(row, bad.code, bad.message, line, column, shown)
+    # A message may hold keys of the file, which are as hostile as its text.
+    return RejectedRow(row, bad.code, _shown(bad.message), line, column, _shown(text))
+
+
+def _shown(text: str) -> str:
+    return excerpt(text).encode("utf-8", "replace").decode()
