@@ -22,7 +22,20 @@ from deploy.services.components import BY_NAME, TABLE, program_home
 from deploy.services.model import HOST, Component, Service, ServiceError, Site
 from deploy.services.processes import alive
 
-__all__ = ["HOST", "TABLE", "Service", "ServiceError", "alive", "down", "ensure", "kill", "restart", "running", "using"]
+__all__ = [
+    "HOST",
+    "TABLE",
+    "Service",
+    "ServiceError",
+    "alive",
+    "down",
+    "ensure",
+    "kill",
+    "obtained",
+    "restart",
+    "running",
+    "using",
+]
 
 START_ATTEMPTS = 3
 """A start is tried again with other ports: somebody may have taken one of ours meanwhile."""
@@ -103,6 +116,11 @@ def running() -> list[Service]:
     records = sorted(_folder("run").glob("*.json"))
     services = (Service(**json.loads(record.read_text())) for record in records)
     return [service for service in services if alive(service)]
+
+
+def obtained(name: str) -> bool:
+    """Whether a component's program was got here before, so that it starts without waiting for that."""
+    return any(program_home(_folder("programs"), _component(name)).glob("*"))
 
 
 def _component(name: str) -> Component:

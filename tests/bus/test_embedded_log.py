@@ -30,8 +30,12 @@ class TestEmbeddedLog(LogContract):
 
         def inject(body: bytes) -> None:
             def insert(connection: sqlite3.Connection) -> None:
-                (end,) = connection.execute("UPDATE event_end SET position = position + 1 RETURNING position").fetchone()
-                connection.execute("INSERT INTO events (position, count, at, body) VALUES (?, 1, 1, ?)", (end - 1, body))
+                (end,) = connection.execute(
+                    "UPDATE event_end SET position = position + 1 RETURNING position"
+                ).fetchone()
+                connection.execute(
+                    "INSERT INTO events (position, count, at, body) VALUES (?, 1, 1, ?)", (end - 1, body)
+                )
 
             file.write(insert)
 

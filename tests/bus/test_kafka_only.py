@@ -30,7 +30,7 @@ from tests.bus.contract import events_of, nothing, some, take
 from tests.servers import s3_client
 
 HANDOVER_SECONDS = 15.0
-UNCLOSED = "ignore:unclosed <socket:ResourceWarning"
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
 def everything(bucket: str, key: str) -> list[Target]:
@@ -38,9 +38,9 @@ def everything(bucket: str, key: str) -> list[Target]:
     return [Target(bucket, key)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
 def cut_off() -> Iterator[None]:
-    """Let the client drop the sockets of its failed attempts, which it leaves to the garbage collector."""
+    """Collect the sockets of the client's failed attempts here: it leaves them to the garbage collector."""
     yield
     gc.collect()
 
@@ -264,8 +264,7 @@ def test_a_killed_dispatcher_s_partitions_move_within_fifteen_seconds(log: Kafka
     assert time.monotonic() - killed < HANDOVER_SECONDS
 
 
-@pytest.mark.filterwarnings(UNCLOSED)
-def test_a_broker_that_restarts_loses_nothing(kafka: Service, unique: str, cut_off: None) -> None:
+def test_a_broker_that_restarts_loses_nothing(kafka: Service, unique: str) -> None:
     """Publishing and polling go on by themselves after the broker was killed and started again."""
     with services.using("kafka", unique) as broker, closing(KafkaLog(parse(f"{broker.url}/t?partitions=2"))) as log:
         log.publish(some(10, "before"))
@@ -283,8 +282,7 @@ def test_a_broker_that_restarts_loses_nothing(kafka: Service, unique: str, cut_o
         consumer.close()
 
 
-@pytest.mark.filterwarnings(UNCLOSED)
-def test_a_broker_that_is_not_there_is_unavailable(cut_off: None) -> None:
+def test_a_broker_that_is_not_there_is_unavailable() -> None:
     """Who can't reach Kafka is told so, by address, in bounded time."""
     with (
         closing(KafkaLog(parse("kafka://127.0.0.1:1/topic"))) as log,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deploy import services
 from deploy.services import Service
 from pipeline.config import Source
 from pipeline.errors import LabelfeedError, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
@@ -77,6 +78,21 @@ class TestOnVersitygw(StoreContract):
         made = made_of(versitygw, unique)
         yield made
         made.store.close()
+
+
+class TestOnMinio(StoreContract):
+    """The contract on MinIO, where it was built: `python -m deploy.services up minio` does."""
+
+    @pytest.fixture
+    def made(self, unique: str) -> Iterator[Made]:
+        """A bucket of its own for each test."""
+        if not services.obtained("minio"):
+            pytest.skip("MinIO takes minutes to build, and is on request: python -m deploy.services up minio")
+        with services.using("minio") as minio:
+            s3_client(minio).create_bucket(Bucket=unique)
+            made = made_of(minio, unique)
+            yield made
+            made.store.close()
 
 
 class TestWithVersioning(StoreContract):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,11 @@ from kafka.net.compat import KafkaNetClient
 
 from pipeline.bus.kafka.options import CONNECT_MS, KafkaOptions
 from pipeline.errors import UnavailableError, UsageError
+
+_client_log = logging.getLogger("kafka")
+if _client_log.level == logging.NOTSET:
+    # It reports each attempt to connect, and how long its own tasks took; what matters comes to us as errors.
+    _client_log.setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 
