@@ -21,7 +21,7 @@ def postgres_place(postgres: Service, unique: str) -> Iterator[str]:
     """The URL of an empty schema of this test alone."""
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {unique}")
-        yield f"{postgres.url}?options=-csearch_path%3D{unique}"
+        yield f"{postgres.url}?options=-csearch_path%3D{unique}&application_name={unique}"
         connection.execute(f"DROP SCHEMA {unique} CASCADE")
 
 

@@ -98,7 +98,7 @@ def kill_at_random(bench: Bench, place: str, *, seconds: float, keys: int) -> in
         workers[victim] = _spawn(place, stop)
         killed += 1
     bench.note(*names, version="v3")
-    _until_done(bench)
+    until_done(bench)
     stop.set()
     for worker in workers:
         worker.join(DEADLINE_SECONDS)
@@ -112,7 +112,8 @@ def _spawn(place: str, stop: Event) -> BaseProcess:
     return process
 
 
-def _until_done(bench: Bench) -> None:
+def until_done(bench: Bench) -> None:
+    """Wait until nothing waits or is under way."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while bench.ledger.reports().pending():
         assert time.monotonic() < deadline, bench.ledger.reports().sources()

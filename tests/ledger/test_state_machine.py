@@ -8,4 +8,9 @@ from tests.ledger.bench import Bench
 
 def test_sqlite(sqlite_bench: Bench) -> None:
     """Random interleavings over SQLite lose nothing, double nothing and leave nothing stale."""
-    machine.run(sqlite_bench, examples=25, steps=60)
+    machine.run(sqlite_bench, examples=40, steps=60)
+
+
+def test_postgres(postgres_bench: Bench) -> None:
+    """Random interleavings over PostgreSQL lose nothing, double nothing and leave nothing stale."""
+    machine.run(postgres_bench, examples=15, steps=60)

@@ -13,7 +13,7 @@ import orjson
 
 from pipeline.ledger import Committed, OldRow, Outcome, Placed, match_rows
 from pipeline.sinks.outcomes import Before, Plan, key_of, scalar, writes_all, writes_rejected
-from pipeline.sinks.postgres.database import Conflict, Transaction, columns
+from pipeline.sinks.postgres.database import Conflict, Transaction, array, columns
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, TASK_COLUMNS, rejected_lines, task_line, task_lines
 from pipeline.tasks import Task
@@ -75,8 +75,9 @@ class Batch:
 
     def _owned(self, tx: Transaction) -> dict[int, Before]:
         rows = tx.rows(
-            "SELECT id, wanted_version, imported_version, tasks, rejected FROM objects WHERE id = ANY(%s) AND lease = %s",
-            ([outcome.object_id for outcome in self.outcomes], self.lease),
+            "SELECT id, wanted_version, imported_version, tasks, rejected FROM objects WHERE id = ANY(%s::bigint[])"
+            " AND lease = %s",
+            (array(outcome.object_id for outcome in self.outcomes), self.lease),
         )
         return {row[0]: Before(*row) for row in rows}
 

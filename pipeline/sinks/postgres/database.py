@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -249,6 +249,19 @@ def translated(error: psycopg.Error) -> Exception:
     return error
 
 
-def columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:
-    """Rows as one list a column, as `unnest` takes them."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def columns(rows: Sequence[Sequence[object]], width: int) -> list[str]:
+    """Rows as one array a column, as `unnest` takes them."""
+    return [array(column) for column in zip(*rows, strict=True)] if rows else ["{}"] * width
+
+
+def array(values: Iterable[object]) -> str:
+    """An array in PostgreSQL's own text form: many times quicker to make than by the driver's adapters."""
+    return "{" + ",".join([_element(value) for value in values]) + "}"
+
+
+def _element(value: object) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.events import ObjectEvent
 from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, on_event
-from pipeline.sinks.postgres.database import Transaction, columns
+from pipeline.sinks.postgres.database import Transaction, array, columns
 from pipeline.sinks.texts import event_text
 
 KNOWN = (
@@ -161,7 +161,7 @@ def forget_log(tx: Transaction, log: str) -> None:
 
 def known_keys(tx: Transaction, source_id: int, keys: Sequence[str]) -> dict[str, Known]:
     """As `Ledger.known_keys`."""
-    rows = tx.rows(f"SELECT {KNOWN} WHERE source_id = %s AND key = ANY(%s)", (source_id, list(keys)))
+    rows = tx.rows(f"SELECT {KNOWN} WHERE source_id = %s AND key = ANY(%s::text[])", (source_id, array(keys)))
     return {row[1]: Known(*row) for row in rows}
 
 

@@ -21,7 +21,8 @@ MIGRATING = 1_279_345_990
 
 def version(tx: Transaction) -> int:
     """The schema's number, 0 where there is none."""
-    if tx.rows("SELECT to_regclass('labelfeed_schema') IS NULL") == [(True,)]:
+    # Not to_regclass: it may answer from a session's cache, which has not heard of another's migration yet.
+    if not tx.rows("SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'labelfeed_schema'"):
         return 0
     ((number,),) = tx.rows("SELECT coalesce(max(version), 0) FROM labelfeed_schema")
     return int(number)
@@ -57,7 +58,9 @@ def _scripts() -> dict[int, str]:
     return {int(script.name[:4]): script.read_text() for script in _FOLDER.iterdir() if script.name.endswith(".sql")}
 
 
-def register(tx: Transaction, sources: Sequence[SourceIdentity], accept: frozenset[str], *, keep: bool) -> list[SourceRow]:
+def register(
+    tx: Transaction, sources: Sequence[SourceIdentity], accept: frozenset[str], *, keep: bool
+) -> list[SourceRow]:
     """Make the tables know these sources; others become retired, but with `keep`.
 
     Raises:
