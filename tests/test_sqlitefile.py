@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -47,7 +48,7 @@ class Paused:
         self._begun.set()
         assert self._go.wait(WAIT_SECONDS)
 
-    def __enter__(self) -> Paused:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._begun.wait(WAIT_SECONDS)
         return self
@@ -57,6 +58,7 @@ class Paused:
         self._thread.join()
 
     def go(self) -> None:
+        """Let the writer go on."""
         self._go.set()
 
 
@@ -72,7 +74,9 @@ def test_a_write_is_there_when_it_returns(file: SqliteFile) -> None:
 def test_power_cut_settings(file: SqliteFile) -> None:
     """Commits are synced (FULL) into a write-ahead log."""
     found = file.write(
-        lambda connection: [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")]
+        lambda connection: [
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")
+        ]
     )
     assert found == [2, "wal"]
 

@@ -147,9 +147,7 @@ class Bench:
 
 def done(work: Work, texts: Sequence[str | Task] = ("a",), **columns: Any) -> Outcome:
     """A done object with these tasks."""
-    tasks = [
-        each if isinstance(each, Task) else task(each, number) for number, each in enumerate(texts, start=1)
-    ]
+    tasks = [each if isinstance(each, Task) else task(each, number) for number, each in enumerate(texts, start=1)]
     values = {"version": work.wanted, "shape": "h1", **columns}
     count = len(values.get("rejected", ()))
     return Outcome(work.id, "done", tasks=tasks, task_count=len(tasks), rejected_count=count, **values)

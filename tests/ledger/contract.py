@@ -16,4 +16,7 @@ CONTRACTS = (
 
 def suites(name: str) -> dict[str, type]:
     """A test class for each contract, for a module whose `bench` is this database."""
-    return {f"Test{name}{each.__name__.removesuffix('Contract')}": type(f"Test{name}{each.__name__}", (each,), {}) for each in CONTRACTS}
+    return {
+        f"Test{name}{each.__name__.removesuffix('Contract')}": type(f"Test{name}{each.__name__}", (each,), {})
+        for each in CONTRACTS
+    }

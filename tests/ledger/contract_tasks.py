@@ -253,7 +253,9 @@ class ReportContract:
 
     def test_tasks_in_pages(self, bench: Bench) -> None:
         """Live tasks come by number, of one project or of all, their parts as JSON text."""
-        full = task("a", annotations='[{"id":1}]', predictions='[{"id":2}]', meta='{"m":1}', extra='{"x":1}', external_id="7")
+        full = task(
+            "a", annotations='[{"id":1}]', predictions='[{"id":2}]', meta='{"m":1}', extra='{"x":1}', external_id="7"
+        )
         bench.imported("a", texts=(full, "b", "c"))  # type: ignore[arg-type]
         lease, (work,) = bench.begin("z", source="bucket")
         bench.commit(lease, done(work, ["dog"]))
@@ -269,7 +271,8 @@ class ReportContract:
             whole[name] = json.loads(whole[name])
         assert whole == {
             "project": "cats", "source": "inbox", "key": "a", "version": "v1", "position": 0, "row": 1,
-            "external_id": "7", "annotations": [{"id": 1}], "predictions": [{"id": 2}], "meta": {"m": 1}, "extra": {"x": 1},
+            "external_id": "7", "annotations": [{"id": 1}], "predictions": [{"id": 2}],
+            "meta": {"m": 1}, "extra": {"x": 1},
         }  # fmt: skip
         assert first[1]["annotations"] is None
 
@@ -334,7 +337,12 @@ class ReportContract:
         (attempt, event) = bench.ledger.reports().history(work.id)
         assert (attempt["kind"], attempt["state"], attempt["reason"]["code"]) == ("attempt", "ready", "unavailable")
         assert attempt["lease"] == lease
-        assert (event["kind"], event["effect"], event["event_id"], event["traceparent"]) == ("event", "changed", "e1", "00-1")
+        assert (event["kind"], event["effect"], event["event_id"], event["traceparent"]) == (
+            "event",
+            "changed",
+            "e1",
+            "00-1",
+        )
         assert attempt["at"] <= event["at"]
 
     def test_views(self, bench: Bench) -> None:
@@ -344,5 +352,3 @@ class ReportContract:
         found = bench.execute("SELECT project, source, key, n, annotation FROM annotations ORDER BY n")
         assert [row[:4] for row in found] == [("cats", "inbox", "a", 0), ("cats", "inbox", "a", 1)]
         assert bench.execute("SELECT project, n FROM predictions") == [("cats", 0)]
-
-

@@ -277,7 +277,9 @@ class LeaseContract:
 class OutcomeContract:
     def test_done(self, bench: Bench) -> None:
         """Tasks, rejected rows, the object's row and the import come with one commit."""
-        full = task("a", annotations='[{"result":[]}]', predictions="[]", meta='{"m":1}', extra='{"x":2}', external_id="7")
+        full = task(
+            "a", annotations='[{"result":[]}]', predictions="[]", meta='{"m":1}', extra='{"x":2}', external_id="7"
+        )
         lease, (work,) = bench.begin("a.json", size=1)
         outcome = done(work, (full, "b"), rejected=(rejected(3),), size=99, seconds=0.5)
         assert bench.commit(lease, outcome).tasks == 2
@@ -287,7 +289,8 @@ class OutcomeContract:
         assert (row["tasks"], row["rejected"], row["attempts"]) == (2, 1, 1)
         assert row["finished_at"] is not None
         (imported,) = bench.ledger.reports().imports(work.id)
-        assert {name: imported[name] for name in ("lease", "version", "state", "mode", "tasks", "rejected", "bytes")} == {
+        names = ("lease", "version", "state", "mode", "tasks", "rejected", "bytes")
+        assert {name: imported[name] for name in names} == {
             "lease": lease, "version": "v1", "state": "live", "mode": "new", "tasks": 2, "rejected": 1, "bytes": 99,
         }  # fmt: skip
         assert imported["seconds"] == 0.5
@@ -305,7 +308,13 @@ class OutcomeContract:
         reason = Reason("syntax", "not JSON", line=3, column=7, byte=20, excerpt="{]", hint="mend it")
         lease, (work,) = bench.begin("a")
         outcome = Outcome(
-            work.id, state, "v1", tasks=[task("never")], rejected=[rejected(1)], rejected_count=1, reason=reason  # type: ignore[arg-type]
+            work.id,
+            state,
+            "v1",
+            tasks=[task("never")],
+            rejected=[rejected(1)],
+            rejected_count=1,
+            reason=reason,  # type: ignore[arg-type]
         )
         bench.commit(lease, outcome)
         row = bench.row("a")

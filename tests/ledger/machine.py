@@ -23,27 +23,30 @@ class Machine(RuleBasedStateMachine):
     bench: Bench
     simulation: Simulation
 
-    @initialize(
-        policy=st.sampled_from(["ignore", "replace", "append"]), archive=st.booleans(), ordered=st.booleans()
-    )
+    @initialize(policy=st.sampled_from(["ignore", "replace", "append"]), archive=st.booleans(), ordered=st.booleans())
     def begin(self, policy: OnChange, archive: bool, ordered: bool) -> None:
+        """Choose how the source behaves."""
         self.simulation = Simulation(self.bench, f"m{next(_names)}", policy, archive=archive, ordered=ordered)
 
     @rule(key=keys, content=st.sampled_from(sorted(CONTENTS)))
     def put(self, key: str, content: str) -> None:
+        """An object is written."""
         self.simulation.put(key, content)
 
     @rule(key=keys)
     def delete(self, key: str) -> None:
+        """An object is deleted."""
         self.simulation.delete(key)
 
     @precondition(lambda self: self.simulation.log)
     @rule(chosen=st.lists(indices, min_size=1, max_size=4), keep=st.booleans())
     def deliver(self, chosen: list[int], keep: bool) -> None:
+        """Events arrive, in some order, perhaps not for the last time."""
         self.simulation.deliver(chosen, keep=keep)
 
     @rule(late=st.booleans())
     def list(self, late: bool) -> None:
+        """A pass."""
         self.simulation.passes(late=late)
 
     @rule(staged=st.booleans())
@@ -55,26 +58,31 @@ class Machine(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 4))
     def claim(self, size: int) -> None:
+        """A turn of the scheduler."""
         self.simulation.claim(size)
 
     @precondition(lambda self: self.simulation.sent)
     @rule(index=indices, twice=st.booleans())
     def start(self, index: int, twice: bool) -> None:
+        """A message arrives."""
         self.simulation.start(index, twice=twice)
 
     @precondition(lambda self: self.simulation.hands)
     @rule(index=indices)
     def read(self, index: int) -> None:
+        """A worker reads an object."""
         self.simulation.read(index)
 
     @precondition(lambda self: self.simulation.hands)
     @rule(index=indices, staged=st.booleans(), repeat=st.booleans())
     def commit(self, index: int, staged: bool, repeat: bool) -> None:
+        """A worker commits."""
         self.simulation.commit(index, staged=staged, repeat=repeat)
 
     @precondition(lambda self: self.simulation.hands)
     @rule(index=indices, lost=st.sampled_from([None, True, False]))
     def stop(self, index: int, lost: bool | None) -> None:
+        """A worker dies, stops, or loses a child."""
         if lost is None:
             self.simulation.die(index)
         else:
@@ -82,21 +90,26 @@ class Machine(RuleBasedStateMachine):
 
     @rule(index=indices)
     def expire(self, index: int) -> None:
+        """A lease ends."""
         self.simulation.expire(index)
 
     @rule(key=keys, force=st.booleans())
     def retry(self, key: str, force: bool) -> None:
+        """A person puts an object back."""
         self.simulation.retry(key, force=force)
 
     @rule()
     def tidy(self) -> None:
+        """What was never published is swept."""
         self.simulation.sweep()
 
     @rule()
     def check(self) -> None:
+        """Counters are right at any moment."""
         self.bench.check()
 
     def teardown(self) -> None:
+        """Let everything come to rest, and look."""
         if hasattr(self, "simulation"):
             self.simulation.settle()
             self.simulation.verify()

@@ -99,18 +99,22 @@ def test_a_connection_lost_in_the_commit(
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told as such, with its place and without a password."""
     monkeypatch.setattr(database, "CONNECT_SECONDS", 0.3)
-    with closing(PostgresLedger("postgresql://me:secret@127.0.0.1:1/x")) as ledger:
-        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1") as told:
-            ledger.ping()
+    with (
+        closing(PostgresLedger("postgresql://me:secret@127.0.0.1:1/x")) as ledger,
+        pytest.raises(UnavailableError, match=r"127\.0\.0\.1") as told,
+    ):
+        ledger.ping()
     assert "secret" not in str(told.value)
 
 
 def test_a_database_that_is_not_there(postgres: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a person must change is told as such."""
     monkeypatch.setattr(database, "CONNECT_SECONDS", 0.3)
-    with closing(PostgresLedger(postgres.url.removesuffix("/postgres") + "/nowhere")) as ledger:
-        with pytest.raises(UsageError, match="nowhere"):
-            ledger.migrate()
+    with (
+        closing(PostgresLedger(postgres.url.removesuffix("/postgres") + "/nowhere")) as ledger,
+        pytest.raises(UsageError, match="nowhere"),
+    ):
+        ledger.migrate()
 
 
 def test_rows_held_by_others(postgres_bench: Bench, postgres_place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +187,7 @@ def test_nothing_is_left_in_a_session(postgres_bench: Bench, postgres_place: str
 
 # --- plans ----------------------------------------------------------------------------------------------
 
-READY = 300_000
+READY = 1_000_000
 FAN = 20
 
 
@@ -191,8 +195,10 @@ def test_plans_with_many_ready_objects_and_an_old_transaction(postgres_bench: Be
     """With very many objects ready and a transaction open for long, a claim reads its own rows and no others."""
     bench = postgres_bench
     bench.execute(
-        "INSERT INTO objects (source_id, key, state, due, first_seen, last_event) SELECT 1 + n % 20, 'key-' || n, 'ready',"
-        f" t + n * interval '1 microsecond', t, t FROM generate_series(1, {READY}) AS n, (SELECT now() - interval '1 hour') AS o (t)"
+        "INSERT INTO objects (source_id, key, state, due, first_seen, last_event) SELECT 1 + n % 20, 'key-' ||"
+        " n, 'ready',"
+        f" t + n * interval '1 microsecond', t, t FROM generate_series(1, {READY}) AS n, (SELECT now() -"
+        " interval '1 hour') AS o (t)"
     )
     bench.execute(f"INSERT INTO counters SELECT 1, 'ready', 0, {READY // FAN}, now()")
     bench.execute("ANALYZE objects")

@@ -156,7 +156,10 @@ versions = st.sampled_from(["v1", "v2", None])
 sequencers = st.sampled_from([None, "s3:01", "s3:2", "s3:03", "gcs:5", "gcs:6"])
 kinds = st.sampled_from(["created", "seen", "deleted"])
 events = st.builds(
-    lambda kind, version, token: ObjectEvent("s", "a", kind, version, Sequencer.parse(token)), kinds, versions, sequencers
+    lambda kind, version, token: ObjectEvent("s", "a", kind, version, Sequencer.parse(token)),
+    kinds,
+    versions,
+    sequencers,
 )
 
 
@@ -173,7 +176,13 @@ def test_fold_is_safe_in_any_order(batch: list[ObjectEvent]) -> None:
         assert hint or (not newer and (ordered or agrees or both_deleted))
 
 
-@given(st.lists(st.builds(lambda n: ObjectEvent("s", "a", "created", f"v{n}", Sequencer("s3", f"{n:X}")), st.integers(0, 300)), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.builds(lambda n: ObjectEvent("s", "a", "created", f"v{n}", Sequencer("s3", f"{n:X}")), st.integers(0, 300)),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_fold_of_ordered_events(batch: list[ObjectEvent]) -> None:
     """Events that carry the store's own order fold to the newest, whatever order they come in."""
     newest = max(batch, key=lambda each: int(each.sequencer.value, 16) if each.sequencer else 0)

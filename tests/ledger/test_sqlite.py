@@ -97,11 +97,11 @@ def test_two_processes_set_up_one_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        ("SELECT id FROM objects WHERE state = 'ready' AND source_id = 1 AND (due, id) > (0, 0) ORDER BY due, id LIMIT 9",
+        ("SELECT id FROM objects WHERE state = 'ready' AND source_id = 1 AND (due, id) > (0, 0) ORDER BY due, id",
          "objects_ready"),
         ("SELECT id FROM objects WHERE source_id = 1 AND key > 'a' ORDER BY key LIMIT 9", "objects_key"),
         ("SELECT data FROM tasks WHERE source = 'inbox' AND key = 'a'", "objects_key"),
-        ("SELECT 1 FROM imports WHERE state IN ('staged', 'discarded') AND lease NOT IN (SELECT id FROM leases) LIMIT 1",
+        ("SELECT 1 FROM imports WHERE state IN ('staged', 'discarded') AND lease NOT IN (SELECT id FROM leases)",
          "imports_unpublished"),
     ],
 )  # fmt: skip

@@ -13,6 +13,7 @@ import orjson
 
 from pipeline.ledger import Committed, OldRow, Outcome, Placed, match_rows
 from pipeline.sinks.outcomes import Before, Plan, key_of, scalar, writes_all, writes_rejected
+from pipeline.sinks.postgres import standings
 from pipeline.sinks.postgres.database import Conflict, Transaction, array, columns
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, TASK_COLUMNS, rejected_lines, task_line, task_lines
@@ -24,7 +25,10 @@ _LIVE = (
 )
 _CONTENT = "md5(ROW(data, annotations, predictions, meta, extra, external_id)::text)"
 """What tells contents apart, by the server's own form of JSON."""
-_PARTS = "u.data::jsonb AS data, u.annotations::jsonb AS annotations, u.predictions::jsonb AS predictions, u.meta::jsonb AS meta, u.extra::jsonb AS extra, u.external_id"
+_PARTS = (
+    "u.data::jsonb AS data, u.annotations::jsonb AS annotations, u.predictions::jsonb AS predictions,"
+    " u.meta::jsonb AS meta, u.extra::jsonb AS extra, u.external_id"
+)
 _UNNEST = "unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[]"
 
 
@@ -64,6 +68,7 @@ class Batch:
             _write_plan(tx, self.lease, found[0][0], plan)
             self._copy(tx, "task_rows", TASK_COLUMNS, self.tasks, owned)
             self._copy(tx, "rejected_rows", REJECTED_COLUMNS, self.rejected, owned)
+            standings.take(tx, found[0][0], kept)
         if found:
             _close_lease(tx, self.lease, found[0][1] - len(kept))
         ids = frozenset(owned)
@@ -93,7 +98,8 @@ def _close_lease(tx: Transaction, lease: int, left: int) -> None:
     """Delete a lease that no object is under any more. `left` counts at least those that are."""
     if left > 0:
         ((left,),) = tx.rows(
-            "SELECT count(*) FROM objects WHERE lease = %s AND id = ANY((SELECT ids FROM leases WHERE id = %s)::bigint[])",
+            "SELECT count(*) FROM objects WHERE lease = %s AND id = ANY((SELECT ids FROM leases WHERE id ="
+            " %s)::bigint[])",
             (lease, lease),
         )
         tx.execute("UPDATE leases SET open = %s WHERE id = %s", (left, lease))
@@ -105,13 +111,16 @@ def _write_plan(tx: Transaction, lease: int, source_id: int, plan: Plan) -> None
     changes = sorted(plan.objects, key=lambda change: change.id)
     fenced = tx.execute(
         "UPDATE objects AS o SET lease = NULL, state = u.state, due = coalesce(to_timestamp(u.due), o.due),"
-        " attempts = o.attempts + u.attempts, lost = CASE WHEN u.ended THEN 0 ELSE o.lost END, redo = o.redo AND NOT u.ended,"
-        " wanted_version = coalesce(u.wanted, o.wanted_version), imported_version = coalesce(u.imported, o.imported_version),"
+        " attempts = o.attempts + u.attempts, lost = CASE WHEN u.ended THEN 0 ELSE o.lost END, redo = o.redo"
+        " AND NOT u.ended,"
+        " wanted_version = coalesce(u.wanted, o.wanted_version), imported_version = coalesce(u.imported,"
+        " o.imported_version),"
         " sequencer = coalesce(u.sequencer, o.sequencer), size = coalesce(u.size, o.size), tasks = u.tasks,"
         " rejected = u.rejected, changes = o.changes + u.changes, code = u.code, reason = u.reason,"
         " finished_at = CASE WHEN u.finished_at IS NULL THEN o.finished_at ELSE clock_timestamp() END"
         " FROM unnest(%s::text[], %s::float8[], %s::integer[], %s::boolean[], %s::text[], %s::text[], %s::text[],"
-        " %s::bigint[], %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::jsonb[], %s::float8[], %s::bigint[])"
+        " %s::bigint[], %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::jsonb[], %s::float8[],"
+        " %s::bigint[])"
         " AS u (state, due, attempts, ended, wanted, imported, sequencer, size, tasks, rejected, changes, code, reason,"
         " finished_at, id) WHERE o.id = u.id AND o.lease = %s",
         (*columns(changes, 15), lease),
@@ -121,10 +130,12 @@ def _write_plan(tx: Transaction, lease: int, source_id: int, plan: Plan) -> None
     if plan.imports:
         tx.execute(
             "INSERT INTO imports (object_id, lease, state, mode, version, shape, tasks, rejected, bytes, seconds, at)"
-            " SELECT u.id, %s, 'live', u.mode, u.version, u.shape, u.tasks, u.rejected, u.bytes, u.seconds, clock_timestamp()"
+            " SELECT u.id, %s, 'live', u.mode, u.version, u.shape, u.tasks, u.rejected, u.bytes, u.seconds,"
+            " clock_timestamp()"
             " FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::integer[], %s::integer[], %s::bigint[],"
             " %s::float8[]) AS u (id, mode, version, shape, tasks, rejected, bytes, seconds)"
-            " ON CONFLICT (object_id, lease) DO UPDATE SET state = 'live', mode = excluded.mode, version = excluded.version,"
+            " ON CONFLICT (object_id, lease) DO UPDATE SET state = 'live', mode = excluded.mode, version ="
+            " excluded.version,"
             " shape = excluded.shape, tasks = excluded.tasks, rejected = excluded.rejected, bytes = excluded.bytes,"
             " seconds = excluded.seconds, at = excluded.at",
             (lease, *columns(plan.imports, 8)),
@@ -204,7 +215,8 @@ class _PostgresTables:
                 "UPDATE task_rows AS t SET lease = %s, position = u.position, row = u.row, data = u.data,"
                 " annotations = u.annotations, predictions = u.predictions, meta = u.meta, extra = u.extra,"
                 f" external_id = u.external_id, revision = revision + 1 FROM (SELECT {_PARTS}, u.position, u.row, u.id"
-                f" FROM {_UNNEST}, %s::integer[], %s::integer[], %s::bigint[]) AS u (data, annotations, predictions, meta,"
+                f" FROM {_UNNEST}, %s::integer[], %s::integer[], %s::bigint[]) AS u (data, annotations,"
+                " predictions, meta,"
                 " extra, external_id, position, row, id)) AS u WHERE t.id = u.id",
                 (self._lease, *columns(rows, 9)),
             )

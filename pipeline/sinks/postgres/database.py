@@ -80,7 +80,8 @@ class Transaction:
         moved = sorted((source_id, name, n) for (source_id, name), n in self.counts.items() if n)
         if moved:
             self.execute(
-                "INSERT INTO counters (source_id, name, shard, n, at) SELECT u.source_id, u.name, %s, u.n, clock_timestamp()"
+                "INSERT INTO counters (source_id, name, shard, n, at) SELECT u.source_id, u.name, %s, u.n,"
+                " clock_timestamp()"
                 " FROM unnest(%s::bigint[], %s::text[], %s::bigint[]) AS u (source_id, name, n)"
                 " ON CONFLICT (source_id, name, shard) DO UPDATE SET n = counters.n + excluded.n, at = excluded.at",
                 (random.randrange(SHARDS), *columns(moved, 3)),  # noqa: S311 - spreads load, guards nothing

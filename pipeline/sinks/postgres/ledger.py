@@ -8,7 +8,7 @@ from typing import TypeVar
 from pipeline.errors import DataRefused
 from pipeline.events import ObjectEvent
 from pipeline.ledger import Committed, Effect, Known, OnChange, Outcome, Pass, SourceIdentity, SourceRow, Tick, Work
-from pipeline.sinks.postgres import passes, record, schedule, schema, work
+from pipeline.sinks.postgres import passes, record, schedule, schema, standings, work
 from pipeline.sinks.postgres.commit import Batch
 from pipeline.sinks.postgres.database import CONNECTIONS, Database
 from pipeline.sinks.postgres.reports import PostgresReports
@@ -163,6 +163,14 @@ class PostgresLedger:
     def end_pass(self, state: Pass) -> None:
         """As `Ledger.end_pass`."""
         self._database.write(lambda tx: passes.end(tx, state))
+
+    def pause(self, source_id: int) -> None:
+        """As `Ledger.pause`."""
+        self._database.write(lambda tx: standings.pause(tx, source_id))
+
+    def resume(self, source_id: int) -> None:
+        """As `Ledger.resume`."""
+        self._database.write(lambda tx: standings.resume(tx, source_id))
 
     def now(self) -> float:
         """As `Ledger.now`."""

@@ -136,7 +136,8 @@ def _change(tx: Transaction, source_id: int, events: Sequence[ObjectEvent], on_c
 def _update(tx: Transaction, kept: Sequence[Sequence[object]], moved: Sequence[Sequence[object]]) -> None:
     if kept:
         tx.execute(
-            "UPDATE objects AS o SET wanted_version = u.version, sequencer = u.sequencer, changes = o.changes + u.changes,"
+            "UPDATE objects AS o SET wanted_version = u.version, sequencer = u.sequencer, changes = o.changes"
+            " + u.changes,"
             " last_event = clock_timestamp()"
             " FROM unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[]) AS u (version, sequencer, changes, id)"
             " WHERE o.id = u.id",
@@ -145,7 +146,8 @@ def _update(tx: Transaction, kept: Sequence[Sequence[object]], moved: Sequence[S
     if moved:
         # The lease goes in the same statement: a worker with an older version cannot commit any more.
         tx.execute(
-            "UPDATE objects AS o SET state = u.state, wanted_version = u.version, sequencer = u.sequencer, attempts = 0,"
+            "UPDATE objects AS o SET state = u.state, wanted_version = u.version, sequencer = u.sequencer,"
+            " attempts = 0,"
             " lost = CASE WHEN u.suspect THEN o.lost ELSE 0 END, lease = NULL, size = coalesce(u.size, o.size),"
             " due = t, last_event = t FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::bigint[],"
             " %s::bigint[]) AS u (state, version, sequencer, suspect, size, id), clock_timestamp() AS t"

@@ -9,7 +9,8 @@ from pipeline.ledger import STATES, Audit, Filter, on_retry
 from pipeline.sinks.postgres import passes
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.record import write_history
-from pipeline.sinks.texts import text_of
+from pipeline.sinks.postgres.standings import standings
+from pipeline.sinks.texts import paused_of, text_of
 
 _TASK = (
     "t.id, p.name AS project, s.name AS source, o.key, i.version, t.position, t.row, t.external_id, t.data::text,"
@@ -56,7 +57,8 @@ class PostgresReports:
         """As `Reports.projects`."""
         return self._rows(
             "SELECT p.name, (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
-            " ON c.source_id = s.id AND c.name = 'tasks' WHERE s.project_id = p.id) AS tasks FROM projects AS p ORDER BY p.id"
+            " ON c.source_id = s.id AND c.name = 'tasks' WHERE s.project_id = p.id) AS tasks FROM projects AS"
+            " p ORDER BY p.id"
         )
 
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
@@ -83,7 +85,8 @@ class PostgresReports:
     def imports(self, object_id: int) -> list[dict[str, Any]]:
         """As `Reports.imports`."""
         return self._rows(
-            "SELECT lease, version, state, mode, shape, tasks, rejected, bytes, extract(epoch FROM at)::float8 AS at, seconds"
+            "SELECT lease, version, state, mode, shape, tasks, rejected, bytes, extract(epoch FROM at)::float8"
+            " AS at, seconds"
             " FROM imports WHERE object_id = %s ORDER BY lease",
             (object_id,),
         )
@@ -121,7 +124,8 @@ class PostgresReports:
         rows = self._rows(
             "SELECT o.id, o.key, o.state, o.wanted_version, o.imported_version, (SELECT count(*) FROM imports AS i"
             " JOIN task_rows AS t ON t.object_id = i.object_id AND t.lease = i.lease AND t.archived_at IS NULL"
-            " WHERE i.object_id = o.id AND i.state = 'live') AS live, o.tasks AS counted, (SELECT count(*) FROM imports AS i"
+            " WHERE i.object_id = o.id AND i.state = 'live') AS live, o.tasks AS counted, (SELECT count(*)"
+            " FROM imports AS i"
             " WHERE i.object_id = o.id AND i.state = 'live' AND i.mode = 'new') AS imports"
             " FROM objects AS o WHERE o.source_id = %s AND o.key > %s ORDER BY o.key LIMIT %s",
             (source_id, after or "", limit),
@@ -132,14 +136,16 @@ class PostgresReports:
         """As `Reports.pending`."""
         (row,) = self._rows(
             "SELECT coalesce(sum(c.n), 0)::bigint AS n FROM counters AS c JOIN sources AS s ON s.id = c.source_id"
-            " WHERE NOT s.retired AND c.name IN ('ready', 'claimed')"
+            " LEFT JOIN standings AS t ON t.source_id = s.id WHERE NOT s.retired"
+            " AND (c.name = 'claimed' OR c.name = 'ready' AND t.paused IS DISTINCT FROM 'hand')"
         )
         return int(row["n"])
 
 
 def _sources(tx: Transaction) -> list[dict[str, Any]]:
     rows = tx.dicts(
-        "SELECT s.id, s.name, p.name AS project, s.retired, s.uri, s.shape, (SELECT extract(epoch FROM min(o.due))::float8"
+        "SELECT s.id, s.name, p.name AS project, s.retired, s.uri, s.shape, (SELECT extract(epoch FROM"
+        " min(o.due))::float8"
         " FROM objects AS o WHERE o.source_id = s.id AND o.state = 'ready') AS oldest_ready,"
         " (SELECT coalesce(sum(l.open), 0)::bigint FROM leases AS l"
         " WHERE l.source_id = s.id AND l.started_at IS NOT NULL) AS running,"
@@ -148,10 +154,12 @@ def _sources(tx: Transaction) -> list[dict[str, Any]]:
         " FROM sources AS s JOIN projects AS p ON p.id = s.project_id ORDER BY s.id"
     )
     counted = {(row[0], row[1]): row[2] for row in tx.rows("SELECT source_id, state, n FROM source_counts")}
+    known = standings(tx)
     for row in rows:
         row.update({name: counted.get((row["id"], name), 0) for name in _COUNTERS})
         row["running"] = min(row["running"], row["claimed"])
         row["claimed"] -= row["running"]
+        row["paused"] = paused_of(known.get(row["id"]))
         last = passes.last(tx, row["id"])
         names = ("started", "finished", "listed", "published", "candidates", "stopped")
         row["last_pass"] = last and {name: getattr(last, name) for name in names}
@@ -174,7 +182,8 @@ def _where(which: Filter) -> tuple[str, list[object]]:
 
 def _retry(tx: Transaction, ids: Sequence[int], *, force: bool) -> dict[int, str]:
     locked = tx.rows(
-        f"SELECT o.id, o.state, o.source_id, {_STARTED} FROM objects AS o WHERE o.id = ANY(%s) ORDER BY o.id FOR UPDATE",
+        f"SELECT o.id, o.state, o.source_id, {_STARTED} FROM objects AS o WHERE o.id = ANY(%s) ORDER BY o.id"
+        " FOR UPDATE",
         (list(ids),),
     )
     refused = dict.fromkeys(set(ids) - {row[0] for row in locked}, "there is no such object")

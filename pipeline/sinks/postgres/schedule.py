@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, SourceLoad, Tick
+from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, SourceLoad, Standing, Tick
 from pipeline.sinks.postgres.database import Transaction, array
 from pipeline.sinks.postgres.record import write_history
+from pipeline.sinks.postgres.standings import standings
 from pipeline.sinks.texts import text_of
 
 T = TypeVar("T")
@@ -22,6 +23,10 @@ CANDIDATES = (
     "SELECT id, extract(epoch FROM due)::float8, coalesce(size, 0), lost FROM objects WHERE state = 'ready'"
     " AND source_id = %s AND (due, id) > (to_timestamp(%s), %s) AND due <= to_timestamp(%s)"
     " ORDER BY due, id LIMIT %s FOR UPDATE SKIP LOCKED"
+)
+NEWEST = (
+    "SELECT id, extract(epoch FROM due)::float8, coalesce(size, 0), lost FROM objects WHERE state = 'ready'"
+    " AND source_id = %s AND due <= to_timestamp(%s) ORDER BY due DESC, id DESC LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
 CLAIM = "UPDATE objects SET state = 'claimed', lease = %s WHERE id = ANY(%s::bigint[])"
 
@@ -60,9 +65,10 @@ class PostgresTick:
             " ON c.source_id = s.id AND c.name = 'tasks' WHERE s.project_id = p.id), p.tokens,"
             " extract(epoch FROM p.tokens_at)::float8 FROM projects AS p ORDER BY p.id"
         )
+        known = standings(tx)
         return Load(
             now=tx.at,
-            sources=[self._source(*row[:8]) for row in sources],
+            sources=[self._source(*row[:8])._replace(standing=known.get(row[0], Standing())) for row in sources],
             projects=[ProjectLoad(*row) for row in projects],
             unstarted=unstarted,
             running=running,
@@ -100,6 +106,10 @@ class PostgresTick:
         """As `Tick.candidates`."""
         rows = self._tx.rows(CANDIDATES, (source.id, *source.cursor, self._tx.at, quota))
         return [Candidate(*row) for row in rows]
+
+    def newest(self, source: SourceLoad) -> list[Candidate]:
+        """As `Tick.newest`."""
+        return [Candidate(*row) for row in self._tx.rows(NEWEST, (source.id, self._tx.at))]
 
     def claim(
         self, source: SourceLoad, batch: Sequence[Candidate], epoch: str, seconds: float, *, alone: bool
