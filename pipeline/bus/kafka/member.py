@@ -87,6 +87,7 @@ class Member:
         try:
             consumer = self._joined()
             self._begin(consumer)
+            _insist(consumer)
             found: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(int(seconds * 1000), max_records=limit)
         except KafkaError:
             self._leave()
@@ -194,6 +195,17 @@ class Member:
             # group's leader it would then assign none, for minutes. This asks until it knows them.
             consumer.partitions_for_topic(self._options.topic)
         return self._consumer
+
+
+def _insist(consumer: KafkaConsumer) -> None:
+    """Let the client finish a rejoin that it began.
+
+    It forgets one that a change of metadata began and that is answered between two polls: it would neither send
+    heartbeats nor read any more.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 - there is no public way
+    if coordinator.rejoining:
+        coordinator.request_rejoin()
 
 
 def _committed(_offsets: object, answer: object) -> None:
