@@ -15,7 +15,27 @@ from benchmarks.measuring import Figure, answer, config_for, import_once, in_pro
 
 FILES = 20_000
 BATCH = 500
-WORDS = "the keeper wrote that an opossum came to the feeder at dusk and ate two plums before it left".split()
+WORDS = [
+    "the",
+    "keeper",
+    "wrote",
+    "that",
+    "an",
+    "opossum",
+    "came",
+    "to",
+    "the",
+    "feeder",
+    "at",
+    "dusk",
+    "and",
+    "ate",
+    "two",
+    "plums",
+    "before",
+    "it",
+    "left",
+]
 
 
 def make(folder: Path, files: int = FILES) -> None:
