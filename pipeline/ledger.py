@@ -34,6 +34,12 @@ STAGE_ROWS = 10_000
 STAGE_BYTES = 8 * 1024 * 1024
 """A file with more rows or bytes than this is written in pieces as an unpublished import."""
 
+PAUSE_AFTER = 20
+"""A source is paused once so many of its objects have failed one after another, all with the same code ..."""
+PROBE_SECONDS = 2.0
+LONGEST_PROBE_SECONDS = 300.0
+"""... and then one object at a time is tried, at intervals that double from the first to the second of these."""
+
 T = TypeVar("T")
 
 
@@ -216,6 +222,46 @@ class Committed:
     tasks: int = 0
 
 
+# --- how a source fares ----------------------------------------------------------------------------------
+
+
+class Standing(NamedTuple):
+    """How a source's objects have ended of late: `failing` is how many failed one after another with `code`.
+
+    `paused` says by whom it is paused: a person (`hand`), who alone can end that, or its own `failures`, which
+    the next object that passes ends. `since` is when; `probe_due` is when the next object may be tried.
+    """
+
+    failing: int = 0
+    code: str | None = None
+    paused: Literal["hand", "failures"] | None = None
+    since: float | None = None
+    probe_due: float = 0.0
+
+
+def fared(standing: Standing, outcomes: Sequence[Outcome], at: float) -> Standing:
+    """A source's standing after some more outcomes, in their order, `at` the database's time."""
+    for outcome in outcomes:
+        if outcome.state == "failed" and outcome.reason is not None:
+            standing = _failed(standing, outcome.reason.code, at)
+        elif outcome.state == "done" and outcome.mode not in ("unchanged", "ignored"):
+            standing = standing._replace(failing=0, code=None)
+            if standing.paused == "failures":
+                standing = Standing()
+    return standing
+
+
+def _failed(standing: Standing, code: str, at: float) -> Standing:
+    failing = standing.failing + 1 if code == standing.code else 1
+    standing = standing._replace(failing=failing, code=code)
+    if standing.paused is None and failing >= PAUSE_AFTER:
+        standing = standing._replace(paused="failures", since=at, probe_due=at + PROBE_SECONDS)
+    elif standing.paused == "failures":
+        doublings = max(0, min(failing - PAUSE_AFTER, 30))
+        standing = standing._replace(probe_due=at + min(LONGEST_PROBE_SECONDS, PROBE_SECONDS * 2.0**doublings))
+    return standing
+
+
 # --- matching rows of two versions ----------------------------------------------------------------------
 
 
@@ -315,6 +361,7 @@ class SourceLoad(NamedTuple):
     claimed: int
     cursor: tuple[float, int]
     deficit: float
+    standing: Standing = Standing()
 
 
 class ProjectLoad(NamedTuple):
@@ -381,6 +428,9 @@ class Tick(Protocol):
 
     def candidates(self, source: SourceLoad, quota: int) -> list[Candidate]:
         """The next `quota` due objects of a source after its cursor, held against others until the end."""
+
+    def newest(self, source: SourceLoad) -> list[Candidate]:
+        """The object of a source that became due last, if one is due: as `candidates`."""
 
     def claim(
         self, source: SourceLoad, batch: Sequence[Candidate], epoch: str, seconds: float, *, alone: bool
@@ -557,6 +607,12 @@ class Ledger(Protocol):
     def yield_lead(self, source_id: int, holder: str) -> None:
         """End a lead at once, if it is still this holder's."""
 
+    def pause(self, source_id: int) -> None:
+        """Claim nothing of a source until `resume`."""
+
+    def resume(self, source_id: int) -> None:
+        """Forget how a source's objects have fared, and that it is paused."""
+
     def now(self) -> float:
         """The database's clock, in seconds since 1970."""
 
@@ -578,8 +634,10 @@ class Reports(Protocol):
 
     def sources(self) -> list[dict[str, Any]]:
         """Per source: `name, project, retired, uri`, a count for each state (`ready, claimed, running, done,
-        failed, skipped, gone, out_of_scope`), `tasks, rejected, changes, oldest_ready` (seconds since 1970), `last_pass`
-        (a dict or None), `finished` (objects that ever ended), `finished_at`."""
+        failed, skipped, gone, out_of_scope`), `tasks, rejected, changes, oldest_ready` (seconds since 1970),
+        `last_pass`
+        (a dict or None), `finished` (objects that ever ended), `finished_at`, `paused` (None, or a dict of `by`
+        (`hand` or `failures`), `since`, `failing`, `code`, as in `Standing`)."""
 
     def projects(self) -> list[dict[str, Any]]:
         """Per project: `name, tasks`."""
@@ -605,7 +663,8 @@ class Reports(Protocol):
         """The live tasks of one object, in its order; as `tasks` gives them."""
 
     def rejected(self, which: Filter, after: tuple[int, int, int], limit: int) -> list[dict[str, Any]]:
-        """Rejected rows by (object, lease, number): those, and `source, key, row, line, column, code, message, excerpt`."""
+        """Rejected rows by (object, lease, number): those, and `source, key, row, line, column, code, message,
+        excerpt`."""
 
     def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
         """Put objects back; gives the reason for each that was refused (`on_retry`)."""
@@ -614,7 +673,8 @@ class Reports(Protocol):
         """Objects in key order, each with the tasks that are really there."""
 
     def pending(self) -> int:
-        """How many objects of sources that are not retired wait or are under way."""
+        """How many objects of sources that are not retired wait or are under way; what waits of a source that was
+        paused by hand does not count."""
 
 
 class Audit(NamedTuple):

@@ -35,6 +35,8 @@ EVENTS_RECORDED = "events_recorded"
 DEAD_LETTERS = "dead_letters"
 OBJECTS_CLAIMED = "objects_claimed"
 LEASES_ENDED = "leases_ended"
+SOURCE_PAUSED = "source_paused"
+SOURCE_RESUMED = "source_resumed"
 BATCH_COMMITTED = "batch_committed"
 BATCH_CANCELLED = "batch_cancelled"
 OBJECT_ENDED = "object_ended"
@@ -65,6 +67,8 @@ NAMES: dict[str, str] = {
     DEAD_LETTERS: "records could not be read or were refused, and were put aside",
     OBJECTS_CLAIMED: "the scheduler claimed objects for workers",
     LEASES_ENDED: "leases ended without their worker's commit",
+    SOURCE_PAUSED: "nothing more is claimed of a source: `by` hand, or by its own `failures`: `failing`, `code`",
+    SOURCE_RESUMED: "a paused source goes on",
     BATCH_COMMITTED: "a worker committed a batch: `objects`, `tasks`, `failed`, `seconds`",
     BATCH_CANCELLED: "a worker lost its lease or was stopped; nothing was written",
     OBJECT_ENDED: "one object ended as `state` with `code` (level debug only)",

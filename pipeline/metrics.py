@@ -44,6 +44,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("histogram", "tick_duration_seconds", "Time of one turn of the scheduler.", ()),
     Metric("gauge", "in_flight_objects", "Objects that are claimed or running.", ()),
     Metric("gauge", "ready_objects", "Objects that wait to be claimed.", ("source",)),
+    Metric("gauge", "source_paused", "1 while a source is paused, by hand or by its failures.", ("source",)),
     # importer
     Metric("counter", "imported_objects_total", "Objects that ended, by state.", ("source", "state")),
     Metric("counter", "errors_total", "Objects that failed or were put back, by stage and code.", ("stage", "code")),

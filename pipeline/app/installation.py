@@ -101,7 +101,7 @@ class App:
         UnavailableError where a source's store does not answer, after the other sources are through.
         """
         jobs = self._queue()
-        dispatching = Dispatching(self.config, self._data, self.feeds, jobs, self.metrics)
+        dispatching = Dispatching(self.config, self._data, self.feeds, jobs, self.metrics, eager=True)
         working = Working(self.config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.scheduler.wake)
         gauge = Gauge(self.ledger.reports(), self.metrics, list(self.feeds))
         once = Once(self._data, {name: self.pass_runner(name) for name in self.feeds}, gauge, show)

@@ -33,11 +33,20 @@ def _nothing() -> None:
 
 
 class Dispatching:
-    """Events into the ledger, and claims out of it."""
+    """Events into the ledger, and claims out of it. `eager` as the scheduler has it."""
 
-    def __init__(self, config: Config, data: Data, feeds: Mapping[str, Feed], queue: Queue, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        feeds: Mapping[str, Feed],
+        queue: Queue,
+        metrics: Metrics,
+        *,
+        eager: bool = False,
+    ) -> None:
         scopes = {name: Scope(feed.scope.covers, feed.source.on_change) for name, feed in feeds.items()}
-        self.scheduler = Scheduler(config, data.ledger, queue, metrics)
+        self.scheduler = Scheduler(config, data.ledger, queue, metrics, eager=eager)
         self._dispatcher = Dispatcher(data.log, data.ledger, scopes, metrics, recorded=self.scheduler.wake)
         self._log = data.log
         self._retention = config.limits.retention

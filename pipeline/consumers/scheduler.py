@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pipeline import logs, throttle
 from pipeline.config import Config, Limits, Throttle
 from pipeline.consumers.broker import Queue
+from pipeline.consumers.pausing import Pauses, claimable
 from pipeline.consumers.waiting import Patience, our_error
 from pipeline.errors import LabelfeedError, RetriableError, UnavailableError
 from pipeline.faults import reached
@@ -81,9 +82,13 @@ class _Queueing:
 
 
 class Scheduler:
-    """Claims objects and sends their messages, in the thread that calls `run`."""
+    """Claims objects and sends their messages, in the thread that calls `run`.
 
-    def __init__(self, config: Config, ledger: Ledger, queue: Queue, metrics: Metrics) -> None:
+    `eager` tries the objects of a source that its failures paused without waiting in between: for a run that is to
+    end when it has tried everything.
+    """
+
+    def __init__(self, config: Config, ledger: Ledger, queue: Queue, metrics: Metrics, *, eager: bool = False) -> None:
         self._limits: Limits = config.limits
         self._throttles: Mapping[str, Throttle] = {name: p.throttle for name, p in config.projects.items()}
         self._weights = {source.name: source.weight for source in config.sources}
@@ -96,6 +101,8 @@ class Scheduler:
         self._finished: deque[tuple[float, int]] = deque()
         self._cursors_reset: dict[int, float] = {}
         self._gauged = self._swept = 0.0
+        self._eager = eager
+        self._pauses = Pauses(metrics)
 
     def run(self) -> None:
         """Work until `stop` is called."""
@@ -163,7 +170,11 @@ class Scheduler:
         room = self._room(load)
         rooms = self._project_rooms(tick, load)
         ours = [source for source in load.sources if self._ours(source)]
-        sources = [self._queueing(source, rooms.get(source.project_id)) for source in ours]
+        sources = [
+            self._queueing(source, ready, rooms.get(source.project_id))
+            for source in ours
+            if (ready := claimable(source, load.now, eager=self._eager))
+        ]
         turn = Turn(ended=ended, load=load, more=bool(sources))
         if sources and self._queue_wants(room, load):
             self._find(tick, sources, room.objects)
@@ -227,13 +238,13 @@ class Scheduler:
             tick.spend(project.id, bucket.allowed)
         return bucket
 
-    def _queueing(self, source: SourceLoad, room: int | None) -> _Queueing:
+    def _queueing(self, source: SourceLoad, ready: int, room: int | None) -> _Queueing:
         cursor = source.cursor
         now = time.monotonic()
         if now - self._cursors_reset.setdefault(source.id, now) >= CURSOR_SECONDS:
             self._cursors_reset[source.id] = now
             cursor = _START
-        return _Queueing(source, self._weights.get(source.name, 1.0), room, source.ready, source.deficit, cursor)
+        return _Queueing(source, self._weights.get(source.name, 1.0), room, ready, source.deficit, cursor)
 
     def _find(self, tick: Tick, sources: Sequence[_Queueing], objects: int) -> None:
         """Take candidates by fair share. What is ready but not due yet shows here; others get its part."""
@@ -262,7 +273,10 @@ class Scheduler:
 
     @staticmethod
     def _take(tick: Tick, source: _Queueing, quota: int) -> int:
-        found = tick.candidates(source.load._replace(cursor=source.cursor), quota)
+        if source.load.standing.paused:
+            found = tick.newest(source.load)  # whoever has mended something waits for the newest ones
+        else:
+            found = tick.candidates(source.load._replace(cursor=source.cursor), quota)
         source.found.extend(found)
         source.short = len(found) < quota
         if found:
@@ -334,6 +348,7 @@ class Scheduler:
         if turn.load is None or now - self._gauged < GAUGE_SECONDS:
             return
         self._gauged = now
+        self._pauses.tell(turn.load.sources)
         self._metrics.set("in_flight_objects", sum(source.claimed for source in turn.load.sources))
         for source in turn.load.sources:
             self._metrics.set("ready_objects", source.ready, source=source.name)

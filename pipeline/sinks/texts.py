@@ -9,7 +9,7 @@ import orjson
 
 from pipeline.errors import DataRefused
 from pipeline.events import ObjectEvent
-from pipeline.ledger import Change, Outcome, Reason
+from pipeline.ledger import Change, Outcome, Reason, Standing
 
 
 def text_of(value: Any) -> str:
@@ -51,5 +51,15 @@ def worker_lost(died: int) -> Reason:
     return Reason(
         "worker_lost",
         f"the process that imported it died {died} times",
-        hint="it may need more memory or time than limits.child_memory and limits.child_time give; then `labelfeed retry`",
+        hint="it may need more memory or time than limits.child_memory and limits.child_time give;"
+        " then `labelfeed retry`",
     )
+
+
+def paused_of(standing: Standing | None) -> dict[str, Any] | None:
+    """What the reports say of a source that is paused; None if it is not."""
+    if standing is None or standing.paused is None:
+        return None
+    return {
+        "by": standing.paused, "since": standing.since, "failing": standing.failing, "code": standing.code,
+    }  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.ledger import Committed, OldRow, Outcome, content_of, match_rows
 from pipeline.sinks.outcomes import Before, ImportRow, Plan, key_of, writes_all, writes_rejected
+from pipeline.sinks.sqlite import standings
 from pipeline.sinks.sqlite.record import add_counts, write_history
 from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now, write_rows
@@ -98,6 +99,7 @@ class Batch:
                 plan.take(outcome, owned[outcome.object_id])
             _write_plan(connection, self.lease, found[0], plan)
             self._write_rows(connection, owned, partly=len(kept) < len(self.outcomes))
+            standings.take(connection, found[0], kept)
         if found:
             _close_lease(connection, self.lease, found[1] - len(kept))
         ids = frozenset(owned)
@@ -183,7 +185,8 @@ class _SqliteTables:
         match = match_rows(self._old_rows(outcome), outcome.tasks, key_of(outcome.row_key))
         lease, executemany = self._lease, self._connection.executemany
         executemany(
-            "UPDATE task_rows SET lease = ?, position = ?, row = ?, data = ?, annotations = ?, predictions = ?, meta = ?,"
+            "UPDATE task_rows SET lease = ?, position = ?, row = ?, data = ?, annotations = ?, predictions ="
+            " ?, meta = ?,"
             " extra = ?, external_id = ?, revision = revision + 1 WHERE id = ?",
             [(lease, position, *task, task_id) for task_id, (position, task) in match.updated],
         )

@@ -18,7 +18,7 @@ from pipeline.ledger import (
     Tick,
     Work,
 )
-from pipeline.sinks.sqlite import commit, leaders, passes, record, schema, work
+from pipeline.sinks.sqlite import commit, leaders, passes, record, schema, standings, work
 from pipeline.sinks.sqlite.owners import Owners
 from pipeline.sinks.sqlite.reports import SqliteReports
 from pipeline.sinks.sqlite.schedule import SqliteTick, end_leases
@@ -180,6 +180,14 @@ class SqliteLedger:
         """As `Ledger.yield_lead`."""
         mine = leaders.Lead(source_id, holder, self._boot)
         self._file.write(lambda connection: leaders.yield_lead(connection, mine))
+
+    def pause(self, source_id: int) -> None:
+        """As `Ledger.pause`."""
+        self._file.write(lambda connection: standings.pause(connection, source_id))
+
+    def resume(self, source_id: int) -> None:
+        """As `Ledger.resume`."""
+        self._file.write(lambda connection: standings.resume(connection, source_id))
 
     def now(self) -> float:
         """As `Ledger.now`."""

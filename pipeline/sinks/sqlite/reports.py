@@ -12,12 +12,17 @@ import orjson
 from pipeline.ledger import STATES, Audit, Filter, on_retry
 from pipeline.sinks.sqlite import passes
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
-from pipeline.sinks.texts import text_of
+from pipeline.sinks.sqlite.standings import standings
+from pipeline.sinks.texts import paused_of, text_of
 from pipeline.sqlitefile import SqliteFile, now
 
-_TASK = "t.id, p.name AS project, s.name AS source, o.key, i.version, t.position, t.row, t.external_id, t.data, t.annotations, t.predictions, t.meta, t.extra"
+_TASK = (
+    "t.id, p.name AS project, s.name AS source, o.key, i.version, t.position,"
+    " t.row, t.external_id, t.data, t.annotations, t.predictions, t.meta, t.extra"
+)
 _TASK_FROM = (
-    "FROM task_rows AS t CROSS JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease AND i.state = 'live'"
+    "FROM task_rows AS t CROSS JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease AND"
+    " i.state = 'live'"
     " CROSS JOIN objects AS o ON o.id = t.object_id CROSS JOIN sources AS s ON s.id = o.source_id"
     " CROSS JOIN projects AS p ON p.id = s.project_id WHERE t.archived_at IS NULL"
 )
@@ -55,21 +60,27 @@ class SqliteReports:
     def sources(self) -> list[dict[str, Any]]:
         """As `Reports.sources`."""
         rows = self._rows(
-            "SELECT s.id, s.name, p.name AS project, s.retired, s.uri, s.shape, s.tasks, s.rejected, s.changes, s.finished,"
-            " s.finished_at, (SELECT min(o.due) FROM objects AS o WHERE o.source_id = s.id AND o.state = 'ready') AS oldest_ready,"
-            " (SELECT coalesce(sum(l.open), 0) FROM leases AS l WHERE l.source_id = s.id AND l.started_at IS NOT NULL) AS running"
+            "SELECT s.id, s.name, p.name AS project, s.retired, s.uri, s.shape, s.tasks, s.rejected,"
+            " s.changes, s.finished,"
+            " s.finished_at, (SELECT min(o.due) FROM objects AS o WHERE o.source_id = s.id AND o.state ="
+            " 'ready') AS oldest_ready,"
+            " (SELECT coalesce(sum(l.open), 0) FROM leases AS l WHERE l.source_id = s.id AND l.started_at IS"
+            " NOT NULL) AS running"
             " FROM sources AS s JOIN projects AS p ON p.id = s.project_id ORDER BY s.id"
         )
         counts = {
             (row["source_id"], row["state"]): row["n"]
             for row in self._rows("SELECT source_id, state, n FROM source_counts")
         }
+        with self._file.read() as connection:
+            known = standings(connection)
         for row in rows:
             row.update({state: counts.get((row["id"], state), 0) for state in STATES})
             row["running"] = min(row["running"], row["claimed"])
             row["claimed"] -= row["running"]
             row["retired"] = bool(row["retired"])
             row["last_pass"] = self._last_pass(row["id"])
+            row["paused"] = paused_of(known.get(row["id"]))
         return rows
 
     def _last_pass(self, source_id: int) -> dict[str, Any] | None:
@@ -133,7 +144,8 @@ class SqliteReports:
         clauses = "".join(f" AND {name} = ?" for name in ("source", "code") if getattr(which, name) is not None)
         values = [value for value in (which.source, which.code) if value is not None]
         return self._rows(
-            f"SELECT * FROM rejected WHERE (object_id, lease, n) > (?, ?, ?){clauses} ORDER BY object_id, lease, n LIMIT ?",
+            f"SELECT * FROM rejected WHERE (object_id, lease, n) > (?, ?, ?){clauses} ORDER BY object_id,"
+            " lease, n LIMIT ?",
             (*after, *values, limit),
         )
 
@@ -146,7 +158,8 @@ class SqliteReports:
         rows = self._rows(
             "SELECT o.id, o.key, o.state, o.wanted_version, o.imported_version, (SELECT count(*) FROM imports AS i"
             " CROSS JOIN task_rows AS t ON t.object_id = i.object_id AND t.lease = i.lease AND t.archived_at IS NULL"
-            " WHERE i.object_id = o.id AND i.state = 'live') AS live, o.tasks AS counted, (SELECT count(*) FROM imports AS i"
+            " WHERE i.object_id = o.id AND i.state = 'live') AS live, o.tasks AS counted, (SELECT count(*)"
+            " FROM imports AS i"
             " WHERE i.object_id = o.id AND i.state = 'live' AND i.mode = 'new') AS imports"
             " FROM objects AS o WHERE o.source_id = ? AND o.key > ? ORDER BY o.key LIMIT ?",
             (source_id, after or "", limit),
@@ -157,7 +170,8 @@ class SqliteReports:
         """As `Reports.pending`."""
         row = self._rows(
             "SELECT coalesce(sum(n), 0) AS n FROM source_counts AS c JOIN sources AS s ON s.id = c.source_id"
-            " WHERE s.retired = 0 AND c.state IN ('ready', 'claimed')"
+            " LEFT JOIN standings AS t ON t.source_id = s.id WHERE s.retired = 0"
+            " AND (c.state = 'claimed' OR c.state = 'ready' AND t.paused IS NOT 'hand')"
         )
         return int(row[0]["n"])
 
@@ -187,7 +201,8 @@ def _retry(connection: sqlite3.Connection, ids: Sequence[int], *, force: bool) -
     at = now()
     for object_id in ids:
         row = connection.execute(
-            "SELECT o.state, o.source_id, l.started_at IS NOT NULL FROM objects AS o LEFT JOIN leases AS l ON l.id = o.lease"
+            "SELECT o.state, o.source_id, l.started_at IS NOT NULL FROM objects AS o LEFT JOIN leases AS l ON"
+            " l.id = o.lease"
             " WHERE o.id = ?",
             (object_id,),
         ).fetchone()

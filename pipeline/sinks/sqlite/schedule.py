@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import orjson
 
-from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, SourceLoad
+from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, SourceLoad, Standing
 from pipeline.sinks.sqlite.owners import LOCAL, Owners
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
+from pipeline.sinks.sqlite.standings import standings
 from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now, uptime
 
@@ -27,7 +28,8 @@ class SqliteTick:
         """As `Tick.load`."""
         execute = self._connection.execute
         sources = execute(
-            "SELECT s.id, s.name, s.project_id, coalesce(r.n, 0), coalesce(c.n, 0), s.cursor_due, s.cursor_id, s.deficit, s.finished"
+            "SELECT s.id, s.name, s.project_id, coalesce(r.n, 0), coalesce(c.n, 0), s.cursor_due, s.cursor_id,"
+            " s.deficit, s.finished"
             " FROM sources AS s LEFT JOIN source_counts AS r ON r.source_id = s.id AND r.state = 'ready'"
             " LEFT JOIN source_counts AS c ON c.source_id = s.id AND c.state = 'claimed' WHERE s.retired = 0"
         ).fetchall()
@@ -43,9 +45,15 @@ class SqliteTick:
             "SELECT p.id, p.name, (SELECT coalesce(sum(s.tasks), 0) FROM sources AS s WHERE s.project_id = p.id),"
             " p.tokens, p.tokens_at FROM projects AS p"
         ).fetchall()
+        known = standings(self._connection)
         return Load(
             now=now(),
-            sources=[SourceLoad(row[0], row[1], row[2], row[3], row[4], (row[5], row[6]), row[7]) for row in sources],
+            sources=[
+                SourceLoad(
+                    row[0], row[1], row[2], row[3], row[4], (row[5], row[6]), row[7], known.get(row[0], Standing())
+                )
+                for row in sources
+            ],
             projects=[ProjectLoad(*row) for row in projects],
             unstarted=unstarted,
             running=running,
@@ -88,6 +96,15 @@ class SqliteTick:
         )
         return [Candidate(*row) for row in rows]
 
+    def newest(self, source: SourceLoad) -> list[Candidate]:
+        """As `Tick.newest`."""
+        rows = self._connection.execute(
+            "SELECT id, due, coalesce(size, 0), lost FROM objects WHERE state = 'ready' AND source_id = ? AND due <= ?"
+            " ORDER BY due DESC, id DESC LIMIT 1",
+            (source.id, now()),
+        )
+        return [Candidate(*row) for row in rows]
+
     def claim(
         self, source: SourceLoad, batch: Sequence[Candidate], epoch: str, seconds: float, *, alone: bool
     ) -> Claim:
@@ -95,7 +112,8 @@ class SqliteTick:
         ids = tuple(candidate.id for candidate in batch)
         text = orjson.dumps(ids).decode()
         lease = self._connection.execute(
-            "INSERT INTO leases (source_id, ids, open, alone, epoch, boot, until) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            "INSERT INTO leases (source_id, ids, open, alone, epoch, boot, until) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " RETURNING id",
             (source.id, text, len(ids), alone, epoch, self._boot, uptime() + seconds),
         ).fetchone()[0]
         self._connection.execute(
@@ -139,7 +157,8 @@ def end_leases(connection: sqlite3.Connection, which: str, values: Sequence[obje
             (ids, lease),
         ).fetchall()
         connection.executemany(
-            "UPDATE objects SET state = 'ready', lease = NULL, due = ?, attempts = attempts + ?, lost = max(lost, ?) WHERE id = ?",
+            "UPDATE objects SET state = 'ready', lease = NULL, due = ?, attempts = attempts + ?, lost ="
+            " max(lost, ?) WHERE id = ?",
             [(at, lost, lost, object_id) for (object_id,) in owned],
         )
         counts[source_id, "claimed"] -= len(owned)

@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from pipeline.errors import NewerSchema, UsageError
 from pipeline.ledger import SourceIdentity, SourceRow
+from pipeline.sinks.sqlite.standings import forgive
 
 _FOLDER = files("pipeline.sinks.schema").joinpath("sqlite")
 
@@ -53,9 +54,11 @@ def register(
         if known.get(source.name, source.identity) != source.identity and source.name not in accept:
             raise UsageError(
                 f"source {source.name!r} was {known[source.name]} and is now {source.identity}; "
-                f"`labelfeed sources accept {source.name}` keeps its ledger for the new place, another name starts afresh"
+                f"`labelfeed sources accept {source.name}` keeps its ledger for the new place, another name"
+                " starts afresh"
             )
         connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (source.project,))
+        forgive(connection, source.name, source.shape)
         connection.execute(
             "INSERT INTO sources (name, project_id, identity, uri, shape)"
             " VALUES (?1, (SELECT id FROM projects WHERE name = ?2), ?3, ?4, ?5)"

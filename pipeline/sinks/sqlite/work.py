@@ -53,7 +53,8 @@ def stage(
     if owned is None:
         raise LeaseLost(f"lease {lease} has ended")
     connection.execute(
-        "INSERT INTO imports (object_id, lease, state, mode, at) VALUES (?, ?, 'staged', 'new', ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO imports (object_id, lease, state, mode, at) VALUES (?, ?, 'staged', 'new', ?) ON CONFLICT"
+        " DO NOTHING",
         (object_id, lease, now()),
     )
     insert_tasks(connection, rows)
