@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -213,8 +214,13 @@ def write_rows(connection: sqlite3.Connection, statement: str, row: str, rows: S
         while length > len(rows) - at:
             length //= 2
         values = tuple(chain.from_iterable(rows[at : at + length]))
-        connection.execute(statement.format(rows=",".join([row] * length)), values)
+        connection.execute(_with_rows(statement, row, length), values)
         at += length
+
+
+@lru_cache(maxsize=256)
+def _with_rows(statement: str, row: str, length: int) -> str:
+    return statement.format(rows=",".join([row] * length))
 
 
 def _into_wal(connection: sqlite3.Connection) -> None:

@@ -95,7 +95,7 @@ class App:
     def run_once(
         self, show: Callable[[Sequence[Progress]], None], *, accept_deletions: frozenset[str] = frozenset()
     ) -> list[Progress]:
-        """One pass of every source, everything imported; `show` is called about ten times a second.
+        """One pass of every source, everything imported; `show` is called a few times a second.
 
         `accept_deletions` names sources whose pass may archive as much as it finds gone. Raises
         UnavailableError where a source's store does not answer, after the other sources are through.

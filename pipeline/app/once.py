@@ -14,8 +14,8 @@ from pipeline.events import check_key
 from pipeline.ledger import Pass
 from pipeline.producers.listing import PassRunner
 
-LOOK_SECONDS = 0.02
-SHOW_SECONDS = 0.1
+LOOK_SECONDS = 0.03
+SHOW_SECONDS = 0.2
 
 _REFUSED = {"code": "key_too_long", "hint": "rename it, or leave it out by `exclude`"}
 
