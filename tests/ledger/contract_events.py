@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -95,6 +96,22 @@ class EventContract:
         effects = other.record("log", [ObjectEvent("inbox", "a.json", version="v1")], {}, bench.policy)
         assert effects == {"duplicate": 1}
         assert bench.count("objects") == 1
+
+    def test_recorders_at_the_same_time(self, bench: Bench) -> None:
+        """Recorders that have the same keys at the same time make one object of each, and count it once."""
+        keys = [f"k{number:03}" for number in range(60)]
+        ledgers = [bench.another() for _ in range(4)]
+
+        def record(index: int) -> None:
+            for turn in range(6):
+                events = [ObjectEvent("inbox", key, version=f"v{(index + turn) % 3}") for key in keys[index * 5 :]]
+                ledgers[index].record("log", events, {0: index * 10 + turn}, bench.policy)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(record, range(4)))
+        assert bench.count("objects") == 60
+        assert bench.load().ready == 60
+        assert bench.ledger.positions("log") == {0: 35}
 
     def test_history_is_bounded(self, bench: Bench) -> None:
         """Of an object's events and attempts the last twenty are remembered, the newest last."""

@@ -114,7 +114,8 @@ class Database:
         """Run a job in a transaction, again from its start after a conflict or a lost connection.
 
         Raises:
-            UnavailableError: the server does not answer, or others hold locks for too long; nothing was written.
+            UnavailableError: the server does not answer, or others hold locks for too long. Nothing was written,
+                unless the server went away in the commit itself and did not come back in time to tell.
             DataRefused: the server refuses the job's data.
         """
         return self._patiently(lambda: self._write(job))
@@ -165,7 +166,7 @@ class Database:
         return result
 
     def _committed(self, number: str) -> bool:
-        """Whether a transaction that nobody has heard the end of was committed. Raises psycopg.Error."""
+        """Whether a transaction that nobody has heard the end of was committed. Raises UnavailableError."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -173,9 +174,9 @@ class Database:
                     row = connection.execute("SELECT pg_xact_status(%s::xid8)", (number,)).fetchone()
                 if row is None or row[0] != "in progress":
                     return row is not None and row[0] == "committed"
-            except psycopg.OperationalError:
+            except (psycopg.OperationalError, UnavailableError) as error:
                 if time.monotonic() > deadline:
-                    raise
+                    raise UnavailableError(f"the database went away in a commit: {error}") from error
             time.sleep(LONGEST_PAUSE_SECONDS)
 
     @contextmanager
