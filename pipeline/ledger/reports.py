@@ -1,0 +1,78 @@
+"""Questions that people ask of the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from pipeline.ledger.rules import State
+
+
+class Filter(NamedTuple):
+    """Which objects are asked for."""
+
+    source: str | None = None
+    state: str | None = None
+    code: str | None = None
+
+
+class Reports(Protocol):
+    """Questions that people ask. Reads only, in pages, so that no long reader holds anything up."""
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Per source: `name, project, retired, uri`, a count for each state (`ready, claimed, running, done,
+        failed, skipped, gone, out_of_scope`), `tasks, rejected, changes, oldest_ready` (seconds since 1970),
+        `last_pass`
+        (a dict or None), `finished` (objects that ever ended), `finished_at`, `paused` (None, or a dict of `by`
+        (`hand` or `failures`), `since`, `failing`, `code`, as in `Standing`)."""
+
+    def projects(self) -> list[dict[str, Any]]:
+        """Per project: `name, tasks`."""
+
+    def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
+        """Objects by id: `id, source, key, state, version, imported_version, size, attempts, tasks, rejected,
+        reason (dict or None), not_before, first_seen, last_event, finished_at`."""
+
+    def find(self, source: str | None, key: str) -> list[dict[str, Any]]:
+        """The objects with this key, of any source where `source` is None."""
+
+    def history(self, object_id: int) -> list[dict[str, Any]]:
+        """What happened to an object, oldest first: `at, kind, ...`."""
+
+    def imports(self, object_id: int) -> list[dict[str, Any]]:
+        """An object's imports: `lease, version, state, mode, tasks, rejected, bytes, at, seconds`."""
+
+    def tasks(self, project: str | None, after: int, limit: int) -> list[dict[str, Any]]:
+        """Live tasks by id: `id, project, source, key, version, position, row, external_id` and, as JSON text,
+        `data, annotations, predictions, meta, extra`."""
+
+    def object_tasks(self, object_id: int, limit: int) -> list[dict[str, Any]]:
+        """The live tasks of one object, in its order; as `tasks` gives them."""
+
+    def rejected(self, which: Filter, after: tuple[int, int, int], limit: int) -> list[dict[str, Any]]:
+        """Rejected rows by (object, lease, number): those, and `source, key, row, line, column, code, message,
+        excerpt`."""
+
+    def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
+        """Put objects back; gives the reason for each that was refused (`on_retry`)."""
+
+    def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
+        """Objects in key order, each with the tasks that are really there."""
+
+    def pending(self) -> int:
+        """How many objects of sources that are not retired wait or are under way; what waits of a source that was
+        paused by hand does not count."""
+
+
+class Audit(NamedTuple):
+    """One object as `verify` compares it with the store: `live` tasks as counted in the tables themselves,
+    `counted` as the ledger's row says, `imports` live ones that wrote first tasks (more than one is doubled)."""
+
+    id: int
+    key: str
+    state: State
+    wanted: str | None
+    imported: str | None
+    live: int
+    counted: int
+    imports: int
