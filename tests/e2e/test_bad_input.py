@@ -258,9 +258,9 @@ def test_a_key_that_is_too_long_is_shown_as_failed(house: House) -> None:
     (place / key.rpartition("/")[2]).write_text('{"text": "b"}')
     ended = house.once(code=1)
     assert "1259 bytes long" in ended.out + ended.err
-    (letter,) = house.run("status", "--json").json()["dead_letters"]
+    (letter,) = house.look("status", "--json").json()["dead_letters"]
     assert "1259 bytes long" in letter["reason"]
-    assert "1259 bytes long" in house.run("explain", f"inbox:{key}").out
+    assert "1259 bytes long" in house.look("explain", f"inbox:{key}").out
     assert house.tasks() == GOOD
     found = house.verify(code=1)
     assert [row["detail"] for row in found["findings"]] == ["the key is 1259 bytes long, more than 1024"]

@@ -103,7 +103,7 @@ def test_many_deletions_wait_for_a_person(house: House) -> None:
         (stopped, *_) = until(lambda: running.says("pass_stopped"))
         assert "sources accept inbox --deletions" in stopped["why"]
         assert len(house.tasks()) == 10
-        assert "sources accept inbox --deletions" in house.run("status", "--json").out
+        assert "sources accept inbox --deletions" in house.look("status", "--json").out
         assert house.run("sources", "accept", "inbox", "--deletions").code == 0
         until(lambda: len(house.tasks()) == 5, SOON)
     house.agrees(expected)

@@ -29,6 +29,7 @@ def test_a_mixed_folder_becomes_tasks(house: House) -> None:
     ended = house.once("--json")
     (row,) = ended.json()
     assert (row["found"], row["imported"], row["tasks"], row["failed"]) == (6, 6, 10, 0)
+    assert house.run("verify").code == 0
     house.agrees(expected)
 
 

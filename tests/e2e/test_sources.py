@@ -28,9 +28,9 @@ def test_a_removed_source_is_retired_and_comes_back(house: House) -> None:
     (house.folder / "other").mkdir()
     house.configure(sources=[other])
     house.once()
-    shown = {row["name"]: row for row in house.run("status", "--json").json()["sources"]}
+    shown = {row["name"]: row for row in house.look("status", "--json").json()["sources"]}
     assert (shown["inbox"]["retired"], shown["other"]["retired"]) == (True, False)
-    assert [row["state"] for row in house.run("objects", "--source", "inbox", "--json").json()] == ["retired"] * 2
+    assert [row["state"] for row in house.look("objects", "--source", "inbox", "--json").json()] == ["retired"] * 2
     assert house.tasks() == EXPECTED
     house.configure(sources=[source(), other])
     assert "nothing is new" in house.once().err
