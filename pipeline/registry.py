@@ -67,7 +67,7 @@ BUILT_IN: tuple[Component, ...] = (
     Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog", options=("limits.retention",)),
     Component("buses", "kafka", "pipeline.bus.kafka:open_log", "kafka"),
     Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),
-    Component("sinks", "postgresql", "pipeline.sinks.postgres:PostgresLedger", (), "postgres"),
+    Component("sinks", "postgresql", "pipeline.sinks.postgres:PostgresLedger", "postgres"),
 )
 
 _BY_NAME: Mapping[tuple[str, str], Component] = {(row.kind, row.name): row for row in BUILT_IN}
