@@ -1,0 +1,147 @@
+"""Servers that go away, forget and are slow, one after another, under roles that never end."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+import redis
+
+from deploy import services
+from deploy.services import Service, ServiceError
+from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY
+from deploy.services.processes import free_ports
+from tests.faults.installation import Bucket, Installation, until
+from tests.faults.network import Proxy
+
+SERVERS = ("kafka", "redis", "postgres", "versitygw")
+CUT_SECONDS = 3.0
+
+
+@dataclass
+class World:
+    """One installation whose servers are its own, each behind a proxy; `watch`, `dispatch` and `work` run."""
+
+    installation: Installation
+    services: dict[str, Service]
+    proxies: dict[str, Proxy]
+
+    def restart(self, name: str) -> None:
+        """Kill a server, put files meanwhile, and start it again on its data."""
+        services.kill(self.services[name])
+        if name != "versitygw":
+            self.installation.put(20)
+        self.services[name] = services.restart(self.services[name], hard=True)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, toxiproxy: Service) -> Iterator[World]:
+    """Servers, proxies and roles, for all tests of this module."""
+    unique = f"t{uuid.uuid4().hex[:16]}"
+    port = free_ports(("main",))["main"]
+    settings = {"kafka": {"advertised.listeners": f"PLAINTEXT://{services.HOST}:{port}"}}
+    with ExitStack() as stack:
+        try:
+            own = {
+                name: stack.enter_context(services.using(name, unique, settings=settings.get(name))) for name in SERVERS
+            }
+        except ServiceError as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
+        proxies = {
+            name: Proxy.to(toxiproxy, f"{unique}-{name}", service.port, port if name == "kafka" else None)
+            for name, service in own.items()
+        }
+        for proxy in proxies.values():
+            stack.callback(proxy.remove)
+        installation = Installation(
+            tmp_path_factory.mktemp("world"),
+            Bucket(own["versitygw"], unique),
+            database=f"postgresql://postgres@{services.HOST}:{proxies['postgres'].port}/postgres",
+            events=f"kafka://{services.HOST}:{port}/{unique}?partitions=4&session=3",
+            queue=f"redis://{services.HOST}:{proxies['redis'].port}/0",
+            source={"endpoint": f"http://{services.HOST}:{proxies['versitygw'].port}"},
+            env={"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": REGION},
+        )
+        stack.callback(installation.close)
+        installation.start("watch", "dispatch", "work")
+        for role in installation.roles:
+            until(lambda role=role: role.said("started"))
+        yield World(installation, own, proxies)
+
+
+@pytest.fixture(autouse=True)
+def _once(world: World, aws: None) -> Iterator[None]:
+    """Before and after every test all roles are ready; after it, everything was imported exactly once."""
+    installation = world.installation
+    yield
+    installation.imported()
+    for role in installation.roles:
+        until(lambda role=role: role.ready()[0] == 200, what=lambda role=role: f"{role.name} ready: {role.ready()}")
+    installation.exactly_once()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_network_cut(world: World, server: str) -> None:
+    """While a server cannot be reached, the roles that need it say so; then they go on."""
+    world.installation.put(20)
+    world.proxies[server].cut()
+    try:
+        unready = {"kafka": "dispatch", "redis": "work", "postgres": "work", "versitygw": "watch"}[server]
+        role = next(role for role in world.installation.roles if role.name == unready)
+        until(lambda: role.ready()[0] == 503, what=f"{unready} unready")
+        world.installation.put(20)
+    finally:
+        world.proxies[server].mend()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_network_slow(world: World, server: str) -> None:
+    """A server whose answers take a third of a second longer only makes things slower."""
+    world.proxies[server].slow(300)
+    try:
+        world.installation.put(40)
+        world.installation.imported()
+    finally:
+        world.proxies[server].hurry()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_restart(world: World, server: str) -> None:
+    """A server that is killed and started again loses nothing and doubles nothing; Redis comes back empty."""
+    world.installation.put(40)
+    world.restart(server)
+    world.installation.put(20)
+
+
+def test_redis_flushed(world: World) -> None:
+    """Flushing Redis again and again while there is work loses nothing, and delays it by less than a lease."""
+    client = redis.Redis(port=world.services["redis"].port)
+    for _ in range(4):
+        world.installation.put(30)
+        client.flushall()
+    client.close()
+
+
+def test_postgres_restarts_while_workers_commit(world: World) -> None:
+    """A database that restarts again and again while workers commit has every task once."""
+    for _ in range(3):
+        keys = world.installation.put(60)
+        until(lambda first=keys[0]: any(key >= first for key, _ in world.installation.tasks()), what="a commit")
+        world.services["postgres"] = services.restart(world.services["postgres"], hard=True)
+        until(world.installation.counts, what="the database")
+
+
+def test_connections_ended(world: World) -> None:
+    """Ending all of our connections to the database, as a fail-over does, is noticed by nobody outside."""
+    url = f"postgresql://postgres@{services.HOST}:{world.services['postgres'].port}/postgres"
+    with psycopg.connect(url, autocommit=True) as connection:
+        for _ in range(3):
+            world.installation.put(30)
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
