@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from importlib.metadata import version
 from types import TracebackType
@@ -84,6 +84,16 @@ class App:
     def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
         """Events that could not be recorded, newest first, at most one of each object."""
         return self._data.log.dead_letters(limit)
+
+    def ping_log(self) -> str:
+        """One sentence that says what the event log is; raises LabelfeedError if it can't be used."""
+        return self._data.log.ping()
+
+    def ping_queue(self) -> str:
+        """One sentence that says what the work queue is; raises LabelfeedError if it can't be used."""
+        with closing(queue(self.config.queue)) as jobs:
+            jobs.epoch()
+        return "in this process" if self.config.queue == EMBEDDED else "answers"
 
     def pass_runner(self, name: str) -> PassRunner:
         """What lists a source."""

@@ -63,6 +63,8 @@ def _checked(config: Config) -> list[dict[str, Any]]:
         with App.open(config) as app:
             pings = {
                 "database": app.ledger.ping,
+                "event log": app.ping_log,
+                "work queue": app.ping_queue,
                 **{f"source {name}": feed.store.ping for name, feed in app.feeds.items()},
             }
             return [_pinged(name, ping) for name, ping in pings.items()]

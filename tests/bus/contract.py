@@ -248,6 +248,13 @@ class LogContract:
         assert len(letters) == 2
         assert b"broken" in {body for body, _ in letters}
         assert {reason for _, reason in letters} == {"refused: bad"}
+
+        told = log.dead_letters(10)
+
+        assert {letter.reason for letter in told} == {"refused: bad"}
+        assert {letter.event.source for letter in told if isinstance(letter.event, ObjectEvent)} == {"inbox"}
+        assert [letter.event.body for letter in told if isinstance(letter.event, UndecodableEvent)] == [b"broken"]
+        assert len(log.dead_letters(1)) == 1
         consumer.close()
         log.close()
 

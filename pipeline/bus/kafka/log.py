@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pipeline.bus import Consumer, Offsets
+from pipeline.bus import Consumer, DeadLetter, Offsets
 from pipeline.bus.kafka.codec import Message, encode
 from pipeline.bus.kafka.connection import Topics
 from pipeline.bus.kafka.member import HEADER, Member
 from pipeline.bus.kafka.options import KafkaOptions
-from pipeline.bus.kafka.replay import Spans, replay_dead, replay_spans, spans_since
+from pipeline.bus.kafka.replay import Spans, newest_dead, replay_dead, replay_spans, spans_since
 from pipeline.bus.kafka.writer import Writer
 from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.notifications import Route, Target
@@ -69,6 +69,10 @@ class KafkaLog:
         self._topics.described()
         messages = [Message(b"", letter.body, [(f"{HEADER}reason", letter.reason.encode())]) for letter in letters]
         self._writer.send(self._options.dead_topic, messages)
+
+    def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
+        """As `EventLog.dead_letters`."""
+        return newest_dead(self._options, self._topics, self._route, limit)
 
     def replay_dead(self) -> int:
         """Put every dead letter that wasn't yet back on the topic; how many went."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from pipeline.bus.kafka.codec import Headers, Message
+from pipeline.bus import DeadLetter
+from pipeline.bus.kafka.codec import Headers, Message, decode_message
 from pipeline.bus.kafka.connection import Topics, converted, opened
 from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.bus.kafka.writer import Writer
+from pipeline.events import ObjectEvent, UndecodableEvent
+from pipeline.notifications import Route
 
 Spans = Mapping[int, tuple[int, int]]
 """Partition → its first offset, and the one after its last."""
@@ -21,6 +24,9 @@ CHUNK = 2_000
 POLL_MS = 1_000
 QUIET_POLLS = 10
 """A span whose records don't come in so many polls has none left: they are past retention, or never were."""
+LOOKED_THROUGH = 4
+"""Dead letters read for each that is asked for: several may be of one object."""
+REASON = "labelfeed-reason"
 _OURS = "labelfeed-"
 _DISCOVERED_BY = "ce_discoveredby"
 
@@ -43,6 +49,34 @@ def replay_dead(options: KafkaOptions, topics: Topics, writer: Writer) -> int:
             reader.commit({place: OffsetAndMetadata(offset, "", -1) for place, offset in done.items()})
             count += len(chunk)
     return count
+
+
+def newest_dead(options: KafkaOptions, topics: Topics, route: Route, limit: int) -> list[DeadLetter]:
+    """The last dead letters, newest first, at most one of each object; a few times `limit` are looked through."""
+    topics.described()
+    with converted(options), closing(_reader(options, None)) as reader:
+        places = [
+            TopicPartition(options.dead_topic, at) for at in reader.partitions_for_topic(options.dead_topic) or ()
+        ]
+        reader.assign(places)
+        ends, beginnings = reader.end_offsets(places), reader.beginning_offsets(places)
+        spans = {place: (max(beginnings[place], ends[place] - limit * LOOKED_THROUGH), ends[place]) for place in places}
+        records = [record for chunk in _read(reader, spans) for record in chunk]
+    found: dict[object, DeadLetter] = {}
+    for record in sorted(records, key=lambda record: record.timestamp, reverse=True):
+        for event in _events(record, route):
+            about = event.ref if isinstance(event, ObjectEvent) else event.body
+            reason = dict(record.headers).get(REASON, b"").decode(errors="replace")
+            found.setdefault(about, DeadLetter(record.timestamp / 1000, reason, event))
+    return list(found.values())[:limit]
+
+
+def _events(record: Any, route: Route) -> Sequence[ObjectEvent | UndecodableEvent]:
+    original = _original(record)
+    decoded = decode_message(original.value, original.headers, route)
+    if isinstance(decoded, UndecodableEvent):
+        return [decoded]
+    return decoded or [UndecodableEvent(original.value, "no event")]
 
 
 def replay_spans(options: KafkaOptions, spans: Spans, writer: Writer) -> int:
