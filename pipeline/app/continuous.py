@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event
 
 from pipeline import registry
 from pipeline.app.leading import Leading
-from pipeline.app.parts import Data, Feed
+from pipeline.app.parts import Data, Feed, route_of
 from pipeline.app.roles import Dispatching, Working, worker_name
 from pipeline.config import Config
 from pipeline.consumers.broker import LOCAL_EPOCH, Queue
-from pipeline.errors import LabelfeedError, UsageError
+from pipeline.errors import LabelfeedError
 from pipeline.metrics import Metrics
 from pipeline.producers import Producer
 from pipeline.producers.listing import PassRunner
 from pipeline.producers.runner import SourceRunner
 
 JOIN_SECONDS = 10.0
+NOTIFICATIONS = "notifications"
+"""The option of producers that read a queue which the store writes to."""
 
 
 class Continuous:
@@ -40,7 +42,7 @@ class Continuous:
         self._data = data
         self._feeds = feeds
         self._leading = {
-            name: Leading(SourceRunner(one, _producer(feeds[name])), name, one.source_id, data.ledger, metrics)
+            name: Leading(SourceRunner(one, self._producer(feeds[name])), name, one.source_id, data.ledger, metrics)
             for name, one in passes.items()
         }
         self._jobs = jobs
@@ -114,6 +116,19 @@ class Continuous:
             thread.start()
         return threads
 
+    def _producer(self, feed: Feed) -> Producer | None:
+        """What notices a source's changes as they happen; None where only passes do."""
+        source, name = feed.source, registry.scheme(feed.source.url)
+        found = [row for row in registry.components() if (row.kind, row.name) == ("producers", name)]
+        by_queue = any(NOTIFICATIONS in row.options for row in found)
+        if not found or not source.watch or (by_queue and source.notifications is None):
+            return None
+        make: Callable[..., Producer] = registry.load("producers", name)
+        if not by_queue:
+            return make(source, feed.store, feed.scope)
+        # Sources may share a queue: whoever receives a message publishes what it says of each of them.
+        return make(source, feed.store, feed.scope, route_of(self._feeds), getattr(self._data.log, "bury", None))
+
     def _stop(self) -> None:
         if self._dispatching is not None:
             self._dispatching.stop()
@@ -125,16 +140,3 @@ class Continuous:
 
 def _nothing() -> None:
     """There is no scheduler in this process to wake."""
-
-
-def _producer(feed: Feed) -> Producer | None:
-    """What notices a source's changes as they happen; None where only passes do."""
-    if not feed.source.watch:
-        return None
-    try:
-        made: Producer = registry.load("producers", registry.scheme(feed.source.url))(
-            feed.source, feed.store, feed.scope
-        )
-    except UsageError:
-        return None
-    return made

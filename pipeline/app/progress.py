@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.ledger import Filter, Pass, Reports
 from pipeline.metrics import Metrics
 
 FAILURES_SHOWN = 50
+SKIPPED_SEARCHED = 1000
+"""Skipped objects that are looked at to tell why they were skipped."""
 BAD = ("failed", "skipped")
 
 
@@ -18,6 +21,8 @@ class Progress:
 
     `imported`, `unchanged`, `tasks` and `rejected` count what this run did; `failed` and `skipped` are how
     many objects stand so in the ledger; `failures` are the first of them, as `Reports.objects` gives them.
+    `skips` has the first skipped object of each reason, with the number of `objects` it stands for; `paused` is as
+    `Reports.sources` gives it.
     """
 
     source: str
@@ -31,6 +36,8 @@ class Progress:
     waiting: int = 0
     seconds: float = 0.0
     failures: Sequence[dict[str, object]] = field(default_factory=tuple)
+    skips: Sequence[dict[str, object]] = field(default_factory=tuple)
+    paused: Mapping[str, Any] | None = None
 
 
 class Gauge:
@@ -53,7 +60,7 @@ class Gauge:
         return [self._progress(name, rows[name], passes.get(name), seconds, failures=failures) for name in self._names]
 
     def _progress(
-        self, name: str, row: dict[str, int], listing: Pass | None, seconds: float, *, failures: bool
+        self, name: str, row: dict[str, Any], listing: Pass | None, seconds: float, *, failures: bool
     ) -> Progress:
         ended = row["finished"] - self._before[name]["finished"]
         bad = sum(int(self._metrics.value("imported_objects_total", source=name, state=state)) for state in BAD)
@@ -70,11 +77,21 @@ class Gauge:
             waiting=_waiting(row),
             seconds=seconds,
             failures=self._failures(name) if failures and row["failed"] else (),
+            skips=self._skips(name) if failures and row["skipped"] else (),
+            paused=row["paused"],
         )
 
     def _failures(self, name: str) -> list[dict[str, object]]:
         return self._reports.objects(Filter(source=name, state="failed"), 0, FAILURES_SHOWN)
 
+    def _skips(self, name: str) -> list[dict[str, object]]:
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in self._reports.objects(Filter(source=name, state="skipped"), 0, SKIPPED_SEARCHED):
+            reason = row["reason"] or {}
+            first = found.setdefault((reason.get("code", ""), reason.get("message", "")), row | {"objects": 0})
+            first["objects"] += 1
+        return list(found.values())
 
-def _waiting(row: Mapping[str, int]) -> int:
-    return row["ready"] + row["claimed"] + row["running"]
+
+def _waiting(row: Mapping[str, Any]) -> int:
+    return int(row["ready"] + row["claimed"] + row["running"])
