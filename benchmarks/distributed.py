@@ -11,7 +11,9 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +27,11 @@ import psycopg
 import yaml
 
 from benchmarks import csv_rows
-from benchmarks.measuring import Figure
+from benchmarks.measuring import Figure, answer
 from deploy.services import ensure
 from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY, Service
+from pipeline.app import App
+from pipeline.config import load
 
 OBJECTS = 20_000
 UNCHANGED = 200_000
@@ -36,28 +40,47 @@ COPY_BATCH = 500
 ROUNDS = 5
 SECONDS = 600.0
 ACCESS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": REGION}
-NAMES = ("kafka", "redis", "postgres", "seaweedfs")
+NAMES = ("kafka", "redis", "postgres")
+LATENCY_MS = 500
+PASS_PEAK_MB = 150
 
 
 class Bench:
     """The servers, a bucket, and what it takes to run roles on them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, s3: str = "seaweedfs") -> None:
         self.folder = folder
-        self.servers: dict[str, Service] = {name: ensure(name, keep=True) for name in NAMES}
-        self.env = os.environ | ACCESS | {"AWS_ENDPOINT_URL": self.servers["seaweedfs"].url}
+        self.servers: dict[str, Service] = {name: ensure(name, keep=True) for name in (*NAMES, s3)}
+        self.s3 = self.servers[s3].url
+        self.env = os.environ | ACCESS | {"AWS_ENDPOINT_URL": self.s3}
         os.environ.update(ACCESS)
 
     def bucket(self, name: str) -> Any:
         """A store of obstore on a new bucket."""
         import boto3  # noqa: PLC0415 - the bucket is made once
 
-        client = boto3.client("s3", endpoint_url=self.servers["seaweedfs"].url, region_name=REGION)
+        client = boto3.client("s3", endpoint_url=self.s3, region_name=REGION)
         client.create_bucket(Bucket=name)
         return obstore.store.S3Store(
-            name, endpoint=self.servers["seaweedfs"].url, region=REGION,
+            name, endpoint=self.s3, region=REGION,
             virtual_hosted_style_request=False, client_options={"allow_http": True},
         )  # fmt: skip
+
+    @contextlib.contextmanager
+    def slow(self, milliseconds: int) -> Iterator[None]:
+        """Let every answer of the S3 server come so much later, for the roles that start meanwhile."""
+        proxies = f"{ensure('toxiproxy', keep=True).url}/proxies"
+        name = uuid.uuid4().hex
+        made = _post(proxies, {"name": name, "listen": "127.0.0.1:0", "upstream": self.s3.removeprefix("http://")})
+        toxic = {"type": "latency", "stream": "downstream", "attributes": {"latency": milliseconds}}
+        _post(f"{proxies}/{name}/toxics", toxic)
+        before = self.env
+        self.env = before | {"AWS_ENDPOINT_URL": f"http://{made['listen']}"}
+        try:
+            yield
+        finally:
+            self.env = before
+            urllib.request.urlopen(urllib.request.Request(f"{proxies}/{name}", method="DELETE")).close()
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
@@ -107,6 +130,12 @@ class Bench:
             log.close()
 
 
+def _post(url: str, document: dict[str, Any]) -> dict[str, Any]:
+    with urllib.request.urlopen(urllib.request.Request(url, orjson.dumps(document), method="POST")) as answered:
+        found: dict[str, Any] = orjson.loads(answered.read())
+    return found
+
+
 def _wait(database: str, done: int) -> tuple[float, int]:
     """Seconds from the first event to the last commit, and tasks, once so many objects are done."""
     deadline = time.monotonic() + SECONDS
@@ -140,13 +169,14 @@ def _ours(bench: Bench, url: str, objects: int) -> float:
     return tasks / seconds
 
 
-def _ready(database: str) -> None:
-    """Wait until a worker lives: then the processes have started."""
+def _ready(database: str, workers: int = 1) -> None:
+    """Wait until so many workers live: then the processes have started."""
     deadline = time.monotonic() + 60
     with psycopg.connect(database, autocommit=True) as connection:
         while time.monotonic() < deadline:
             with contextlib.suppress(psycopg.errors.UndefinedTable):
-                if connection.execute("SELECT 1 FROM workers WHERE threads > 0").fetchone():
+                row = connection.execute("SELECT count(*) FROM workers WHERE threads > 0").fetchone()
+                if row is not None and row[0] >= workers:
                     return
             time.sleep(0.1)
     raise RuntimeError("no worker started")
@@ -244,6 +274,100 @@ def _raw_rows(bench: Bench, database: str, url: str, rows: int) -> float:
         return rows / (time.perf_counter() - begun)
 
 
+def measure_pass(rounds: int = 3, objects: int = UNCHANGED) -> list[Figure]:
+    """Seconds of a pass over unchanged objects against a bare LIST of them, on a server that lists in byte order."""
+    with TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), s3="versitygw")
+        name = f"bench-{uuid.uuid4().hex[:12]}"
+        store = bench.bucket(name)
+        keys = [f"{number // 1000:03}/{number:06}.txt" for number in range(objects)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda key: store.put(key, b"a line\n"), keys))
+        with bench.database() as database:
+            config = bench.config(database, f"s3://{name}")
+            with bench.roles(config, ["dispatch", "work"]):
+                _ready(database)
+                with bench.roles(config, ["watch"]):
+                    _wait(database, objects)
+            pairs = [(_pass_seconds(bench, config), _list_seconds(store, objects)) for _ in range(rounds)]
+    times = statistics.median(ours["seconds"] / bare for ours, bare in pairs)
+    mine = statistics.median(ours["seconds"] for ours, _ in pairs)
+    raw = statistics.median(bare for _, bare in pairs)
+    peak = max(ours["peak_mb"] for ours, _ in pairs)
+    return [
+        Figure("s3_pass", "s", mine, raw, times, "≤ 1.2 times the LIST", times <= 1.2, [pair[0] for pair in pairs]),
+        Figure("s3_pass_memory", "MB peak", peak, target="flat", met=peak <= PASS_PEAK_MB),
+    ]
+
+
+def _list_seconds(store: Any, objects: int) -> float:
+    begun = time.perf_counter()
+    count = sum(len(page) for page in obstore.list(store, chunk_size=1000))
+    assert count == objects
+    return time.perf_counter() - begun
+
+
+def _pass_seconds(bench: Bench, config: Path) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.distributed", "pass", str(config)],
+        env=bench.env, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    found: dict[str, float] = orjson.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def one_pass(config: str) -> None:
+    """One pass in this process: what `measure_pass` times, without the start of the interpreter."""
+    with App.open(load(config)) as app:
+        runner = app.pass_runner("bench")
+        begun = time.perf_counter()
+        state = runner.run(threading.Event())
+        answer(seconds=time.perf_counter() - begun, published=state.published)
+
+
+def measure_scale(objects: int = 3000) -> list[Figure]:
+    """Throughput with 500 ms of latency on every request to the store, by 1, 2 and 4 worker processes."""
+    with TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        name = f"bench-{uuid.uuid4().hex[:12]}"
+        store = bench.bucket(name)
+        keys = [f"{number:06}.json" for number in range(objects)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda key: store.put(key, orjson.dumps({"id": key})), keys))
+        with bench.slow(LATENCY_MS):
+            rates = {workers: _scaled(bench, f"s3://{name}", objects, workers) for workers in (1, 2, 4)}
+    figures = []
+    for workers, rate in rates.items():
+        share = rate / (workers * rates[1])
+        figures.append(
+            Figure(f"scale_{workers}", "objects/s", rate, None, share, "≥ 0.85 of linear", share >= 0.85, [objects])
+        )
+    in_flight = rates[1] * LATENCY_MS / 1000
+    return [
+        *figures,
+        Figure("requests_in_flight", "of one worker", in_flight, target="≥ 64", met=in_flight >= 64),
+    ]
+
+
+def _scaled(bench: Bench, url: str, objects: int, workers: int) -> float:
+    with bench.database() as database:
+        config = bench.config(database, url)
+        with bench.roles(config, ["dispatch", *["work"] * workers]):
+            _ready(database, workers)
+            with bench.roles(config, ["watch"]):
+                _wait(database, objects)
+        with psycopg.connect(database) as connection:
+            row = connection.execute(
+                "SELECT extract(epoch FROM max(finished_at) - min(finished_at)), count(*) FROM objects"
+            ).fetchone()
+    assert row is not None
+    return float(row[1]) / float(row[0])
+
+
 def measure() -> list[Figure]:
     """All of it."""
-    return [*measure_objects(), *measure_csv()]
+    return [*measure_objects(), *measure_csv(), *measure_pass(), *measure_scale()]
+
+
+if __name__ == "__main__":
+    one_pass(sys.argv[2])
