@@ -11,10 +11,10 @@ UV := $(BIN)/uv --system-certs
 UV_VERSION = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench lock services docs clean
+.PHONY: help setup demo demo-distributed test lint format bench lock services docs clean
 
 help: ## show these verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(STAMP) ## build .venv from the lock; a second call does nothing
 
@@ -30,6 +30,9 @@ $(STAMP): $(LOCK) pyproject.toml
 demo: $(STAMP) ## import the files in examples/inbox, and show what came of them
 	@mkdir -p .demo
 	@$(BIN)/labelfeed run --once --config examples/labelfeed.yaml || test $$? -eq 1
+
+demo-distributed: $(STAMP) ## the same with a bucket, Kafka, Redis and PostgreSQL, and each role in processes of its own
+	@$(BIN)/python -m deploy.demo
 
 test: $(STAMP) ## run every check and every test
 	$(MAKE) -s lint

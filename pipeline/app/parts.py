@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline import registry
@@ -23,9 +22,6 @@ from pipeline.parsers import Rules
 from pipeline.parsers.fingerprint import versions
 from pipeline.stores import Store
 from pipeline.stores.scope import Scope
-
-if TYPE_CHECKING:
-    from pipeline.sqlitefile import SqliteFile
 
 EMBEDDED = "embedded"
 SQLITE = "sqlite"
@@ -129,36 +125,40 @@ def open_data(config: Config, stack: ExitStack, route: Route = nowhere, *, reado
     stack.callback(ledger.close)
     if not readonly:
         ledger.migrate()
+    elif not ledger.made():
+        return _nothing_yet(stack)
     return Data(ledger, _open_log(config, stack, route, config.folder / EVENTS_FILE))
 
 
-def _open_sqlite(config: Config, stack: ExitStack, route: Route, *, readonly: bool) -> Data:
+def _nothing_yet(stack: ExitStack) -> Data:
+    """What is asked before anything has run is answered from an empty ledger, which leaves nothing behind."""
     from pipeline.sinks.sqlite import SqliteLedger  # noqa: PLC0415 - loaded when it is named
     from pipeline.sqlitefile import SqliteFile  # noqa: PLC0415
 
+    file = SqliteFile(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="labelfeed-"))) / EVENTS_FILE)
+    ledger = SqliteLedger(file)
+    stack.callback(ledger.close)
+    ledger.migrate()
+    return Data(ledger, _embedded_log(file, readonly=False))
+
+
+def _open_sqlite(config: Config, stack: ExitStack, route: Route, *, readonly: bool) -> Data:
     path = sqlite_path(config)
-    file = SqliteFile(path, readonly=True) if readonly and path.exists() else None
-    if readonly and (file is None or not _made(file)):
-        # Nothing has run yet: what is asked is answered from an empty ledger, and nothing is left behind.
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="labelfeed-"))) / path.name
-        readonly, file = False, None
-    file = file or SqliteFile(path)
+    if readonly and not path.exists():
+        return _nothing_yet(stack)
+    from pipeline.sinks.sqlite import SqliteLedger  # noqa: PLC0415 - loaded when it is named
+    from pipeline.sqlitefile import SqliteFile  # noqa: PLC0415
+
+    file = SqliteFile(path, readonly=readonly)
     ledger = SqliteLedger(file)
     stack.callback(ledger.close)
     if not readonly:
         ledger.migrate()
+    elif not ledger.made():
+        return _nothing_yet(stack)
     if config.events != EMBEDDED:
         return Data(ledger, _open_log(config, stack, route, path))
     return Data(ledger, _embedded_log(file, readonly=readonly))
-
-
-def _made(file: SqliteFile) -> bool:
-    """Whether the file has a schema: another process may just be making it."""
-    with file.read() as connection:
-        made = bool(connection.execute("PRAGMA user_version").fetchone()[0])
-    if not made:
-        file.close()
-    return made
 
 
 def _embedded_log(file: object, *, readonly: bool) -> EventLog:

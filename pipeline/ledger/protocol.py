@@ -63,6 +63,9 @@ class Ledger(Protocol):
     """
 
     # set-up
+    def made(self) -> bool:
+        """Whether the database has a schema: False where nothing has run on it yet."""
+
     def migrate(self) -> None:
         """Bring the schema to this program's version; raises NewerSchema if it is newer than that."""
 

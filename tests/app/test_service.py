@@ -31,6 +31,8 @@ def test_roles_share_an_embedded_log(embedded: Installation) -> None:
     watch, run = embedded.start("watch"), embedded.start("run")
     embedded.put(20)
     embedded.imported()
+    for role in (watch, run):
+        until(lambda role=role: role.ready()[0] == 200, what=lambda role=role: f"{role.name} ready: {role.ready()}")
 
     assert watch.ready() == (200, {"watch": None, "source bucket": None})
     assert set(run.ready()[1]) == {"watch", "source bucket", "dispatch", "schedule", "work"}

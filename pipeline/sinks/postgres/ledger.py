@@ -25,6 +25,10 @@ class PostgresLedger:
     def __init__(self, url: str, *, connections: int = CONNECTIONS) -> None:
         self._database = Database(url, connections)
 
+    def made(self) -> bool:
+        """As `Ledger.made`."""
+        return self._database.read(schema.version) > 0
+
     def migrate(self) -> None:
         """As `Ledger.migrate`."""
         if not schema.check(self._database.read(schema.version)):

@@ -36,6 +36,11 @@ class SqliteLedger:
         self._boot = boot_id()
         self._owners = Owners(file.path)
 
+    def made(self) -> bool:
+        """As `Ledger.made`."""
+        with self._file.read() as connection:
+            return bool(connection.execute("PRAGMA user_version").fetchone()[0])
+
     def migrate(self) -> None:
         """As `Ledger.migrate`."""
         self._file.write(schema.migrate)
