@@ -14,26 +14,28 @@ VARIABLE = "LABELFEED_FAULT"
 
 POINTS = frozenset({
     "watcher.published", "dispatcher.recorded", "scheduler.claimed", "worker.before_start", "worker.started",
-    "worker.staged", "worker.before_commit", "worker.committed",
+    "worker.parsing", "worker.staged", "worker.before_commit", "worker.committed",
 })  # fmt: skip
 """Every place that calls `reached`."""
 
 _ACTIONS = {"": signal.SIGKILL, "KILL": signal.SIGKILL, "STOP": signal.SIGSTOP}
 
 
-def _nothing(_point: str) -> None:
+def _nothing(_point: str, _subject: str = "") -> None:
     """The place is passed."""
 
 
-def armed(setting: str) -> Callable[[str], None]:
-    """What `reached` is for a setting `point`, `point:n` or `point:n:STOP`; n counts from 1.
+def armed(setting: str) -> Callable[..., None]:
+    """What `reached` is for a setting `point`, `point:n` or `point:n:STOP`; n counts from 1. `point@text` strikes
+    every time, but only for a subject (an object's key) that has the text in it.
 
     Raises:
         ValueError: there is no such point or no such action, or n is no positive number.
     """
     if not setting:
         return _nothing
-    point, _, rest = setting.partition(":")
+    place, _, rest = setting.partition(":")
+    point, _, text = place.partition("@")
     number, _, action = rest.partition(":")
     if point not in POINTS:
         raise ValueError(f"{VARIABLE} names no point: {point!r}")
@@ -44,8 +46,8 @@ def armed(setting: str) -> Callable[[str], None]:
         raise ValueError(f"{VARIABLE} names no action: {action!r}")
     passed = count(1)
 
-    def strike(here: str) -> None:
-        if here == point and next(passed) == last:
+    def strike(here: str, subject: str = "") -> None:
+        if here == point and (text in subject if text else next(passed) == last):
             # To this very thread: any other would let it go on for a moment.
             signal.raise_signal(_ACTIONS[action])
 
@@ -53,4 +55,4 @@ def armed(setting: str) -> Callable[[str], None]:
 
 
 reached = armed(os.environ.get(VARIABLE, ""))
-"""Call it at a point, by the point's name."""
+"""Call it at a point, by the point's name, and by the subject where there is one."""

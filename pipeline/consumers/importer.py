@@ -284,6 +284,7 @@ class _ClaimRun:
         content = reading.content
         reopen = reading.stream if content is None else None
         body = Body(entry.key, self._store.uri(entry.key), entry.size, content, reopen)
+        reached("worker.parsing", entry.key)
         for piece in parser.parse(body, self._feed.rules):
             rows.add(piece)
             self.commits.flush_due()
