@@ -50,9 +50,9 @@ class Gauge:
         self._before = {row["name"]: row for row in reports.sources()}
 
     def pending(self) -> int:
-        """How many objects of these sources wait or are under way."""
+        """How many objects of these sources wait or are under way; nothing waits of a source paused by hand."""
         rows = [row for row in self._reports.sources() if row["name"] in self._before and row["name"] in self._names]
-        return sum(_waiting(row) for row in rows)
+        return sum(_waiting(row) - (row["ready"] if _by_hand(row) else 0) for row in rows)
 
     def read(self, passes: Mapping[str, Pass], seconds: float, *, failures: bool = False) -> list[Progress]:
         """The progress now, `seconds` after the start. `passes` is how far each source's pass has come."""
@@ -91,6 +91,10 @@ class Gauge:
             first = found.setdefault((reason.get("code", ""), reason.get("message", "")), row | {"objects": 0})
             first["objects"] += 1
         return list(found.values())
+
+
+def _by_hand(row: Mapping[str, Any]) -> bool:
+    return row["paused"] is not None and row["paused"]["by"] == "hand"
 
 
 def _waiting(row: Mapping[str, Any]) -> int:

@@ -1,15 +1,16 @@
-"""Verbs that change the ledger by hand: retry, sources accept."""
+"""Verbs that change the ledger by hand: retry, pause, resume, sources accept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli import output, places
 from pipeline.cli.options import ConfigPath, Json, State
-from pipeline.config import load
+from pipeline.config import Config, load
 from pipeline.errors import UsageError
 from pipeline.ledger import Filter
 
@@ -21,7 +22,8 @@ BATCH = 500
 
 def add(app: typer.Typer) -> None:
     """Register this family's verbs."""
-    app.command()(retry)
+    for verb in (retry, pause, resume):
+        app.command()(verb)
     sources = typer.Typer(help="Change what the ledger knows of sources.")
     sources.command("accept")(accept)
     sources.callback(invoke_without_command=True)(output.help_alone)
@@ -83,6 +85,39 @@ def _chosen(app: App, uris: list[str], which: Filter, *, outdated: bool) -> Iter
         yield from places.objects(reports, which if which.state else which._replace(state="failed"))
 
 
+Name = Annotated[str, typer.Argument(metavar="SOURCE", help="The source.")]
+
+
+def pause(source: Name, config: ConfigPath = None) -> None:
+    """Import nothing of a source until `resume`; what lands there is noticed, and waits."""
+    from pipeline.app import App
+
+    with App.open(_naming(source, config)) as app:
+        app.ledger.pause(app.feeds[source].source_id)
+    output.note(
+        f"{source} is paused: what runs is finished, and nothing more is begun until `labelfeed resume {source}`"
+    )
+
+
+def resume(source: Name, config: ConfigPath = None) -> None:
+    """Let a source go on that was paused, by hand or by its failures."""
+    from pipeline.app import App
+
+    with App.open(_naming(source, config)) as app:
+        paused = next(row["paused"] for row in app.ledger.reports().sources() if row["name"] == source)
+        app.ledger.resume(app.feeds[source].source_id)
+    output.note(f"{source} goes on" if paused else f"{source} was not paused")
+
+
+def _naming(name: str, path: Path | None) -> Config:
+    """The configuration, which must have a source of this name."""
+    loaded = load(path)
+    if name not in {source.name for source in loaded.sources}:
+        names = ", ".join(source.name for source in loaded.sources)
+        raise UsageError(f"the configuration has no source {name!r}; there are {names or 'none'}")
+    return loaded
+
+
 def accept(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The source.")],
     config: ConfigPath = None,
@@ -93,10 +128,7 @@ def accept(
     """Accept that a known source now points at another store, whose ledger then goes on; or its deletions."""
     from pipeline.app import App
 
-    loaded = load(config)
-    if name not in {source.name for source in loaded.sources}:
-        names = ", ".join(source.name for source in loaded.sources)
-        raise UsageError(f"the configuration has no source {name!r}; there are {names or 'none'}")
+    loaded = _naming(name, config)
     with App.open(loaded, accept=frozenset() if deletions else frozenset({name})) as app:
         feed = app.feeds[name]
         if deletions:

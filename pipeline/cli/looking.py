@@ -98,7 +98,7 @@ def _print_status(sources: list[dict[str, Any]], projects: list[dict[str, Any]])
         last = row["last_pass"]
         row["pass"] = "" if not last else last["stopped"] or output.clock(last["finished"] or last["started"])
         row["oldest"] = output.span(row["oldest_waiting_seconds"])
-        row["shown"] = row["name"] + (" (retired)" if row["retired"] else "")
+        row["shown"] = row["name"] + (" (retired)" if row["retired"] else " (paused)" if row["paused"] else "")
     columns = {
         "shown": "source", "ready": "ready", "claimed": "claimed", "running": "running", "done": "done",
         "failed": "failed", "skipped": "skipped", "gone": "gone", "out_of_scope": "out of scope", "tasks": "tasks",
@@ -108,6 +108,9 @@ def _print_status(sources: list[dict[str, Any]], projects: list[dict[str, Any]])
     rare = ("claimed", "running", "gone", "out_of_scope", "rejected", "changes", "oldest", "rate")
     quiet = [name for name in rare if not any(row[name] for row in sources)]
     output.table(sources, {name: text for name, text in columns.items() if name not in quiet}, wide=["pass"])
+    for row in sources:
+        if row["paused"] and not row["retired"]:
+            output.write(output.paused(row["name"], row["paused"]))
     for row in projects:
         rate, most = row.get("tasks_per_second"), row.get("max_tasks")
         parts = [f"{rate:g} tasks/s" if rate else "", f"at most {most:,} tasks" if most else ""]

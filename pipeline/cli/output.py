@@ -94,6 +94,17 @@ def why(reason: Mapping[str, Any] | None) -> str:
     return text + (f" — {reason['hint']}" if reason.get("hint") else "")
 
 
+def paused(source: str, row: Mapping[str, Any]) -> str:
+    """What to say of a source that is paused: since when, why, and what ends it."""
+    since = f"{source} is paused since {clock(row['since'])}"
+    if row["by"] == "hand":
+        return f"{since}, by hand; `labelfeed resume {source}` lets it go on"
+    return (
+        f"{since}: its last {row['failing']} objects all failed as {row['code']}. One at a time is tried until one"
+        f" passes; `labelfeed resume {source}` lets it go on at once"
+    )
+
+
 _COLOURS = {"failed": "red", "rejected": "yellow", "skipped": "yellow", "imported": "green", "missing": "red"}
 
 

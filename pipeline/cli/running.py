@@ -113,7 +113,12 @@ def finish(app: App, *, json: bool, again: str) -> None:
         done = app.run_once(show)
     rows = [{name: getattr(item, name) for name in COLUMNS} for item in done]
     if json:
-        output.as_json([row | {"failures": list(item.failures)} for row, item in zip(rows, done, strict=True)])
+        output.as_json(
+            [
+                row | {"failures": list(item.failures), "skips": list(item.skips), "paused": item.paused}
+                for row, item in zip(rows, done, strict=True)
+            ]
+        )
     else:
         _summary(done, rows, again)
     if any(item.failed for item in done):
@@ -131,9 +136,13 @@ def _summary(done: Sequence[Progress], rows: list[dict[str, Any]], again: str) -
         ]
         output.write("")
         output.table(shown, {"object": "failed", "why": "why"}, wide=["why", "object"])
+    _print_skips(done)
     failed = sum(item.failed for item in done)
     if failed > len(failures[:FAILURES_SHOWN]):
         output.note(f"... {failed} failed in all: labelfeed objects --state failed{again}")
+    for item in done:
+        if item.paused:
+            output.note(output.paused(item.source, item.paused))
     unchanged = sum(item.unchanged for item in done)
     if unchanged:
         new = sum(item.imported for item in done)
@@ -142,6 +151,21 @@ def _summary(done: Sequence[Progress], rows: list[dict[str, Any]], again: str) -
             + ("." if new else ": nothing is new.")
         )
     _next(failures, again)
+
+
+def _print_skips(done: Sequence[Progress]) -> None:
+    skips: list[dict[str, Any]] = [skip | {"source": item.source} for item in done for skip in item.skips]
+    shown = [
+        {
+            "object": f"{row['source']}:{row['key']}"
+            + (f" and {row['objects'] - 1:,} more" if row["objects"] > 1 else ""),
+            "why": output.why(row.get("reason")),
+        }
+        for row in skips[:FAILURES_SHOWN]
+    ]
+    if shown:
+        output.write("")
+        output.table(shown, {"object": "skipped", "why": "why"}, wide=["why", "object"])
 
 
 def _next(failures: Sequence[dict[str, Any]], again: str) -> None:

@@ -17,7 +17,7 @@ from pipeline.parsers.contract import PIECE_TASKS, BadRow, Rules
 from pipeline.parsers.encoding import BLOCK_BYTES, Window
 from pipeline.parsers.gathering import Gathered, Places
 from pipeline.parsers.items import Doubt, Exact, exact_dump, fast_dump, rejected, task_of, tasks_of, too_deep
-from pipeline.parsers.jsonlist import is_definite
+from pipeline.parsers.jsonlist import is_definite, why_of
 from pipeline.parsers.skipping import Skipper
 from pipeline.tasks import EXCERPT_LIMIT, Parsed, RejectedRow, Task
 
@@ -137,7 +137,7 @@ class LinesReader:
             except json.JSONDecodeError as error:
                 if not final and not is_definite(error, text):
                     break
-                at = done = self._bad_line(text, at, places, error.pos, BadRow("syntax", error.msg))
+                at = done = self._bad_line(text, at, places, error.pos, BadRow("syntax", why_of(error)))
                 continue
             except RecursionError:
                 value, end, bad = None, Skipper().feed(text, at) or -1, too_deep()

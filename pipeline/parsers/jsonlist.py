@@ -30,6 +30,25 @@ _CUT_OFF = 16
 """An error so near to the end of what has been read may be no error, but a word that goes on."""
 
 
+_WHY = {
+    "Expecting value": "a value is missing here, or this is none",
+    "Expecting ',' delimiter": "a comma, or a closing bracket or brace, is missing",
+    "Expecting ':' delimiter": "a colon is missing after a key",
+    "Expecting property name enclosed in double quotes": "a key in double quotes is missing",
+    "Unterminated string starting at": "a text that begins here never ends",
+    "Invalid control character at": "a control character, such as a line end, stands in a text",
+    "Invalid \\escape": "a backslash in a text is followed by a sign that it cannot stand before",
+    "Invalid \\uXXXX escape": "four hexadecimal digits are missing after \\u",
+    "Illegal trailing comma before end of object": "a comma stands before a closing brace",
+    "Illegal trailing comma before end of array": "a comma stands before a closing bracket",
+}
+
+
+def why_of(error: json.JSONDecodeError) -> str:
+    """What is wrong with a document, as a sentence of its own."""
+    return _WHY.get(error.msg.partition(": ")[0], error.msg)
+
+
 def is_definite(error: json.JSONDecodeError, text: str) -> bool:
     """Whether more text could not mend the error."""
     return error.pos < len(text) - _CUT_OFF and not error.msg.startswith("Unterminated string")
@@ -143,7 +162,7 @@ class ListReader:
         except json.JSONDecodeError as error:
             if final or is_definite(error, text):
                 early = at >= len(text) or error.pos >= len(text.rstrip())
-                self._remainder(text, at, places, "the list ends too early" if early else error.msg, error.pos)
+                self._remainder(text, at, places, "the list ends too early" if early else why_of(error), error.pos)
             return None
         except RecursionError:
             value, end, bad = None, Skipper().feed(text, at) or -1, too_deep()

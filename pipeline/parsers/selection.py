@@ -15,6 +15,7 @@ from pipeline.tasks import Parsed
 
 GROUP = "labelfeed.parsers"
 """The entry points by which other packages add parsers; they say what `extensions` they take."""
+_HINT = "if it is one of ours, say so: `format` on the source, or `labelfeed import --format csv`"
 _HEAD_BYTES = 64 * 1024
 
 _FORMATS: dict[str, Parser] = {
@@ -52,7 +53,9 @@ def select(key: str, rules: Rules, content_head: bytes | None = None) -> Parser:
             return media.PARSERS[kind]
         found = _other(extension) if extension else _sniffing(packed, content_head)
         if found is None:
-            raise ObjectSkipped("unsupported_format", f"no parser takes {extension + packed or 'this'} files")
+            raise ObjectSkipped(
+                "unsupported_format", f"no parser takes {extension + packed or 'this'} files", hint=_HINT
+            )
     else:
         found = _by_reference(form, rules) if options.as_ != "tasks" else None
         if found is not None:
@@ -128,7 +131,8 @@ def _sniff(body: Body, rules: Rules) -> Iterator[Parsed]:
         with body.open() as stream:
             head = read_up_to(stream, _HEAD_BYTES)
     if not _is_json(head):
-        raise ObjectSkipped("unsupported_format", "it has no extension and does not begin like JSON")
+        message = "it has no extension and does not begin like JSON"
+        raise ObjectSkipped("unsupported_format", message, hint=_HINT)
     return json.parse(body, rules)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pipeline.ledger import LONGEST_PROBE_SECONDS, PAUSE_AFTER, PROBE_SECONDS, Outcome, Reason, SourceIdentity, Standing
 from tests.ledger.bench import SOURCES, Bench, done
 
@@ -55,7 +57,7 @@ class StandingContract:
         for number in range(10):
             self.fail(bench, 1, start=100 + number)
             waits.append(bench.load().standing.probe_due - bench.ledger.now())
-        assert all(later > sooner for sooner, later in zip(waits[:6], waits[1:6], strict=False))
+        assert all(later > sooner for sooner, later in pairwise(waits[:6]))
         assert LONGEST_PROBE_SECONDS - 5 < waits[-1] <= LONGEST_PROBE_SECONDS
 
     def test_one_that_passes_ends_it(self, bench: Bench) -> None:
