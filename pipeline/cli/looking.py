@@ -132,7 +132,7 @@ def objects(
 
     with App.open(chosen(config, database), readonly=True) as app:
         reports = app.ledger.reports()
-        _check_source(reports, source)
+        places.check_source(reports, source)
         rows = list(places.objects(reports, Filter(source, state), limit))
     if json:
         output.as_json(rows)
@@ -141,12 +141,6 @@ def objects(
         row["object"], row["why"] = f"{row['source']}:{row['key']}", output.why(row["reason"])
     columns = {"object": "object", "state": "state", "attempts": "attempts", "tasks": "tasks", "why": "why"}
     output.table(rows, columns, wide=["object", "why"])
-
-
-def _check_source(reports: Reports, name: str | None) -> None:
-    names = [row["name"] for row in reports.sources()]
-    if name is not None and name not in names:
-        raise UsageError(f"the ledger has no source {name!r}; there are {', '.join(names) or 'none'}")
 
 
 def explain(

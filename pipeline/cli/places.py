@@ -30,6 +30,13 @@ def looked_up(reports: Reports, text: str) -> list[dict[str, Any]]:
     return list(objects.values())
 
 
+def check_source(reports: Reports, name: str | None) -> None:
+    """Raise UsageError if the ledger has no source of this name."""
+    names = [row["name"] for row in reports.sources()]
+    if name is not None and name not in names:
+        raise UsageError(f"the ledger has no source {name!r}; there are {', '.join(names) or 'none'}")
+
+
 def unknown(text: str) -> UsageError:
     """The error of a text that names nothing."""
     return UsageError(
