@@ -5,6 +5,10 @@ all keys, so that nothing between two pages and nothing after the last is overlo
 event is older than the page's request are judged. What the ledger knows and the page has not is asked for
 by HEAD, and is gone only if the store itself says so, and only if the configuration would take it if it
 were there. Deletions are published by a complete pass only. Memory is one page, whatever the source's size.
+
+A store that lists in no order tells by its pages alone what is there. Which keys it has listed is kept in a
+filter of a fixed size, and after its last page those that are not in it are asked for. A pass that goes on after
+a restart has an empty filter, and asks for what it had listed before, too.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline import logs
@@ -23,6 +27,7 @@ from pipeline.events import EventKind, ObjectEvent, check_key, new_id
 from pipeline.faults import reached
 from pipeline.ledger import Known, Ledger, Pass
 from pipeline.metrics import Metrics
+from pipeline.producers.seen import SeenKeys
 from pipeline.stores import Entry, Store
 from pipeline.stores.scope import Scope
 
@@ -119,6 +124,7 @@ class _Listing:
         self._published = 0
         self._unsettled: list[str] = []
         self._empty = 0
+        self._seen: SeenKeys | None = None
 
     def run(self, *, accept: bool) -> Pass:
         complete = False
@@ -156,6 +162,7 @@ class _Listing:
         if runner.store.ordered:
             self._compare_range(listed, after, None if page.complete else last, requested)
         else:
+            self._see(listed)
             rows = self._ledger.known_keys(runner.source_id, list(listed))
             self._compare(list(rows.values()), listed, requested)
         if self._stop.is_set():
@@ -168,6 +175,11 @@ class _Listing:
         if len(self._unsettled) >= PAGE_KEYS:
             self._settle()
         return page.complete
+
+    def _see(self, keys: Iterable[str]) -> None:
+        if self._seen is None:
+            self._seen = SeenKeys()
+        self._seen.add(keys)
 
     def _check_progress(self) -> None:
         self._empty += 1
@@ -250,9 +262,13 @@ class _Listing:
     # --- after the last page -----------------------------------------------------------------------------------
 
     def _look_at_all(self) -> None:
-        """Ask an unordered store for every object that the ledger knows: pages say nothing of what is missing."""
+        """Ask an unordered store for every known object that it has not listed: only all pages say what is missing."""
+        seen, started = self._seen or (), self._state.started
         for rows in self._known(None, None):
-            self._miss([row for row in rows if row.state not in _AWAY and row.last_event < self._state.started], 0.0)
+            old = [row for row in rows if row.state not in _AWAY and row.last_event < started]
+            missing = [row for row in old if row.key not in seen]
+            if missing:
+                self._miss(missing, 0.0)
 
     def _settle(self) -> None:
         """Wait for what was still being written, and publish it; what never rests is counted."""

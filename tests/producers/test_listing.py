@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from pipeline.errors import ObjectFailed, UnavailableError
 from pipeline.events import ObjectEvent
 from pipeline.ledger import Pass
 from pipeline.producers import listing
+from pipeline.producers.seen import SeenKeys
 from pipeline.stores import Entry, Page
 from pipeline.stores.local import LocalStore
 from tests.producers.conftest import House
@@ -328,6 +330,71 @@ def test_an_unordered_store_is_compared_by_keys_and_asked_for_each_missing_one(h
     runner.run(house.stop)
 
     assert sorted(house.bring_in()) == [("created", "9"), ("deleted", "0"), ("deleted", "5"), ("updated", "3")]
+
+
+def test_an_unordered_store_is_not_asked_for_what_it_has_listed(house: House) -> None:
+    """A pass over objects that are all there costs its pages and nothing more, known or new."""
+    for number in range(20):
+        house.put(str(number))
+    runner = house.passes()
+    runner.store = watched = HidingStore(Unordered(house.store), {"7"})
+    runner.run(house.stop)
+    house.bring_in()
+
+    watched.hidden = set()
+    runner.run(house.stop)
+    house.bring_in()
+    assert (watched.heads, set(house.states().values())) == ([], {"done"})
+
+    watched.hidden = {"7", "11"}
+    (house.root / "11").unlink()
+    runner.run(house.stop)
+    assert (watched.heads, house.bring_in()) == (["11", "7"], [("deleted", "11")])
+
+
+def test_an_unordered_pass_that_goes_on_asks_for_what_it_listed_before(house: House) -> None:
+    """What was listed before a restart is no longer in mind, and nothing of it is taken for gone."""
+    for number in range(9):
+        house.put(str(number))
+    runner = house.passes()
+    runner.store = Unordered(house.store)
+    runner.run(house.stop)
+    house.bring_in()
+    runner.store = Stopping(Unordered(house.store), house.stop, pages=1)
+    runner.run(house.stop)
+    house.stop.clear()
+    (house.root / "8").unlink()
+
+    runner.store = watched = HidingStore(Unordered(house.store), set())
+    state = runner.run(house.stop)
+
+    assert (state.finished is not None, watched.heads) == (True, ["6", "7", "8"])
+    assert house.bring_in() == [("deleted", "8")]
+
+
+def test_a_deletion_that_the_filter_hides_is_found_by_a_later_pass(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter that is much too small errs on other keys in each pass, so that every deletion is found in the end."""
+    monkeypatch.setattr(listing, "SeenKeys", partial(SeenKeys, 4))
+    for number in range(16):
+        house.put(str(number))
+    runner = house.passes()
+    runner.store = Unordered(house.store)
+    runner.run(house.stop)
+    house.bring_in()
+    gone = {str(number) for number in range(8)}
+    for key in gone:
+        (house.root / key).unlink()
+
+    told: list[tuple[str, str]] = []
+    for _ in range(200):
+        runner.run(house.stop)
+        told += house.bring_in()
+        if len(told) == len(gone):
+            break
+
+    assert sorted(told) == sorted(("deleted", key) for key in gone)
 
 
 def test_a_store_that_gives_only_empty_pages_is_unavailable(house: House) -> None:
