@@ -122,6 +122,10 @@ class ChildRunner:
     def run(self, lease: int) -> None:
         """Run a claim to its end; what had no outcome goes back, uncounted but for the object that killed."""
         with self._renewer.hold(lease) as held:
+            # A child takes a second to start: too long for a claim that has ended, or is about to.
+            self._renewer.renew(held)
+            if held.lost:
+                return
             child = _Child(self._command, self._request(lease))
             why = child.watch(held, self._cancelling, self._limits.child_time)
             lost = child.at if why in ("died", "time") and child.at != NO_OBJECT else None
