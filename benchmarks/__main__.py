@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import csv_rows, latency, local_files, memory, unchanged_pass
+from benchmarks import csv_rows, distributed, latency, local_files, memory, notified, unchanged_pass
 from benchmarks.measuring import Figure
 
 SUITE = {
@@ -22,14 +22,22 @@ SUITE = {
     "memory": memory.measure,
     "latency": latency.measure,
 }
+SERVERS = {
+    "s3_objects": distributed.measure_objects,
+    "s3_csv": distributed.measure_csv,
+    "s3_pass": distributed.measure_pass,
+    "s3_scale": distributed.measure_scale,
+    "notified": notified.measure,
+}
+"""What needs the real servers, and is run by its name only."""
 RESULTS = Path(__file__).parent / "results"
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks, or all."""
+    """Run the named benchmarks, or all that need no server."""
     figures: list[Figure] = []
     for name in names or list(SUITE):
-        found = SUITE[name]()
+        found = (SUITE | SERVERS)[name]()
         figures += found
         RESULTS.mkdir(exist_ok=True)
         machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
