@@ -82,7 +82,10 @@ def _service(request: pytest.FixtureRequest, fixture: str) -> Service:
     name = COMPONENTS[fixture]
     if name not in opened:
         opened[name] = _open(request.config, name)
-    found = opened[name]
+    return _had(opened[name])
+
+
+def _had(found: Service | ServiceError) -> Service:
     if isinstance(found, Service):
         return found
     if os.environ.get("CI"):
@@ -106,6 +109,16 @@ def redis_server(request: pytest.FixtureRequest) -> Service:
 def postgres(request: pytest.FixtureRequest) -> Service:
     """A PostgreSQL server."""
     return _service(request, "postgres")
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(request: pytest.FixtureRequest, postgres: Service) -> Service:
+    """PgBouncer in transaction mode before the PostgreSQL server."""
+    stack, settings = request.config.stash[_STACK], {"postgres": postgres.address}
+    try:
+        return stack.enter_context(services.using("pgbouncer", f"at-{postgres.port}", settings=settings))
+    except ServiceError as error:
+        return _had(error)
 
 
 @pytest.fixture(scope="session")

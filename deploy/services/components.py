@@ -60,6 +60,18 @@ TABLE: tuple[Component, ...] = (
         stop=signal.SIGINT,
     ),
     Component(
+        name="pgbouncer",
+        version="1",
+        origin="Debian",
+        about="PgBouncer in transaction mode before a PostgreSQL (setting: postgres)",
+        obtain=debian.obtain_pgbouncer,
+        launch=debian.launch_pgbouncer,
+        ready=debian.pgbouncer_ready,
+        url=f"postgresql://postgres@{HOST}:{{port}}/postgres",
+        env={"PGBOUNCER_URL": f"postgresql://postgres@{HOST}:{{port}}/postgres"},
+        on_request=True,
+    ),
+    Component(
         name="seaweedfs",
         version="4.48",
         origin="wheel",

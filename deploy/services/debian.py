@@ -1,4 +1,4 @@
-"""Servers from Debian packages: Redis, PostgreSQL (or its wheel), Prometheus and Alertmanager."""
+"""Servers from Debian packages: Redis, PostgreSQL (or its wheel), PgBouncer, Prometheus and Alertmanager."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import struct
 from pathlib import Path
 
 from deploy.services import obtain, probe
@@ -16,7 +17,25 @@ POSTGRES_USER = "postgres"
 """The system user that the server runs as where we are root, which it refuses. Debian's package makes it."""
 POSTGRES_VERSIONS = (15, 16, 17, 18, 14)
 _POSTGRES_PLACES = tuple(f"/usr/lib/postgresql/{version}/bin" for version in POSTGRES_VERSIONS)
+_PGBOUNCER_PLACES = ("/usr/sbin",)
 _POSTGRES_SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "2GB", "max_connections": "200"}
+
+_PGBOUNCER = """\
+[databases]
+* = host={host} port={port} user={user}
+
+[pgbouncer]
+listen_addr = {listen}
+listen_port = {listen_port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 10
+max_client_conn = 500
+server_round_robin = 1
+query_wait_timeout = 10
+"""
+_TLS_REQUEST = struct.pack(">II", 8, 80877103)
 
 
 # --- Redis ------------------------------------------------------------------------------------------
@@ -99,6 +118,33 @@ def postgres_ready(site: Site) -> bool:
     except ServiceError:
         return False
     return True
+
+
+# --- PgBouncer --------------------------------------------------------------------------------------
+
+
+def obtain_pgbouncer(_home: Path) -> Path:
+    """`pgbouncer` from the PATH, else from Debian."""
+    return obtain.debian(("pgbouncer",), "pgbouncer", _PGBOUNCER_PLACES)
+
+
+def launch_pgbouncer(site: Site) -> Launch:
+    """How to run it in transaction mode before the PostgreSQL at `postgres` (host:port), as its superuser.
+
+    Sessions are given out in turn, so that a client seldom gets the one that it had before. Raises
+    ServiceError without that setting.
+    """
+    if "postgres" not in site.settings:
+        raise ServiceError("pgbouncer needs the setting postgres (host:port)")
+    host, _, port = site.settings["postgres"].rpartition(":")
+    file = site.data / "pgbouncer.ini"
+    file.write_text(_PGBOUNCER.format(listen=HOST, listen_port=site.port, host=host, port=port, user=POSTGRES_USER))
+    return Launch((*_as_other_user(site), str(site.program), str(file)))
+
+
+def pgbouncer_ready(site: Site) -> bool:
+    """Whether it answers to a request for TLS, which it declines."""
+    return probe.exchange(site.port, _TLS_REQUEST) == b"N"
 
 
 # --- Prometheus and Alertmanager --------------------------------------------------------------------
