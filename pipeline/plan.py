@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+import orjson
+
 from pipeline.config import Source
 from pipeline.consumers.reading import open_object
 from pipeline.errors import RetriableError, TerminalError
 from pipeline.events import ObjectEvent
+from pipeline.labelconfig import type_name
 from pipeline.ledger import Known, on_event
 from pipeline.parsers import Body, Rules
 from pipeline.stores import Entry, Store
 from pipeline.stores.scope import Scope
-from pipeline.tasks import Task
+from pipeline.tasks import Parsed, RejectedRow, Task
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -36,6 +39,10 @@ TASKS_SHOWN = 3
 PRESENT = frozenset({"ready", "claimed", "done", "failed", "skipped"})
 """States of an object that the store should have."""
 PROBLEMS_SHOWN = 5
+TASKS_LOOKED_AT = 100
+"""Tasks of a piece whose types are told."""
+COLUMNS_LIMIT = 200
+"""Keys of tasks whose types are told."""
 
 
 class Knowing(Protocol):
@@ -46,33 +53,12 @@ class Knowing(Protocol):
 
 
 @dataclass(slots=True)
-class Plan:
-    """What a run would do with one source. `tasks` is an estimate; `size` is in bytes of what would be read.
-
-    `ignored` objects have changed and `on_change: ignore` leaves them; `unsettled` ones may still be being
-    written; `problems` are sampled objects that would fail or be skipped, each with its reason.
-    """
-
-    source: str
-    new: int = 0
-    changed: int = 0
-    ignored: int = 0
-    deleted: int = 0
-    unchanged: int = 0
-    waiting: int = 0
-    unsettled: int = 0
-    size: int = 0
-    tasks: int = 0
-    first_tasks: list[Task] = field(default_factory=list)
-    problems: list[tuple[str, str]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Kind:
-    """Objects of one extension: how many there are, and what the sampled ones gave."""
+class Kind:
+    """Objects of one extension: how many there are, what reads them, and what the sampled ones gave."""
 
     count: int = 0
     size: int = 0
+    parser: str = ""
     sampled: int = 0
     sampled_bytes: int = 0
     sampled_tasks: int = 0
@@ -87,6 +73,37 @@ class _Kind:
         return round(self.size * self.sampled_tasks / self.sampled_bytes)
 
 
+@dataclass(slots=True)
+class Plan:
+    """What a run would do with one source. `tasks` is an estimate; `size` is in bytes of what would be read.
+
+    `ignored` objects have changed and `on_change: ignore` leaves them; `unsettled` ones may still be being
+    written; `problems` are sampled objects that would fail or be skipped, each with its reason.
+
+    By the sample: `kinds` tells what becomes of the files of each extension, `columns` which types the data's keys
+    hold, `rejected` counts rows by code with the first one's message, `missing` keys that the labelling configuration
+    asks for and no task has, `unused` ones that it doesn't ask for.
+    """
+
+    source: str
+    new: int = 0
+    changed: int = 0
+    ignored: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    waiting: int = 0
+    unsettled: int = 0
+    size: int = 0
+    tasks: int = 0
+    first_tasks: list[Task] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    columns: dict[str, set[str]] = field(default_factory=dict)
+    rejected: dict[str, tuple[int, str]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+
 def plan(source: Source, store: Store, rules: Rules, ledger: Knowing | None, source_id: int) -> Plan:
     """What a run would do with a source; without a ledger everything is new.
 
@@ -94,7 +111,6 @@ def plan(source: Source, store: Store, rules: Rules, ledger: Knowing | None, sou
     """
     result = Plan(source.name)
     scope = Scope(source.match, source.exclude)
-    kinds: dict[str, _Kind] = {}
     after: str | None = None
     while True:
         page = store.list(after, PAGE)
@@ -108,11 +124,16 @@ def plan(source: Source, store: Store, rules: Rules, ledger: Knowing | None, sou
                 result.deleted += 1
         for key, entry in entries.items():
             if _takes(result, source, entry, known.get(key)):
-                _sample(result, kinds, store, rules, entry)
+                _sample(result, store, rules, entry)
         if page.complete:
             break
         after = upto
-    result.tasks = sum(kind.estimate() for kind in kinds.values())
+    result.tasks = sum(kind.estimate() for kind in result.kinds.values())
+    if rules.label_config is not None and result.first_tasks:
+        asked = rules.label_config.data_keys
+        result.missing = [key for key in asked if key not in result.columns and key.split(".")[0] not in result.columns]
+        roots = {key.split(".")[0] for key in asked} | set(asked)
+        result.unused = [key for key in result.columns if key not in roots]
     return result
 
 
@@ -146,19 +167,20 @@ def _rows(ledger: Knowing | None, source_id: int, after: str | None, upto: str |
 # --- the sample ------------------------------------------------------------------------------------------
 
 
-def _sample(result: Plan, kinds: dict[str, _Kind], store: Store, rules: Rules, entry: Entry) -> None:
+def _sample(result: Plan, store: Store, rules: Rules, entry: Entry) -> None:
     result.size += entry.size
+    kinds = result.kinds
     extension = PurePosixPath(entry.key).suffix.lower()
     if extension not in kinds and len(kinds) >= EXTENSIONS_LIMIT:
         extension = ""
-    kind = kinds.setdefault(extension, _Kind())
+    kind = kinds.setdefault(extension, Kind())
     kind.count += 1
     kind.size += entry.size
     if kind.sampled >= SAMPLE_OBJECTS:
         return
     kind.sampled += 1
     try:
-        tasks, read = _parsed(result, store, rules, entry)
+        tasks, read = _parsed(result, kind, store, rules, entry)
     except (TerminalError, RetriableError) as error:
         if len(result.problems) < PROBLEMS_SHOWN:
             result.problems.append((entry.key, f"{error.code}: {error}"))
@@ -168,19 +190,54 @@ def _sample(result: Plan, kinds: dict[str, _Kind], store: Store, rules: Rules, e
     kind.most = max(kind.most, tasks)
 
 
-def _parsed(result: Plan, store: Store, rules: Rules, entry: Entry) -> tuple[int, int]:
+@dataclass(slots=True)
+class _Sample:
+    """What one object gave, as far as it was read."""
+
+    tasks: int = 0
+    first: list[Task] = field(default_factory=list)
+    columns: dict[str, set[str]] = field(default_factory=dict)
+    rejected: list[RejectedRow] = field(default_factory=list)
+
+    def add(self, piece: Parsed) -> None:
+        """Count the piece's tasks, and look at some of them."""
+        self.tasks += len(piece.tasks)
+        self.rejected += piece.rejected
+        self.first += piece.tasks[: TASKS_SHOWN - len(self.first)]
+        for task in piece.tasks[:TASKS_LOOKED_AT]:
+            for key, value in orjson.loads(task.data).items():
+                if key in self.columns or len(self.columns) < COLUMNS_LIMIT:
+                    # An empty cell has no type of its own.
+                    self.columns.setdefault(key, set()).update([type_name(value)] if value != "" else [])
+
+    def tell(self, result: Plan) -> None:
+        """Join what the plan knows already."""
+        result.first_tasks += self.first[: TASKS_SHOWN - len(result.first_tasks)]
+        for key, types in self.columns.items():
+            if key in result.columns or len(result.columns) < COLUMNS_LIMIT:
+                result.columns.setdefault(key, set()).update(types)
+        for row in self.rejected:
+            count, message = result.rejected.get(row.code, (0, row.message))
+            result.rejected[row.code] = (count + 1, message)
+
+
+def _parsed(result: Plan, kind: Kind, store: Store, rules: Rules, entry: Entry) -> tuple[int, int]:
     """Tasks of an object, and of how many of its bytes; a large one is not read to its end."""
     parser, opened = open_object(store, rules, entry.key)
-    count = 0
+    kind.parser = parser.name
+    read, sample = entry.size, _Sample()
     with opened as reading:
         counted = _Counted(reading.stream) if parser.reads and reading.content is None else None
         body = Body(entry.key, store.uri(entry.key), reading.entry.size, reading.content, counted)
         for piece in parser.parse(body, rules):
-            count = len(piece.tasks) + (0 if piece.restart else count)
-            result.first_tasks.extend(piece.tasks[: TASKS_SHOWN - len(result.first_tasks)])
+            if piece.restart:
+                sample = _Sample()
+            sample.add(piece)
             if counted is not None and counted.read_bytes >= SAMPLE_BYTES:
-                return count, min(counted.read_bytes, entry.size)
-    return count, entry.size
+                read = min(counted.read_bytes, entry.size)
+                break
+    sample.tell(result)
+    return sample.tasks, read
 
 
 class _Counted:

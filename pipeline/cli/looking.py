@@ -6,7 +6,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
@@ -18,6 +18,10 @@ from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.events import ObjectEvent
 from pipeline.ledger import Filter, Reports
+from pipeline.tasks import ROW_CODES
+
+if TYPE_CHECKING:
+    from pipeline.app import App
 
 PAGE = 1000
 RATE_SECONDS = 0.5
@@ -155,7 +159,7 @@ def explain(
     with App.open(chosen(config, database), readonly=True) as app:
         reports = app.ledger.reports()
         known = {row["name"]: row for row in reports.sources()}
-        rows = [_explained(reports, known, row) for row in places.looked_up(reports, uri)]
+        rows = [_explained(reports, known, row) | _asked(app, row) for row in places.looked_up(reports, uri)]
         named = set(places.readings(reports.sources(), uri))
         refused = [
             row
@@ -191,6 +195,14 @@ def _explained(reports: Reports, sources: dict[str, dict[str, Any]], row: dict[s
     }
 
 
+def _asked(app: App, row: dict[str, Any]) -> dict[str, Any]:
+    """What the labelling configuration asks for, where the object has rows that may not fit it."""
+    feed = app.feeds.get(row["source"])
+    config = feed.rules.label_config if feed is not None else None
+    bad = row["rejected"] or (row["reason"] or {}).get("code") in ROW_CODES
+    return {"asks": config.told() if config is not None and bad else []}
+
+
 def _print_explained(row: dict[str, Any]) -> None:
     facts = {
         "object": f"{row['source']}:{row['key']}", "uri": row["uri"], "state": row["state"],
@@ -208,6 +220,10 @@ def _print_explained(row: dict[str, Any]) -> None:
             output.write(f"\n{title}")
             for item in row[name]:
                 output.write("  " + _line(item))
+    if row["asks"]:
+        output.write("\nthe labelling configuration")
+        for line in row["asks"]:
+            output.write("  " + line)
     if row["first_tasks"]:
         output.write(f"\ntasks (the first {len(row['first_tasks'])} of {row['tasks']})")
         for task in row["first_tasks"]:

@@ -14,7 +14,7 @@ from pipeline.config import Config, load
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.plan import Plan
+    from pipeline.plan import Kind, Plan
 
 FINDINGS_SHOWN = 1000
 """Findings that are listed; all are counted."""
@@ -67,16 +67,50 @@ def print_plans(made: list[Plan], *, json: bool) -> None:
     quiet = [name for name in rare if not any(row[name] for row in rows)]
     output.table(rows, {name: text for name, text in columns.items() if name not in quiet})
     for item in made:
+        _print_sampled(item)
+    for item in made:
         for key, why in item.problems:
             output.note(f"{item.source}:{key} would not be imported: {why}")
         for task in item.first_tasks:
             output.note(f"{item.source}: {task.data[:WIDTH_SHOWN]}" + ("…" if len(task.data) > WIDTH_SHOWN else ""))
 
 
+def _print_sampled(item: Plan) -> None:
+    """What the sample says: files by extension, the keys with their types, what doesn't fit."""
+    if len(item.kinds) > 1:
+        kinds = [_kind(name, kind) for name, kind in sorted(item.kinds.items())]
+        output.write("")
+        headings = {"files": f"files of {item.source}", "count": "count", "read": "to read", "parser": "read as"}
+        output.table(kinds, headings | {"tasks": "tasks, about"})
+    if item.columns:
+        keys = ", ".join(f"{key} ({' or '.join(sorted(types)) or 'empty'})" for key, types in item.columns.items())
+        output.note(f"{item.source} has the keys: {keys}")
+    if item.missing:
+        output.note(f"{item.source} misses what the labelling configuration asks for: {', '.join(item.missing)}")
+    if item.unused:
+        output.note(f"{item.source} has what the labelling configuration does not use: {', '.join(item.unused)}")
+    for code, (count, message) in item.rejected.items():
+        rows = "1 row" if count == 1 else f"{count:,} rows"
+        output.note(f"{item.source}: {rows} of the sample would be rejected as {code}; the first: {message}")
+
+
+def _kind(name: str, kind: Kind) -> dict[str, Any]:
+    return {
+        "files": name or "(others)", "count": kind.count, "read": output.size(kind.size), "parser": kind.parser,
+        "tasks": kind.estimate(),
+    }  # fmt: skip
+
+
 def _as_values(item: Plan) -> dict[str, Any]:
     tasks = [orjson.Fragment(task.data) for task in item.first_tasks]
     problems = [{"key": key, "why": why} for key, why in item.problems]
-    return asdict(item) | {"first_tasks": tasks, "problems": problems}
+    return asdict(item) | {
+        "first_tasks": tasks,
+        "problems": problems,
+        "kinds": {name: _kind(name, kind) | {"read": kind.size} for name, kind in item.kinds.items()},
+        "columns": {key: sorted(types) for key, types in item.columns.items()},
+        "rejected": {code: {"count": count, "first": why} for code, (count, why) in item.rejected.items()},
+    }
 
 
 def verify(

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 
 from pipeline import registry
@@ -46,14 +47,51 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to wr
 
 
 def check(config: ConfigPath = None, json: Json = False) -> None:
-    """Validate the configuration and ping every component; exit 1 if one fails."""
-    rows = _checked(load(config))
+    """Validate the configuration, ping every component, and tell what labelling configurations ask for.
+
+    Exits 1 if a component fails.
+    """
+    loaded = load(config)
+    rows = _checked(loaded)
+    asked = [_asked(name, text) for name, project in loaded.projects.items() if (text := project.label_config)]
     if json:
-        output.as_json(rows)
+        output.as_json(rows + asked)
     else:
-        output.table(rows, {"component": "component", "ok": "ok", "found": "found"}, wide=["found"])
+        output.table(rows + asked, {"component": "component", "ok": "ok", "found": "found"}, wide=["found"])
+        for project in asked:
+            _print_asked(project)
     if not all(row["ok"] for row in rows):
         raise typer.Exit(1)
+
+
+def _asked(name: str, text: str) -> dict[str, Any]:
+    """What a project's labelling configuration asks for."""
+    from pipeline.labelconfig import LabelConfig
+
+    config = LabelConfig.parse(text)
+    return {
+        "component": f"project {name}",
+        "ok": True,
+        "found": f"asks for {', '.join(config.data_keys) or 'no key'}",
+        "asks": [
+            {"key": ask.key, "tag": str(ask), "types": list(ask.type_names()) + (["URL"] if ask.url else [])}
+            for ask in config.asks
+        ],
+        "feeds": list(config.feeds()),
+        "example": config.example(),
+    }
+
+
+def _print_asked(project: dict[str, Any]) -> None:
+    if not project["asks"]:
+        return
+    output.write("")
+    rows = [row | {"types": " or ".join(row["types"])} for row in project["asks"]]
+    output.table(
+        rows, {"key": f"{project['component']} asks for", "types": "which is", "tag": "because of"}, wide=["tag"]
+    )
+    output.write("may be fed by " + "; ".join(project["feeds"]))
+    output.write("for example " + orjson.dumps(project["example"]).decode())
 
 
 def _checked(config: Config) -> list[dict[str, Any]]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from pipeline.labelconfig.asks import Ask, asks_of, placed, variable
+from pipeline.labelconfig.asks import Ask, asks_of, placed, type_name, variable
 from pipeline.labelconfig.controls import Control, complaint, control_of, pattern_of
 from pipeline.labelconfig.markup import Element, read, refuse
 from pipeline.labelconfig.resolver import Resolver, resolver_of
 
-__all__ = ["Ask", "Control", "Dialogue", "LabelConfig", "Resolver"]
+__all__ = ["Ask", "Control", "Dialogue", "LabelConfig", "Resolver", "type_name"]
 
 _KIND_TAGS = {
     "image": ("Image",),
@@ -29,9 +29,11 @@ _KIND_TAGS = {
 _NO_TYPE = frozenset({type(Ellipsis)})
 _FILES = {
     "Image": "image files", "Audio": "audio files", "AudioPlus": "audio files", "Video": "video files",
-    "Pdf": ".pdf", "TimeSeries": ".csv, .tsv and .json of columns", "Text": ".txt", "HyperText": ".html .htm .xml",
+    "Pdf": ".pdf", "TimeSeries": ".csv, .tsv and .json of columns", "HyperText": ".html .htm .xml",
     "Paragraphs": ".json that is a list of turns",
 }  # fmt: skip
+_BODIES = ("Text", "Header", "HyperText", "Paragraphs", "Chat", "Taxonomy")
+"""Tags that show a text as it is; others take it for the URL of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,14 @@ class LabelConfig:
                         return code, f"{code} {number}: {why}"
         return None
 
+    def told(self) -> list[str]:
+        """What the configuration asks for in its own words: each tag's line, and the types that it takes."""
+        lines = self.xml.splitlines()
+        return [
+            f"line {ask.line}: {lines[ask.line - 1].strip()} takes {' or '.join(ask.type_names())} under {ask.key}"
+            for ask in self.asks
+        ]
+
     def example(self) -> dict[str, Any]:
         """The data of a task that would fit."""
         data: dict[str, Any] = {}
@@ -163,11 +173,23 @@ class LabelConfig:
 
     def feeds(self) -> tuple[str, ...]:
         """The kinds of file that may feed the configuration, in words."""
-        tasks = "task JSON, CSV and TSV with the columns " + ", ".join(self.data_keys)
-        if len(self.data_keys) > 1:
-            by_kind = [_FILES[ask.tag] for ask in self.asks if any(ask.tag in tags for tags in _KIND_TAGS.values())]
-            return (tasks, *dict.fromkeys(by_kind))
-        return (tasks, *dict.fromkeys(_FILES[ask.tag] for ask in self.asks if ask.tag in _FILES), ".txt, a line each")
+        keys = self.data_keys
+        if not keys:
+            return ("task JSON, CSV and TSV with any keys",)
+        # A cell of a table is no list and no object.
+        flat = all(str in ask.types for ask in self.asks)
+        tasks = ("task JSON, CSV and TSV" if flat else "task JSON") + " with " + ", ".join(keys)
+        if len(keys) > 1:
+            return (tasks,)
+        ask = self.asks[0]
+        if self.text_by_url:
+            return (tasks, ".txt and .html, by their URL")
+        lines = (
+            ()
+            if str not in ask.types
+            else (".txt, a line each" if ask.tag in _BODIES else ".txt of URLs, a line each",)
+        )
+        return (tasks, *[_FILES[one.tag] for one in self.asks if one.tag in _FILES], *lines)
 
 
 def _check_names(elements: Sequence[Element]) -> None:

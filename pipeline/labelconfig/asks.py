@@ -56,6 +56,11 @@ EACH = -1
 ABSENT: Any = object()
 
 
+def type_name(value: object) -> str:
+    """The type of a value of JSON, in a word."""
+    return _TYPE_NAMES.get(type(value), type(value).__name__)
+
+
 def types_of(tag: str) -> frozenset[type]:
     """The types that the value of this tag may have."""
     return TYPES.get(tag) or (_STR_LIST if tag.endswith("Labels") else _STR)
@@ -157,7 +162,7 @@ class Ask:
 
     def type_names(self) -> tuple[str, ...]:
         """The types that fit, in words."""
-        return tuple(sorted({_TYPE_NAMES[kind] for kind in self.types}))
+        return tuple(sorted({_TYPE_NAMES[kind] for kind in self.types} - {"boolean"}))
 
     def __str__(self) -> str:
         return f"<{self.tag}{f' name={self.name!r}' if self.name else ''}> (line {self.line})"

@@ -36,7 +36,7 @@ _WHY = {
     "Expecting ':' delimiter": "a colon is missing after a key",
     "Expecting property name enclosed in double quotes": "a key in double quotes is missing",
     "Unterminated string starting at": "a text that begins here never ends",
-    "Invalid control character at": "a control character, such as a line end, stands in a text",
+    "Invalid control character at": "a control character stands in a text",
     "Invalid \\escape": "a backslash in a text is followed by a sign that it cannot stand before",
     "Invalid \\uXXXX escape": "four hexadecimal digits are missing after \\u",
     "Illegal trailing comma before end of object": "a comma stands before a closing brace",
