@@ -31,7 +31,12 @@ TABLE: tuple[Metric, ...] = (
     Metric("counter", "passes_total", "Passes that ended, by how.", ("source", "outcome")),
     Metric("histogram", "pass_duration_seconds", "Time from the start of a pass to its end.", ("source",)),
     Metric("counter", "store_requests_total", "Requests to storage, by what was asked.", ("source", "operation")),
-    Metric("counter", "missed_by_notification_total", "Objects that a pass found and no notification had brought.", ("source",)),
+    Metric(
+        "counter",
+        "missed_by_notification_total",
+        "Objects that a pass found and no notification had brought.",
+        ("source",),
+    ),
     Metric("gauge", "leader", "1 while this process lists and watches the source, 0 while it stands by.", ("source",)),
     # dispatcher
     Metric("counter", "received_events_total", "Events read from the event log.", ()),
@@ -45,7 +50,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("gauge", "in_flight_objects", "Objects that are claimed or running.", ()),
     Metric("gauge", "ready_objects", "Objects that wait to be claimed.", ("source",)),
     Metric("gauge", "source_paused", "1 while a source is paused, by hand or by its failures.", ("source",)),
-    # importer
+    # the importer
     Metric("counter", "imported_objects_total", "Objects that ended, by state.", ("source", "state")),
     Metric("counter", "errors_total", "Objects that failed or were put back, by stage and code.", ("stage", "code")),
     Metric("counter", "read_bytes_total", "Bytes read from storage.", ("source",)),
@@ -53,7 +58,9 @@ TABLE: tuple[Metric, ...] = (
     Metric("counter", "rejected_rows_total", "Rows that became no task.", ("source",)),
     Metric("counter", "duplicates_avoided_total", "Outcomes that another owner had written already.", ()),
     Metric("histogram", "commit_duration_seconds", "Time of one transaction that commits outcomes.", ()),
-    Metric("histogram", "end_to_end_seconds", "Time from an object's last change to the commit of its tasks.", ("source",)),
+    Metric(
+        "histogram", "end_to_end_seconds", "Time from an object's last change to the commit of its tasks.", ("source",)
+    ),
     # all
     Metric("gauge", "up", "1 while a role of this process works, 0 while it waits for a server.", ("role",)),
     Metric("gauge", "build_info", "Always 1; the version is in the label.", ("version",)),

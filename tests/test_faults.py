@@ -37,7 +37,7 @@ def test_the_process_is_killed_the_nth_time() -> None:
     assert run("worker.staged").returncode == 0
 
 
-def test_the_process_can_be_suspended_and_continued():
+def test_the_process_can_be_suspended_and_continued() -> None:
     """`point:n:STOP` suspends the process at its point; continued, it goes on as if nothing had been."""
     environment = os.environ | {faults.VARIABLE: "worker.started:2:STOP"}
     with subprocess.Popen(
@@ -68,7 +68,7 @@ def test_a_wrong_setting_is_refused(setting: str) -> None:
         faults.armed(setting)
 
 
-def test_every_point_is_reached_somewhere():
+def test_every_point_is_reached_somewhere() -> None:
     """The list of points and the calls in the code are the same."""
     source = "".join(path.read_text() for path in Path(faults.__file__).parent.rglob("*.py"))
     assert set(re.findall(r'reached\("([\w.]+)"', source)) == faults.POINTS
