@@ -11,7 +11,7 @@ UV := $(BIN)/uv --system-certs
 UV_VERSION = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-distributed test lint format bench lock services docs clean
+.PHONY: help setup demo demo-distributed test soak lint format bench lock services docs clean
 
 help: ## show these verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -37,6 +37,9 @@ demo-distributed: $(STAMP) ## the same with a bucket, Kafka, Redis and PostgreSQ
 test: $(STAMP) ## run every check and every test
 	$(MAKE) -s lint
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(STAMP) ## an hour of random kills on real servers; SECONDS=… for another time
+	LABELFEED_SOAK=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/faults/test_soak.py -s $(ARGS)
 
 lint: $(STAMP) ## check style, types and layers
 	$(BIN)/ruff check .

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
+
+import psycopg
 import pytest
 
-from tests.faults.installation import Installation, until
+from deploy.services import Service
+from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY
+from tests.faults.installation import Bucket, Installation, until
 
 
 def test_watcher_killed_after_publishing(distributed: Installation) -> None:
@@ -36,27 +42,65 @@ def test_scheduler_killed_between_claim_and_send(distributed: Installation) -> N
     distributed.exactly_once()
 
 
+@pytest.fixture(scope="module")
+def fed(
+    tmp_path_factory: pytest.TempPathFactory,
+    kafka: Service,
+    redis_server: Service,
+    postgres: Service,
+    versitygw: Service,
+) -> Iterator[Installation]:
+    """An installation that is watched and dispatched, for workers of several tests."""
+    name = f"t{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        installation = Installation(
+            tmp_path_factory.mktemp("fed"),
+            Bucket(versitygw, name),
+            database=f"{postgres.url.removesuffix('/postgres')}/{name}",
+            events=f"{kafka.url}/{name}?partitions=4&session=3&group={name}",
+            queue=f"{redis_server.url}?namespace={name}",
+            source={"endpoint": versitygw.url},
+            env={"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": REGION},
+        )
+        try:
+            installation.start("watch", "dispatch")
+            yield installation
+        finally:
+            installation.close()
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def _workers_end(fed: Installation, aws: None) -> Iterator[None]:
+    """No worker of one test works in the next."""
+    yield
+    for role in fed.roles:
+        if role.name == "work" and role.alive:
+            role.kill()
+
+
+@pytest.mark.usefixtures("_workers_end")
 @pytest.mark.parametrize("point", ["before_start", "started", "before_commit", "committed"])
-def test_worker_killed(distributed: Installation, point: str) -> None:
+def test_worker_killed(fed: Installation, point: str) -> None:
     """Whatever a worker was at when it was killed is imported once, by another one."""
-    distributed.put(60)
-    distributed.start("watch", "dispatch")
-    distributed.start("work", fault=f"worker.{point}:2").killed()
-    distributed.start("work")
-    distributed.imported()
-    distributed.exactly_once()
+    fed.put(60)
+    fed.start("work", fault=f"worker.{point}:2").killed()
+    fed.start("work")
+    fed.imported()
+    fed.exactly_once()
 
 
-def test_zombie(distributed: Installation) -> None:
+@pytest.mark.usefixtures("_workers_end")
+def test_zombie(fed: Installation) -> None:
     """A worker that was suspended for longer than its lease writes nothing when it goes on."""
-    distributed.put(60)
-    distributed.start("watch", "dispatch")
-    zombie = distributed.start("work", fault="worker.before_commit:1:STOP")
+    fed.put(60)
+    zombie = fed.start("work", fault="worker.before_commit:1:STOP")
     zombie.stopped()
-    distributed.start("work")
-    distributed.imported()
+    fed.start("work")
+    fed.imported()
     zombie.resume()
     until(lambda: zombie.ready()[0] == 200, what="the zombie")
-    distributed.put(20)
-    distributed.imported()
-    distributed.exactly_once()
+    fed.put(20)
+    fed.imported()
+    fed.exactly_once()
