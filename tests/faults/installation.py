@@ -191,7 +191,10 @@ class Role:
 
 @dataclass
 class Installation:
-    """One configuration, its place, and the processes that work it."""
+    """One configuration, its place, and the processes that work it.
+
+    `wanted` are files of one task, and its text; `rows` are key and text of the tasks of others.
+    """
 
     folder: Path
     place: Place
@@ -203,6 +206,7 @@ class Installation:
     source: dict[str, Any] = field(default_factory=dict)
     roles: list[Role] = field(default_factory=list)
     wanted: dict[str, str] = field(default_factory=dict)
+    rows: list[tuple[str, str]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -306,7 +310,7 @@ class Installation:
     def exactly_once(self) -> None:
         """Every object of the place is imported exactly once, and `labelfeed verify` agrees."""
         found = Counter(self.tasks())
-        wanted = Counter(self.wanted.items())
+        wanted = Counter(self.wanted.items()) + Counter(self.rows)
         assert found == wanted, (found - wanted, wanted - found, self.explain())
         assert cli.run(["verify", "--config", str(self.config)]) == 0, self.explain()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 
@@ -39,6 +40,23 @@ def test_scheduler_killed_between_claim_and_send(distributed: Installation) -> N
     distributed.start("dispatch", fault="scheduler.claimed").killed()
     distributed.start("dispatch")
     distributed.imported()
+    distributed.exactly_once()
+
+
+def test_rebalance_in_mid_batch(distributed: Installation) -> None:
+    """A dispatcher that is suspended in mid-batch, loses its partitions and goes on later records nothing twice."""
+    distributed.put(60)
+    distributed.start("watch", "work")
+    suspended = distributed.start("dispatch", fault="dispatcher.recorded:1:STOP")
+    suspended.stopped()
+    other = distributed.start("dispatch")
+    until(lambda: other.said("started"))
+    distributed.put(60)
+    distributed.imported()
+    suspended.resume()
+    distributed.put(60)
+    distributed.imported()
+    until(lambda: suspended.ready()[0] == other.ready()[0] == 200, what="both dispatchers")
     distributed.exactly_once()
 
 
@@ -103,4 +121,17 @@ def test_zombie(fed: Installation) -> None:
     until(lambda: zombie.ready()[0] == 200, what="the zombie")
     fed.put(20)
     fed.imported()
+    fed.exactly_once()
+
+
+@pytest.mark.usefixtures("_workers_end")
+def test_worker_killed_within_a_large_file(fed: Installation) -> None:
+    """A large file whose worker was killed when a part of it was written has each row once."""
+    fed.put(10)
+    rows = [f"row {number} {'x' * 200}" for number in range(12_000)]
+    fed.place.put("big.jsonl", b"".join(json.dumps({"text": row}).encode() + b"\n" for row in rows))
+    fed.start("work", fault="worker.staged").killed()
+    fed.start("work")
+    fed.rows += [("big.jsonl", row) for row in rows]
+    fed.imported(len(fed.wanted) + 1)
     fed.exactly_once()
