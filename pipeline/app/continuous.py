@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event
 
-from pipeline import registry
+from pipeline import logs, registry
 from pipeline.app.leading import Leading
 from pipeline.app.parts import Data, Feed, route_of
 from pipeline.app.roles import Dispatching, Working, worker_name
@@ -23,6 +24,8 @@ from pipeline.producers.runner import SourceRunner
 JOIN_SECONDS = 10.0
 NOTIFICATIONS = "notifications"
 """The option of producers that read a queue which the store writes to."""
+
+_log = logging.getLogger(__name__)
 
 
 class Continuous:
@@ -47,6 +50,9 @@ class Continuous:
         }
         self._jobs = jobs
         self._metrics = metrics
+        # Both clients wait for their server in silence while there is nothing to read.
+        self._log = _Asked("dispatch", data.log.end)
+        self._queue = _Asked("work", jobs.epoch if jobs is not None else _nothing)
         self._dispatching: Dispatching | None = None
         self._working: Working | None = None
 
@@ -78,21 +84,13 @@ class Continuous:
             told |= sources
         if self._dispatching is not None:
             told |= self._dispatching.problems()
+            told["dispatch"] = told["dispatch"] or self._log.problem()
         if self._working is not None:
-            told["work"] = self._working.problem() or self._queue_problem()
-        for role in ("watch", "work"):
+            told["work"] = self._working.problem() or self._queue.problem()
+        for role in ("watch", "dispatch", "work"):
             if role in told:
                 self._metrics.set("up", told[role] is None, role=role)
         return told
-
-    def _queue_problem(self) -> str | None:
-        """Why the queue gives no work to the workers, or None."""
-        assert self._jobs is not None
-        try:
-            self._jobs.epoch()
-        except LabelfeedError as error:
-            return f"{error.code}: {error}"
-        return None
 
     def _start(self, roles: frozenset[str]) -> None:
         if self._jobs is not None and "dispatch" in roles:
@@ -136,6 +134,29 @@ class Continuous:
             self._working.stop(self._config.shutdown_timeout)
         if self._jobs is not None:
             self._jobs.close()
+
+
+class _Asked:
+    """A server that is asked whether it is there; a change is logged."""
+
+    def __init__(self, role: str, ask: Callable[[], object]) -> None:
+        self._role = role
+        self._ask = ask
+        self._away = False
+
+    def problem(self) -> str | None:
+        """Why it cannot be used, or None."""
+        try:
+            self._ask()
+        except LabelfeedError as error:
+            if not self._away:
+                _log.warning(logs.WAITING, extra={"role": self._role, "code": error.code, "error": str(error)})
+            self._away = True
+            return f"{error.code}: {error}"
+        if self._away:
+            _log.info(logs.RECOVERED, extra={"role": self._role})
+        self._away = False
+        return None
 
 
 def _nothing() -> None:

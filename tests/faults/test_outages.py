@@ -103,8 +103,8 @@ def test_network_cut(world: World, server: str) -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_network_slow(world: World, server: str) -> None:
-    """A server whose answers take a third of a second longer only makes things slower."""
-    world.proxies[server].slow(300)
+    """A server whose answers take 150 ms longer only makes things slower."""
+    world.proxies[server].slow(150)
     try:
         world.installation.put(40)
         world.installation.imported()
