@@ -12,12 +12,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import csv_rows, distributed, latency, local_files, memory, notified, unchanged_pass
+from benchmarks import csv_rows, distributed, latency, local_files, memory, notified, parsing, unchanged_pass
 from benchmarks.measuring import Figure
 
 SUITE = {
     "local_files": local_files.measure,
     "csv_rows": csv_rows.measure,
+    "parsing": parsing.measure,
     "unchanged_pass": unchanged_pass.measure,
     "memory": memory.measure,
     "latency": latency.measure,

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pipeline.app.parts import open_data, open_feed
-from pipeline.app.roles import config_of
+from pipeline.app.roles import collect_seldom, config_of
 from pipeline.consumers.child import serve
 from pipeline.consumers.importer import Importer
 from pipeline.consumers.renewer import Renewer
@@ -28,4 +28,5 @@ def build(payload: Mapping[str, Any], worker: str, at: Callable[[int], None]) ->
 
 
 if __name__ == "__main__":
+    collect_seldom()
     serve(build)

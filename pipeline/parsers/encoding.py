@@ -12,8 +12,10 @@ from typing import BinaryIO, NoReturn
 from pipeline.errors import ObjectFailed
 from pipeline.parsers.contract import Body, Rules, check_encoding
 
-BLOCK_BYTES = 64 * 1024
-"""So much is read from a stream at a time."""
+BLOCK_BYTES = 24 * 1024
+"""So much is read from a stream at a time. What it becomes is small enough for the allocator to use the same memory
+for the next block; with larger ones it gives it back to the system and asks for it again, at more than half the speed
+of reading JSON."""
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import repeat
-from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -30,9 +29,13 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _BIG = re.compile(r"[0-9]e\+[0-9]")
 _ROOT_KEYS = frozenset({"data", "annotations", "predictions", "completions"})
 _OWN_KEYS = frozenset({"data", "annotations", "predictions", "meta", "id"})
+_SIMPLE_KEYS = frozenset({"data", "meta", "id"})
 _DICT = {dict}
+_META = frozenset({dict, list, object})
+_IDS = frozenset({int, str, type(None)})
+_ABSENT = object()
+_NOTHING: Iterable[None] = repeat(None)
 _make_task: Callable[[tuple[Any, ...]], Task] = partial(tuple.__new__, Task)
-_data_of = itemgetter("data")
 
 
 class Doubt(Exception):
@@ -132,14 +135,45 @@ def tasks_of(values: Sequence[Any], rows: Iterable[int], rules: Rules) -> list[T
         return None
     datas: Sequence[dict[str, Any]] = values
     if not all(map(_ROOT_KEYS.isdisjoint, values)):
-        if set(map(len, values)) != {1} or not all("data" in value for value in values):
-            return None
-        datas = list(map(_data_of, values))
-        if set(map(type, datas)) != _DICT or not all(datas):
-            return None
-    elif rules.options.preannotated_from_fields:
+        return _documents(values, rows, rules)
+    if rules.options.preannotated_from_fields:
         return None
     return plain_tasks(datas, rows, rules, doubtful=True)
+
+
+def _documents(values: Sequence[dict[str, Any]], rows: Iterable[int], rules: Rules) -> list[Task] | None:
+    """The tasks of items that have `data`, and perhaps `meta` and `id`; None if any of them has or needs more."""
+    if not _SIMPLE_KEYS.issuperset(set().union(*values)):
+        return None
+    datas: list[Any] = [value.get("data") for value in values]
+    if set(map(type, datas)) != _DICT or not all(datas):
+        return None
+    texts = _texts(datas, rules, doubtful=True)
+    if texts is None or set(map(len, values)) == {1}:
+        return None if texts is None else text_tasks(texts, rows)
+    metas = _metas(values, rules)
+    ids = [value.get("id") for value in values]
+    if metas is None or not _IDS.issuperset(map(type, ids)):
+        return None
+    known = [str(one) if one.__class__ is int else one for one in ids]
+    if any("\x00" in one for one in known if one is not None):
+        return None
+    return text_tasks(texts, rows, metas, known)
+
+
+def _metas(values: Sequence[dict[str, Any]], rules: Rules) -> list[str | None] | None:
+    """The text of each item's `meta`; None if one must be looked at by itself."""
+    metas = [value.get("meta", _ABSENT) for value in values]
+    kinds = set(map(type, metas))
+    if kinds == {object}:
+        return [None] * len(metas)
+    if not kinds <= _META:
+        return None
+    there = _dumped([meta for meta in metas if meta is not _ABSENT], rules, doubtful=True)
+    if there is None:
+        return None
+    texts = iter(there)
+    return [None if meta is _ABSENT else next(texts) for meta in metas]
 
 
 def plain_tasks(
@@ -149,10 +183,20 @@ def plain_tasks(
 
     `doubtful` says that orjson has read them, so that a float may have been an integer.
     """
+    texts = _texts(datas, rules, doubtful=doubtful)
+    return None if texts is None else text_tasks(texts, rows)
+
+
+def _texts(datas: Sequence[dict[str, Any]], rules: Rules, *, doubtful: bool) -> list[str] | None:
     if rules.check is not None and not (rules.label_config and rules.label_config.fits_all(datas)):
         return None
+    return _dumped(datas, rules, doubtful=doubtful)
+
+
+def _dumped(values: Sequence[Any], rules: Rules, *, doubtful: bool) -> list[str] | None:
+    """JSON texts of values; None if any of them needs to be looked at by itself."""
     try:
-        dumped = list(map(orjson.dumps, datas))
+        dumped = list(map(orjson.dumps, values))
     except TypeError:
         return None
     together = b"".join(dumped)
@@ -162,13 +206,18 @@ def plain_tasks(
         return None
     if rules.undefined_key is not None and b"$undefined$" in together:
         return None
-    return text_tasks(map(bytes.decode, dumped), rows)
+    return list(map(bytes.decode, dumped))
 
 
-def text_tasks(texts: Iterable[str], rows: Iterable[int]) -> list[Task]:
+def text_tasks(
+    texts: Iterable[str],
+    rows: Iterable[int],
+    metas: Iterable[str | None] = _NOTHING,
+    ids: Iterable[str | None] = _NOTHING,
+) -> list[Task]:
     """Tasks of data that is JSON text already and has nothing to be looked at."""
-    nothing = repeat(None)
-    return list(map(_make_task, zip(rows, texts, nothing, nothing, nothing, nothing, nothing, strict=False)))
+    columns = zip(rows, texts, _NOTHING, _NOTHING, metas, _NOTHING, ids, strict=False)
+    return list(map(_make_task, columns))
 
 
 def plain_task(data: dict[str, Any], row: int, rules: Rules) -> Task:

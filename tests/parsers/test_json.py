@@ -360,3 +360,29 @@ def test_unclosed_lines_cost_linear_time() -> None:
     result = read("a.jsonl", '{"a":[\n' * 5_000, sizes=[65536])
     assert not result.tasks
     assert result.rejected
+
+
+def test_documents_are_the_same_read_together_or_alone() -> None:
+    """Items with `data`, `meta` and `id` become the same tasks, whichever stand beside them in the file."""
+    items = [
+        {"data": {"text": "a"}},
+        {"data": {"text": "b"}, "meta": {"n": 1}},
+        {"data": {"text": "c"}, "meta": [1], "id": 7},
+        {"id": "seven", "data": {"text": "d"}},
+        {"id": None, "data": {"text": "e"}},
+        {"id": "", "data": {"text": "f"}, "meta": {}},
+    ]
+    together = read("a.jsonl", "".join(json.dumps(item) + "\n" for item in items)).tasks
+    alone = [read("a.json", json.dumps(item)).tasks[0] for item in items]
+    assert [task[1:] for task in together] == [task[1:] for task in alone]
+    assert [task.external_id for task in together] == [None, None, "7", "seven", None, ""]
+    assert [task.meta for task in together] == [None, '{"n":1}', "[1]", None, None, "{}"]
+
+
+@pytest.mark.parametrize("part", ['"meta": null', '"meta": 5', '"meta": "\\u0000"', '"id": "\\u0000"'])
+def test_bad_parts_are_found_among_good_documents(part: str) -> None:
+    """A document whose `meta` or `id` cannot be kept is rejected beside others that can."""
+    good = '{"data": {"text": "a"}, "meta": {}, "id": 1}\n'
+    result = both("a.jsonl", good + '{"data": {"text": "b"}, ' + part + "}\n" + good)
+    assert len(result.tasks) == 2
+    assert [row.row for row in result.rejected] == [2]
