@@ -129,7 +129,11 @@ def queue(url: str) -> Queue:
     if url == EMBEDDED:
         return EmbeddedQueue()
     if url.startswith(("redis://", "rediss://")):
-        from pipeline.consumers.redis_queue import RedisQueue  # noqa: PLC0415 - loaded when it is named
-
+        try:
+            from pipeline.consumers.redis_queue import RedisQueue  # noqa: PLC0415 - loaded when it is named
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f'queue: needs {error.name}, which is not installed: pip install "labelfeed[redis]"'
+            ) from error
         return RedisQueue(url)
     raise UsageError("queue: write `embedded`, or redis://host:6379/0")
