@@ -45,8 +45,9 @@ def _opened(body: Body) -> Iterator[pa.NativeFile]:
         if copy.tell() == 0:
             yield pa.BufferReader(b"")
             return
-        with pa.memory_map(copy.name) as mapped:
-            yield mapped
+        # Not mapped into memory: what was read of a mapped file counts as the process's own.
+        with pa.OSFile(copy.name) as file:
+            yield file
 
 
 def _parquet_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
