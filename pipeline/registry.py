@@ -46,7 +46,8 @@ class Component(NamedTuple):
         return self.target.partition(":")[0]
 
 
-_TEXT = ("encoding", "on_bad_row")
+_ROWS = ("on_bad_row", "max_bad_rows")
+_TEXT = ("encoding", *_ROWS)
 _TABLE = (*_TEXT, "types", "na_values")
 _LINK = ("as", "links", "ttl")
 
@@ -62,8 +63,8 @@ BUILT_IN: tuple[Component, ...] = (
     Component("parsers", "txt", "pipeline.parsers.text:parser", options=(*_TEXT, "blank_lines")),
     Component("parsers", "html", "pipeline.parsers.html:parser", options=(*_TEXT, "minify")),
     Component("parsers", "files", "pipeline.parsers.media:parser", options=_LINK),
-    Component("parsers", "parquet", "pipeline.parsers.arrow:parser", "arrow", ("on_bad_row",)),
-    Component("parsers", "arrow", "pipeline.parsers.arrow:ipc_parser", "arrow", ("on_bad_row",)),
+    Component("parsers", "parquet", "pipeline.parsers.arrow:parser", "arrow", _ROWS),
+    Component("parsers", "arrow", "pipeline.parsers.arrow:ipc_parser", "arrow", _ROWS),
     Component("buses", "embedded", "pipeline.bus.embedded:EmbeddedLog", options=("limits.retention",)),
     Component("buses", "kafka", "pipeline.bus.kafka:open_log", "kafka"),
     Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),

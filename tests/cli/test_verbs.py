@@ -397,7 +397,8 @@ def test_sigterm_drains(place: Path, run: Run) -> None:
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
 
     assert (code, done) == (0, 2)
-    assert events[:2] == ["listening", "started"]
+    assert events[0] == "listening"
+    assert "started" in events
     assert events[-1] == "stopped"
 
 
