@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.ledger import Committed, OldRow, Outcome, content_of, match_rows
-from pipeline.sinks.outcomes import Before, ImportRow, Plan, key_of, writes_all, writes_rejected
+from pipeline.sinks.outcomes import Before, ImportRow, ObjectChange, Plan, key_of, writes_all, writes_rejected
 from pipeline.sinks.sqlite import standings
 from pipeline.sinks.sqlite.record import add_counts, write_history
 from pipeline.sinks.texts import text_of
@@ -22,6 +22,11 @@ _INSERT_TASKS = (
     " VALUES {rows}"
 )
 _TASK_ROW = "(?,?,?,?,?,?,?,?,?,?)"
+_INSERT_BARE_TASKS = "INSERT INTO task_rows (object_id, lease, position, row, data) VALUES {rows}"
+_BARE_ROW = "(?,?,?,?,?)"
+BARE = 5
+"""How many columns a task has that has nothing but data."""
+_NOTHING = (None,) * 5
 _UPDATE_OBJECTS = (
     "UPDATE objects SET lease = NULL, state = v.column1, due = coalesce(v.column2, due),"
     " attempts = attempts + v.column3, lost = CASE WHEN v.column4 THEN 0 ELSE lost END,"
@@ -32,6 +37,13 @@ _UPDATE_OBJECTS = (
     " FROM (VALUES {rows}) AS v WHERE objects.id = v.column15"
 )
 _OBJECT_ROW = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_UPDATE_DONE = (
+    "UPDATE objects SET lease = NULL, state = 'done', attempts = attempts + 1, lost = 0, redo = 0,"
+    " wanted_version = coalesce(v.column1, wanted_version), imported_version = coalesce(v.column2, imported_version),"
+    " size = coalesce(v.column3, size), tasks = v.column4, rejected = v.column5, code = NULL, reason = NULL,"
+    " finished_at = v.column6 FROM (VALUES {rows}) AS v WHERE objects.id = v.column7"
+)
+_DONE_ROW = "(?,?,?,?,?,?,?)"
 _INSERT_IMPORTS = (
     "INSERT INTO imports (object_id, lease, state, mode, version, shape, tasks, rejected, bytes, at, seconds)"
     " VALUES {rows} ON CONFLICT DO UPDATE SET state = 'live',"
@@ -63,8 +75,11 @@ def rejected_rows(object_id: int, lease: int, rejected: Iterable[RejectedRow], f
 
 
 def insert_tasks(connection: sqlite3.Connection, rows: Sequence[TaskRow]) -> None:
-    """Write rows that `task_rows` gave."""
-    write_rows(connection, _INSERT_TASKS, _TASK_ROW, rows)
+    """Write rows that `task_rows` gave. Most have data only; naming just their columns takes half the time."""
+    bare = [row[:BARE] for row in rows if row[BARE:] == _NOTHING]
+    write_rows(connection, _INSERT_BARE_TASKS, _BARE_ROW, bare)
+    if len(bare) < len(rows):
+        write_rows(connection, _INSERT_TASKS, _TASK_ROW, [row for row in rows if row[BARE:] != _NOTHING])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +156,12 @@ def _close_lease(connection: sqlite3.Connection, lease: int, left: int) -> None:
 
 def _write_plan(connection: sqlite3.Connection, lease: int, source_id: int, plan: Plan) -> None:
     at = now()
-    write_rows(connection, _UPDATE_OBJECTS, _OBJECT_ROW, plan.objects)
+    plain = [change for change in plan.objects if _is_plain(change)]
+    done = [(row.wanted, row.imported, row.size, row.tasks, row.rejected, row.finished_at, row.id) for row in plain]
+    write_rows(connection, _UPDATE_DONE, _DONE_ROW, done)
+    if len(plain) < len(plan.objects):
+        others = [change for change in plan.objects if not _is_plain(change)]
+        write_rows(connection, _UPDATE_OBJECTS, _OBJECT_ROW, others)
     write_rows(connection, _INSERT_IMPORTS, _IMPORT_ROW, [_import_row(lease, at, row) for row in plan.imports])
     write_history(connection, plan.history)
     add_counts(connection, Counter({(source_id, state): n for state, n in plan.states.items()}))
@@ -149,6 +169,17 @@ def _write_plan(connection: sqlite3.Connection, lease: int, source_id: int, plan
         "UPDATE sources SET finished = finished + ?, finished_at = CASE WHEN ?1 THEN ?2 ELSE finished_at END,"
         " changes = changes + ?, tasks = tasks + ?, rejected = rejected + ? WHERE id = ?",
         (plan.finished, at, plan.changes, plan.tasks, plan.rejected, source_id),
+    )
+
+
+def _is_plain(change: ObjectChange) -> bool:
+    """Whether an object simply ended well: then half the columns have no need of a value each."""
+    return (
+        change.state == "done"
+        and change.attempts == 1
+        and change.sequencer is None
+        and change.code is None
+        and not change.changes
     )
 
 
