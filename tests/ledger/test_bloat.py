@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -15,12 +16,17 @@ from deploy.services.model import Service
 from pipeline.sinks.postgres import PostgresLedger, schedule
 from tests.ledger.bench import SOURCES
 
-OBJECTS = 200_000 if "LABELFEED_SOAK" in os.environ else 20_000
-UPDATES = 10 * OBJECTS
+OBJECTS = 200_000 if "LABELFEED_SOAK" in os.environ else 40_000
+UPDATES = 2_000_000 if "LABELFEED_SOAK" in os.environ else 200_000
 BATCH = 1000
 NAPTIME_SECONDS = 1
 """How often the server looks for tables to vacuum. It looks each minute by default: an installation takes an hour for
 what is done here in a minute or two."""
+ROUNDS_A_VACUUM = 2
+"""Rounds of updates between two vacuums: as many updates as a busy installation makes in the server's own naptime, for
+its size. How fast this machine updates must not decide how often the table is vacuumed."""
+VACUUM_SECONDS = 30.0
+"""A table whose settings do not ask for a vacuum after that many updates never gets one."""
 BLOAT_LIMIT = 1.5
 
 INSERT = f"""
@@ -30,6 +36,7 @@ INSERT = f"""
       FROM generate_series(1, {OBJECTS}) AS n"""
 RECORD = "UPDATE objects SET state = 'ready', wanted_version = md5(random()::text), due = now(), last_event = now()"
 COMMIT = "UPDATE objects SET state = 'done', lease = NULL, imported_version = wanted_version, finished_at = now()"
+VACUUMS = "SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'objects'"
 SIZES = "SELECT pg_table_size(%(name)s::regclass), pg_indexes_size(%(name)s::regclass)"
 
 
@@ -63,8 +70,26 @@ def test_updates_do_not_blow_up_the_table(restless: Service, capsys: pytest.Capt
 def import_at_random(own: psycopg.Connection[tuple[object, ...]]) -> None:
     """Record, claim and commit objects, as the ledger updates their rows: each step a transaction."""
     chance = random.Random(1)
+    seen = vacuums(own)
     for lease in range(UPDATES // (3 * BATCH)):
         ids = sorted(chance.sample(range(1, OBJECTS + 1), BATCH))
         own.execute(f"{RECORD} WHERE id = ANY(%s::bigint[])", (ids,))
         own.execute(schedule.CLAIM, (lease, ids))
         own.execute(f"{COMMIT} WHERE id = ANY(%s::bigint[])", (ids,))
+        if lease % ROUNDS_A_VACUUM == 0:
+            seen = vacuumed_since(own, seen)
+
+
+def vacuums(own: psycopg.Connection[tuple[object, ...]]) -> int:
+    """How often the server has vacuumed the table by itself."""
+    row = own.execute(VACUUMS).fetchone()
+    return int(str(row[0])) if row else 0
+
+
+def vacuumed_since(own: psycopg.Connection[tuple[object, ...]], seen: int) -> int:
+    """Wait until the server has vacuumed the table once more; how often it has by then."""
+    deadline = time.monotonic() + VACUUM_SECONDS
+    while (count := vacuums(own)) <= seen:
+        assert time.monotonic() < deadline, "its settings ask for no vacuum"
+        time.sleep(0.02)
+    return count
