@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.events import ObjectEvent, Sequencer
-from pipeline.notifications import Target, decode, s3_version
+from pipeline.notifications import Target, decode, version_name
 
 AT = 1_795_368_201.0
 
@@ -111,9 +111,9 @@ def test_versions_are_those_of_the_store() -> None:
 
 def test_the_null_version_names_nothing() -> None:
     """Objects from before versioning all have the id `null`: their ETag tells them apart."""
-    assert s3_version('"e1"', "null") == "e1"
-    assert s3_version('W/"e1"', None) == "e1"
-    assert s3_version(None, None) is None
+    assert version_name('"e1"', "null") == "e1"
+    assert version_name('W/"e1"', None) == "e1"
+    assert version_name(None, None) is None
 
 
 def test_what_no_source_covers_is_left_out() -> None:

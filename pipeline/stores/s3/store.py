@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 
 from pipeline.errors import ObjectFailed, ObjectGone, UnavailableError
-from pipeline.notifications import s3_version
+from pipeline.notifications import version_name
 from pipeline.stores import Entry, Page
+from pipeline.stores.ranged import RangedReading
 from pipeline.stores.s3.access import Full, Meta, Plain, converted, nameable, session
 from pipeline.stores.s3.listing import Listings
 from pipeline.stores.s3.options import S3Options
-from pipeline.stores.s3.reading import S3Reading
 
 PAGE_LIMIT = 1000
 """S3 gives no more keys in one answer."""
@@ -93,13 +93,13 @@ class S3Store:
             return None
 
     @contextmanager
-    def open(self, key: str) -> Iterator[S3Reading]:
+    def open(self, key: str) -> Iterator[RangedReading]:
         """As `Store.open`: one request for a small object; a large one is read in conditional ranges."""
         whole = self._folder + key
         with converted(self.uri(key)):
             meta, content = self._way(whole).first(whole)
         part = partial(self._part, key, meta.etag or "*")
-        yield S3Reading(self._entry(meta), content, part, self._ahead)
+        yield RangedReading(self._entry(meta), content, part, self._ahead)
 
     def _part(self, key: str, etag: str, start: int, end: int) -> bytes:
         whole = self._folder + key
@@ -120,6 +120,6 @@ class S3Store:
         return self._plain if nameable(whole) else self._full
 
     def _entry(self, meta: Meta) -> Entry:
-        version = s3_version(meta.etag, meta.version_id if self.versioned else None)
+        version = version_name(meta.etag, meta.version_id if self.versioned else None)
         # Listings say milliseconds in some stores, answers to GET and HEAD whole seconds in all.
         return Entry(meta.key[len(self._folder) :], version or "", meta.size, float(int(meta.modified.timestamp())))

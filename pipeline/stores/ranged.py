@@ -14,8 +14,8 @@ Part = Callable[[int, int], bytes]
 """The bytes from one place to before another, of the version that was opened. Raises as `Reading`."""
 
 
-class S3Reading:
-    """`pipeline.stores.Reading` of an object."""
+class RangedReading:
+    """`pipeline.stores.Reading` of an object of a bucket. `ahead` is where ranges are fetched ahead of their reader."""
 
     def __init__(self, entry: Entry, content: bytes | None, part: Part, ahead: ThreadPoolExecutor) -> None:
         self.entry = entry
