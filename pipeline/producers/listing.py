@@ -351,7 +351,7 @@ class _Listing:
         positions = dict(self._state.positions) | dict(self._runner.log.publish(events))
         reached("watcher.published")
         self._published += len(events)
-        self._runner.metrics.add("published_events_total", len(events), source=self._name, discovered_by="listing")
+        self._runner.metrics.add("sent_events_total", len(events), source=self._name, discovered_by="listing")
         self._advance(replace(self._state, published=self._state.published + len(events), positions=positions))
 
     def _advance(self, state: Pass) -> None:

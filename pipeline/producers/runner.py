@@ -169,7 +169,7 @@ class SourceRunner:
             return False
         count = len(notices.events)
         self._noticed += count
-        self._passes.metrics.add("published_events_total", count, source=self._name, discovered_by="notification")
+        self._passes.metrics.add("sent_events_total", count, source=self._name, discovered_by="notification")
         return True
 
     def _report(self, *, now: bool = False) -> None:

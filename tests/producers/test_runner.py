@@ -68,7 +68,7 @@ def test_the_next_pass_waits_until_the_ledger_has_the_last_ones_events(house: Ho
 
         house.record()
         until(lambda: house.metric("passes_total", source="inbox", outcome="complete") > 1)
-    assert house.metric("published_events_total", source="inbox", discovered_by="listing") == 1
+    assert house.metric("sent_events_total", source="inbox", discovered_by="listing") == 1
 
 
 def test_a_pass_waits_no_longer_than_its_timeout(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_a_change_is_published_without_waiting_for_the_next_pass(house: House) -
         until(lambda: source.status().watching and source.status().last_pass is not None)
         house.put("a")
         until(lambda: "a" in keys(house))
-    assert house.metric("published_events_total", source="inbox", discovered_by="notification") == 1
+    assert house.metric("sent_events_total", source="inbox", discovered_by="notification") == 1
 
 
 class Scripted:
