@@ -30,6 +30,7 @@ COMPONENTS = {
     "seaweedfs": "seaweedfs",
     "versitygw": "versitygw",
     "elasticmq": "elasticmq",
+    "azurite": "azurite",
     "toxiproxy": "toxiproxy",
 }
 """Fixture → component."""
@@ -137,6 +138,12 @@ def versitygw(request: pytest.FixtureRequest) -> Service:
 def elasticmq(request: pytest.FixtureRequest) -> Service:
     """An SQS server: ElasticMQ."""
     return _service(request, "elasticmq")
+
+
+@pytest.fixture(scope="session")
+def azurite(request: pytest.FixtureRequest) -> Service:
+    """Azure's blobs and queues: Azurite."""
+    return _service(request, "azurite")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from deploy.services import amazon, apache, debian, obtain, toxiproxy
+from deploy.services import amazon, apache, azure, debian, obtain, toxiproxy
 from deploy.services.model import ACCESS_KEY, HOST, REGION, SECRET_KEY, Component
 
 _AWS = {
@@ -111,6 +111,18 @@ TABLE: tuple[Component, ...] = (
         url=_HTTP,
         env={"AWS_ENDPOINT_URL_SQS": _HTTP, **_AWS},
         start_seconds=90,
+    ),
+    Component(
+        name="azurite",
+        version="3.35.0",
+        origin="npm",
+        about="Azure Storage: Azurite, blobs and queues (settings: cert, key)",
+        obtain=azure.obtain_azurite,
+        launch=azure.launch_azurite,
+        ready=azure.azurite_ready,
+        url=f"{_HTTP}/{azure.ACCOUNT}",
+        env={"AZURE_STORAGE_CONNECTION_STRING": azure.CONNECTION},
+        ports=("main", "queue", "table"),
     ),
     Component(
         name="toxiproxy",

