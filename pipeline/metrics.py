@@ -26,6 +26,21 @@ FRESH_SECONDS = 15.0
 Role = Literal["watch", "dispatch", "work", "deliver", "process"]
 
 
+class Concern(NamedTuple):
+    """Something that works but should be mended: what (one of CONCERNS), and a sentence for a person."""
+
+    code: str
+    text: str
+
+
+CONCERNS: Mapping[str, str] = {
+    "redis_evicts": "Redis may throw messages away when its memory is full",
+    "redis_not_persistent": "Redis forgets all messages when it restarts",
+    "few_partitions": "the topic has fewer partitions than are configured: fewer dispatchers can share it",
+    "counters_differ": "the ledger's counters are not what a count gives",
+}
+
+
 class Metric(NamedTuple):
     """One row of the table; the name stands without its prefix.
 

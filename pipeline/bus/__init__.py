@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from pipeline.events import ObjectEvent, UndecodableEvent
+from pipeline.metrics import Concern
 
 Offsets = Mapping[int, int]
 """Partition → offset."""
@@ -82,6 +83,9 @@ class EventLog(Protocol):
 
     def ping(self) -> str:
         """One sentence that says what was found there; raises if the log can't be used."""
+
+    def concerns(self) -> Sequence[Concern]:
+        """What works but should be mended. Raises RetriableError."""
 
     def close(self) -> None:
         """Let go of connections."""

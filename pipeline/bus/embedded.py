@@ -15,6 +15,7 @@ import orjson
 
 from pipeline.bus import Consumer, DeadLetter, Offsets, Polled, Record
 from pipeline.events import ObjectEvent, UndecodableEvent, from_document, from_wire, to_document, to_wire
+from pipeline.metrics import Concern
 from pipeline.sqlitefile import SqliteFile, now
 
 PARTITION = 0
@@ -96,6 +97,10 @@ class EmbeddedLog:
         """As `EventLog.ping`."""
         (end,) = self.end().values()
         return f"table of events, next position {end}"
+
+    def concerns(self) -> Sequence[Concern]:
+        """As `EventLog.concerns`: there are none."""
+        return ()
 
     def close(self) -> None:
         """As `EventLog.close`; the file is closed by who opened it."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
@@ -12,12 +13,22 @@ from dramatiq.brokers.stub import StubBroker
 from pipeline.consumers.actors import ALONE_QUEUE, IMPORT_QUEUE, Run, declare, message
 from pipeline.errors import UnavailableError, UsageError
 from pipeline.ledger import Claim
+from pipeline.metrics import Concern
 
 EMBEDDED = "embedded"
 LOCAL_EPOCH = "local:"
 """The epoch of a queue inside a process begins so: its claims end with the process."""
 WORKER_TIMEOUT_MS = 100
 """How often Dramatiq's idle threads look whether they should stop. Messages wake them at once."""
+
+
+class Health(NamedTuple):
+    """How the work queue does: messages by part (`listed` wait to be taken, `taken` are not finished, `stored` are
+    both together), how far its clock is ahead of ours in seconds (None where it has none), what should be mended."""
+
+    messages: Mapping[str, int]
+    skew: float | None = None
+    concerns: Sequence[Concern] = ()
 
 
 class Queue(Protocol):
@@ -38,6 +49,9 @@ class Queue(Protocol):
     def stop(self, timeout: float) -> list[int]:
         """Take no further message, and wait up to `timeout` seconds for those under way. Gives the leases of
         claims that nobody will start any more."""
+
+    def health(self) -> Health:
+        """How it does. Raises UnavailableError."""
 
     def close(self) -> None:
         """Let go of connections."""
@@ -71,6 +85,7 @@ class EmbeddedQueue:
         self._workers: list[Workers] = []
         self._lock = threading.Lock()
         self._unstarted: set[int] = set()
+        self._sent: set[int] = set()
         self._closed = False
 
     def epoch(self) -> str:
@@ -85,6 +100,7 @@ class EmbeddedQueue:
             if self._closed:
                 raise UnavailableError("the queue is closed", code="closed")
             self._unstarted.add(claim.lease)
+            self._sent.add(claim.lease)
         sent = message(claim)
         self._brokers[sent.queue_name].enqueue(sent)
 
@@ -108,6 +124,13 @@ class EmbeddedQueue:
         self._workers = []
         return unstarted
 
+    def health(self) -> Health:
+        """As `Queue.health`."""
+        with self._lock:
+            listed = len(self._unstarted)
+            stored = len(self._sent)
+        return Health({"listed": listed, "taken": stored - listed, "stored": stored})
+
     def close(self) -> None:
         """As `Queue.close`."""
         for broker in self._brokers.values():
@@ -119,7 +142,11 @@ class EmbeddedQueue:
                 if lease not in self._unstarted:
                     return
                 self._unstarted.discard(lease)
-            run(lease)
+            try:
+                run(lease)
+            finally:
+                with self._lock:
+                    self._sent.discard(lease)
 
         return run_unless_stopped
 

@@ -11,8 +11,9 @@ go to others early, which does no harm, as whoever starts a claim first has it.
 from __future__ import annotations
 
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -22,9 +23,10 @@ from dramatiq.brokers.redis import RedisBroker
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
 
 from pipeline.consumers.actors import ALONE_QUEUE, IMPORT_QUEUE, Run, message
-from pipeline.consumers.broker import Workers
+from pipeline.consumers.broker import Health, Workers
 from pipeline.errors import UnavailableError, UsageError
 from pipeline.ledger import Claim
+from pipeline.metrics import Concern
 
 NAMESPACE = "labelfeed"
 MAINTENANCE_CHANCE = 100_000
@@ -121,19 +123,47 @@ class RedisQueue:
 
     def depth(self) -> int:
         """Messages that wait or are being worked on."""
+        return self.health().messages["stored"]
+
+    def health(self) -> Health:
+        """As `Queue.health`."""
         with self._asking():
-            names = [f"{self._namespace}:{queue}.msgs" for queue in (IMPORT_QUEUE, ALONE_QUEUE)]
-            return sum(int(self._client.hlen(name)) for name in names)
+            before = time.time()
+            seconds, micros = self._client.time()
+            skew = seconds + micros / 1e6 - (before + time.time()) / 2
+            names = [f"{self._namespace}:{queue}" for queue in (IMPORT_QUEUE, ALONE_QUEUE)]
+            asked = self._client.pipeline(transaction=False)
+            asked.info()
+            asked.zrange(f"{self._namespace}:__heartbeats__", 0, -1)
+            for name in names:
+                asked.llen(name)
+                asked.hlen(f"{name}.msgs")
+            info, workers, *counts = asked.execute()
+            messages = {"listed": sum(counts[::2]), "taken": self._taken(workers), "stored": sum(counts[1::2])}
+            return Health(messages, skew, _concerns(info, self._settings()))
+
+    def _taken(self, workers: Sequence[bytes]) -> int:
+        """Messages that a worker has taken and not finished."""
+        asked = self._client.pipeline(transaction=False)
+        for worker in workers:
+            for queue in (IMPORT_QUEUE, ALONE_QUEUE):
+                asked.scard(f"{self._namespace}:__acks__.{worker.decode()}.{queue}")
+        return sum(asked.execute())
+
+    def _settings(self) -> Mapping[str | None, str | None]:
+        """How the server was set to keep what it has; nothing where we may not ask."""
+        try:
+            return self._client.config_get("save")
+        except (redis.ResponseError, AuthorizationError):
+            return {}
 
     def ping(self) -> str:
         """One sentence that says what was found there. Raises UnavailableError."""
         with self._asking():
-            info: Any = self._client.info()
-        policy = info.get("maxmemory_policy", SAFE_POLICY)
-        found = f"Redis {info['redis_version']}, {self.depth()} messages in {self._namespace}"
-        return (
-            found if policy == SAFE_POLICY else f"{found}; maxmemory-policy {policy} may lose some: set {SAFE_POLICY}"
-        )
+            version = self._client.info("server")["redis_version"]
+        health = self.health()
+        told = [f"Redis {version}, {health.messages['stored']} messages in {self._namespace}"]
+        return "; ".join(told + [concern.text for concern in health.concerns])
 
     def close(self) -> None:
         """As `Queue.close`."""
@@ -160,6 +190,18 @@ class RedisQueue:
             raise UsageError(f"queue: {self._shown} refuses us: {type(error).__name__}") from None
         except redis.RedisError as error:
             raise UnavailableError(f"queue: {self._shown} does not answer: {type(error).__name__}") from None
+
+
+def _concerns(info: Mapping[str, Any], settings: Mapping[str | None, str | None]) -> list[Concern]:
+    found = []
+    policy = info.get("maxmemory_policy", SAFE_POLICY)
+    if policy != SAFE_POLICY:
+        text = f"Redis evicts: maxmemory-policy {policy} may throw messages away; set it to {SAFE_POLICY}"
+        found.append(Concern("redis_evicts", text))
+    if settings.get("save") == "" and not info.get("aof_enabled"):
+        text = "Redis keeps nothing: a restart forgets what was claimed and not started; set appendonly yes"
+        found.append(Concern("redis_not_persistent", text))
+    return found
 
 
 def _parsed(url: str) -> tuple[str, str]:

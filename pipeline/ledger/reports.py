@@ -59,6 +59,13 @@ class Reports(Protocol):
     def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
         """Objects in key order, each with the tasks that are really there."""
 
+    def miscounted(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Where counters that are kept by deltas differ from a count of the rows themselves: by source and state
+        (or `tasks`, `rejected`) the counter and the count. Reads every object once, in one statement."""
+
+    def threads(self) -> int:
+        """How many worker threads are alive, in all processes."""
+
     def pending(self) -> int:
         """How many objects of sources that are not retired wait or are under way; what waits of a source that was
         paused by hand does not count."""

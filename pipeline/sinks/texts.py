@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -54,6 +55,14 @@ def worker_lost(died: int) -> Reason:
         hint="it may need more memory or time than limits.child_memory and limits.child_time give;"
         " then `labelfeed retry`",
     )
+
+
+def differences(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[int, int]]]:
+    """What the reports say of counters (`source`, `name`, `kept`, `counted`) that are not what a count gave."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for row in rows:
+        found.setdefault(row["source"], {})[row["name"]] = (row["kept"], row["counted"])
+    return found
 
 
 def paused_of(standing: Standing | None) -> dict[str, Any] | None:

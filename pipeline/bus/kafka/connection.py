@@ -98,8 +98,11 @@ class Topics:
 
     def described(self) -> dict[str, Any]:
         """What the cluster says of the events' topic, which is made if it isn't there."""
-        if self._described is None:
-            self._described = self._ask(self._describe_or_make)
+        return self._described or self.looked_at()
+
+    def looked_at(self) -> dict[str, Any]:
+        """As `described`, by asking again: partitions may have been added."""
+        self._described = self._ask(self._describe_or_make)
         return self._described
 
     def partitions(self) -> list[TopicPartition]:

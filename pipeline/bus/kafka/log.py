@@ -12,6 +12,7 @@ from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.bus.kafka.replay import Spans, newest_dead, replay_dead, replay_spans, spans_since
 from pipeline.bus.kafka.writer import Writer
 from pipeline.events import ObjectEvent, UndecodableEvent
+from pipeline.metrics import Concern
 from pipeline.notifications import Route, Target
 
 
@@ -90,6 +91,19 @@ class KafkaLog:
         """As `EventLog.ping`."""
         ends = self.end()
         return f"topic {self._options.topic} of {len(ends)} partitions, {sum(ends.values())} records so far"
+
+    def concerns(self) -> Sequence[Concern]:
+        """As `EventLog.concerns`."""
+        if "partitions" not in self._options.model_fields_set:
+            return []
+        there, wanted = len(self._topics.looked_at()["partitions"]), self._options.partitions
+        if there >= wanted:
+            return []
+        text = (
+            f"the topic {self._options.topic} has {there} partitions, {wanted} are configured: no more than {there}"
+            f" dispatchers share it; kafka-topics.sh --alter --partitions {wanted}, or partitions={there} in events:"
+        )
+        return [Concern("few_partitions", text)]
 
     def close(self) -> None:
         """As `EventLog.close`."""

@@ -10,7 +10,7 @@ from pipeline.sinks.postgres import passes
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.standings import standings
-from pipeline.sinks.texts import paused_of, text_of
+from pipeline.sinks.texts import differences, paused_of, text_of
 
 _TASK = (
     "t.id, p.name AS project, s.name AS source, o.key, i.version, t.position, t.row, t.external_id, t.data::text,"
@@ -38,6 +38,19 @@ _IN_STATE: dict[str, str] = {
     "retired": " AND s.retired",
 }
 _COUNTERS = (*STATES, "tasks", "rejected", "changes", "finished")
+_COUNTED = ", ".join(f"'{name}'" for name in (*STATES, "tasks", "rejected"))
+# One statement, and so of one moment; one walk over all objects.
+_MISCOUNTED = (
+    "WITH found AS MATERIALIZED (SELECT source_id, state, count(*) AS n, sum(tasks) AS tasks, sum(rejected) AS rejected"
+    " FROM objects GROUP BY source_id, state),"
+    " both_sides AS (SELECT source_id, name, n AS kept, 0 AS counted FROM counters"
+    f" WHERE name IN ({_COUNTED})"
+    " UNION ALL SELECT source_id, state, 0, n FROM found UNION ALL SELECT source_id, 'tasks', 0, tasks FROM found"
+    " UNION ALL SELECT source_id, 'rejected', 0, rejected FROM found)"
+    " SELECT s.name AS source, b.name, sum(b.kept)::bigint AS kept, sum(b.counted)::bigint AS counted"
+    " FROM both_sides AS b JOIN sources AS s ON s.id = b.source_id GROUP BY s.name, b.name"
+    " HAVING sum(b.kept) <> sum(b.counted) ORDER BY 1, 2"
+)
 
 
 class PostgresReports:
@@ -131,6 +144,15 @@ class PostgresReports:
             (source_id, after or "", limit),
         )
         return (Audit(*row.values()) for row in rows)
+
+    def miscounted(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """As `Reports.miscounted`."""
+        return differences(self._rows(_MISCOUNTED))
+
+    def threads(self) -> int:
+        """As `Reports.threads`."""
+        statement = "SELECT coalesce(sum(threads), 0)::bigint AS n FROM workers WHERE until > clock_timestamp()"
+        return int(self._rows(statement)[0]["n"])
 
     def pending(self) -> int:
         """As `Reports.pending`."""

@@ -13,8 +13,8 @@ from pipeline.ledger import STATES, Audit, Filter, on_retry
 from pipeline.sinks.sqlite import passes
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
 from pipeline.sinks.sqlite.standings import standings
-from pipeline.sinks.texts import paused_of, text_of
-from pipeline.sqlitefile import SqliteFile, now
+from pipeline.sinks.texts import differences, paused_of, text_of
+from pipeline.sqlitefile import SqliteFile, boot_id, now, uptime
 
 _TASK = (
     "t.id, p.name AS project, s.name AS source, o.key, i.version, t.position,"
@@ -43,6 +43,18 @@ _IN_STATE: dict[str, str] = {
     "running": f" AND NOT s.retired AND o.state = 'claimed' AND {_STARTED}",
     "retired": " AND s.retired",
 }
+# One statement, and so of one moment; one walk over all objects.
+_MISCOUNTED = (
+    "WITH found AS MATERIALIZED (SELECT source_id, state, count(*) AS n, sum(tasks) AS tasks, sum(rejected) AS rejected"
+    " FROM objects GROUP BY source_id, state),"
+    " both AS (SELECT source_id, state AS name, n AS kept, 0 AS counted FROM source_counts"
+    " UNION ALL SELECT id, 'tasks', tasks, 0 FROM sources UNION ALL SELECT id, 'rejected', rejected, 0 FROM sources"
+    " UNION ALL SELECT source_id, state, 0, n FROM found UNION ALL SELECT source_id, 'tasks', 0, tasks FROM found"
+    " UNION ALL SELECT source_id, 'rejected', 0, rejected FROM found)"
+    " SELECT s.name AS source, b.name, sum(b.kept) AS kept, sum(b.counted) AS counted"
+    " FROM both AS b JOIN sources AS s ON s.id = b.source_id GROUP BY s.name, b.name"
+    " HAVING sum(b.kept) <> sum(b.counted) ORDER BY 1, 2"
+)
 
 
 class SqliteReports:
@@ -165,6 +177,15 @@ class SqliteReports:
             (source_id, after or "", limit),
         )
         return (Audit(*row.values()) for row in rows)
+
+    def miscounted(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """As `Reports.miscounted`."""
+        return differences(self._rows(_MISCOUNTED))
+
+    def threads(self) -> int:
+        """As `Reports.threads`."""
+        statement = "SELECT coalesce(sum(threads), 0) AS n FROM workers WHERE boot = ? AND until > ?"
+        return int(self._rows(statement, (boot_id(), uptime()))[0]["n"])
 
     def pending(self) -> int:
         """As `Reports.pending`."""
