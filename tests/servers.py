@@ -32,6 +32,7 @@ COMPONENTS = {
     "elasticmq": "elasticmq",
     "azurite": "azurite",
     "toxiproxy": "toxiproxy",
+    "label_studio": "label_studio",
 }
 """Fixture → component."""
 
@@ -150,6 +151,12 @@ def azurite(request: pytest.FixtureRequest) -> Service:
 def toxiproxy(request: pytest.FixtureRequest) -> Service:
     """A proxy that cuts and slows connections."""
     return _service(request, "toxiproxy")
+
+
+@pytest.fixture(scope="session")
+def label_studio(request: pytest.FixtureRequest) -> Service:
+    """A Label Studio; its user's legacy token is in its environment as LABEL_STUDIO_TOKEN."""
+    return _service(request, "label_studio")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from deploy.services import amazon, apache, azure, debian, obtain, toxiproxy
+from deploy.services import amazon, apache, azure, debian, labelstudio, obtain, toxiproxy
 from deploy.services.model import ACCESS_KEY, HOST, REGION, SECRET_KEY, Component
 
 _AWS = {
@@ -155,6 +155,19 @@ TABLE: tuple[Component, ...] = (
         ready=amazon.minio_ready,
         url=_HTTP,
         env={"MINIO_URL": _HTTP},
+        on_request=True,
+    ),
+    Component(
+        name="label_studio",
+        version="1.23.2",
+        origin="wheels",
+        about="where tasks are delivered to: Label Studio on SQLite",
+        obtain=labelstudio.obtain_label_studio,
+        launch=labelstudio.launch_label_studio,
+        ready=labelstudio.label_studio_ready,
+        url=_HTTP,
+        env={"LABEL_STUDIO_URL": _HTTP, "LABEL_STUDIO_TOKEN": labelstudio.TOKEN},
+        start_seconds=240,
         on_request=True,
     ),
     Component(
