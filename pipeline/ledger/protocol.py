@@ -100,6 +100,13 @@ class Ledger(Protocol):
         """Apply folded, checked, sorted events by `on_event`, and the positions (only forward), in one
         transaction. `policy` holds each known source's `on_change`; events of others count as unknown."""
 
+    def taken(self, source_id: int) -> str | None:
+        """The key of the last range that was recorded of a source that is a stream; None before the first."""
+
+    def record_ranges(self, source_id: int, after: str | None, events: Sequence[ObjectEvent]) -> bool:
+        """Record the next ranges of a stream as new objects, and move its position from `after` to the last one's
+        key, in one transaction; False, with nothing written, if the position is another by now."""
+
     # scheduler
     def tick(self, turn: Callable[[Tick], T]) -> T | None:
         """Run one turn; None if another scheduler is in one. `turn` may be run again after a conflict."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 from pipeline.errors import DataRefused
 from pipeline.events import ObjectEvent
 from pipeline.ledger import Committed, Effect, Known, OnChange, Outcome, Pass, SourceIdentity, SourceRow, Tick, Work
-from pipeline.sinks.postgres import passes, record, schedule, schema, standings, work
+from pipeline.sinks.postgres import passes, queues, record, schedule, schema, standings, work
 from pipeline.sinks.postgres.commit import Batch
 from pipeline.sinks.postgres.database import CONNECTIONS, Database
 from pipeline.sinks.postgres.reports import PostgresReports
@@ -72,6 +72,14 @@ class PostgresLedger:
         return self._database.write(lambda tx: record.record(tx, log, events, positions, policy))
 
     def tick(self, turn: Callable[[Tick], T]) -> T | None:
+    def taken(self, source_id: int) -> str | None:
+        """As `Ledger.taken`."""
+        return self._database.read(lambda tx: queues.taken(tx, source_id))
+
+    def record_ranges(self, source_id: int, after: str | None, events: Sequence[ObjectEvent]) -> bool:
+        """As `Ledger.record_ranges`."""
+        return self._database.write(lambda tx: queues.record_ranges(tx, source_id, after, events))
+
         """As `Ledger.tick`."""
         return self._database.write(lambda tx: schedule.tick(tx, turn))
 

@@ -32,7 +32,7 @@ def record(
     sources: dict[str, int] = dict(tx.rows("SELECT name, id FROM sources WHERE NOT retired"))
     for name, group in _by_source(events).items():
         if name in sources and name in policy:
-            effects.update(_record_source(tx, sources[name], group, policy[name]))
+            effects.update(record_source(tx, sources[name], group, policy[name]))
         else:
             effects["unknown"] += len(group)
     if positions:
@@ -51,9 +51,10 @@ def _by_source(events: Sequence[ObjectEvent]) -> dict[str, list[ObjectEvent]]:
     return groups
 
 
-def _record_source(
+def record_source(
     tx: Transaction, source_id: int, events: Sequence[ObjectEvent], on_change: OnChange
 ) -> Counter[Effect]:
+    """Record events of one source; what became of them."""
     known = known_keys(tx, source_id, [event.key for event in events])
     effects: Counter[Effect] = Counter()
     new: list[tuple[ObjectEvent, Change]] = []

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pipeline.errors import NewerSchema, UsageError
 from pipeline.ledger import SourceIdentity, SourceRow
 from pipeline.sinks.postgres.database import Transaction
+from pipeline.sinks.postgres.queues import forget
 from pipeline.sinks.postgres.standings import forgive
 
 _FOLDER = files("pipeline.sinks.schema").joinpath("postgres")
@@ -78,6 +79,7 @@ def register(
             )
         tx.execute("INSERT INTO projects (name) VALUES (%s) ON CONFLICT DO NOTHING", (source.project,))
         forgive(tx, source.name, source.shape)
+        forget(tx, source.name, source.identity)
         tx.execute(
             "INSERT INTO sources (name, project_id, identity, uri, shape)"
             " SELECT %s, p.id, %s, %s, %s FROM projects AS p WHERE p.name = %s"

@@ -18,7 +18,7 @@ from pipeline.ledger import (
     Tick,
     Work,
 )
-from pipeline.sinks.sqlite import commit, leaders, passes, record, schema, standings, work
+from pipeline.sinks.sqlite import commit, leaders, passes, queues, record, schema, standings, work
 from pipeline.sinks.sqlite.owners import Owners
 from pipeline.sinks.sqlite.reports import SqliteReports
 from pipeline.sinks.sqlite.schedule import SqliteTick, end_leases
@@ -82,6 +82,15 @@ class SqliteLedger:
         return self._file.write(lambda connection: record.record(connection, log, events, positions, policy))
 
     def tick(self, turn: Callable[[Tick], T]) -> T | None:
+    def taken(self, source_id: int) -> str | None:
+        """As `Ledger.taken`."""
+        with self._file.read() as connection:
+            return queues.taken(connection, source_id)
+
+    def record_ranges(self, source_id: int, after: str | None, events: Sequence[ObjectEvent]) -> bool:
+        """As `Ledger.record_ranges`."""
+        return self._file.write(lambda connection: queues.record_ranges(connection, source_id, after, events))
+
         """As `Ledger.tick`; BEGIN IMMEDIATE makes the next scheduler wait, so it is never None."""
         return self._file.write(lambda connection: turn(SqliteTick(connection, self._boot, self._owners)))
 

@@ -40,7 +40,7 @@ def record(
         if name not in sources or name not in policy:
             effects["unknown"] += len(group)
             continue
-        effects.update(_record_source(connection, sources[name], group, policy[name], at, counts))
+        effects.update(record_source(connection, sources[name], group, policy[name], at, counts))
     add_counts(connection, counts)
     connection.executemany(
         "INSERT INTO positions (log, partition, position) VALUES (?, ?, ?)"
@@ -57,7 +57,7 @@ def _by_source(events: Sequence[ObjectEvent]) -> dict[str, list[ObjectEvent]]:
     return groups
 
 
-def _record_source(
+def record_source(
     connection: sqlite3.Connection,
     source_id: int,
     events: Sequence[ObjectEvent],
@@ -65,6 +65,7 @@ def _record_source(
     at: float,
     counts: Counts,
 ) -> Counter[Effect]:
+    """Record events of one source; what became of them. `counts` gathers how many objects changed their state."""
     known = known_keys(connection, source_id, [event.key for event in events])
     effects: Counter[Effect] = Counter()
     new, changed, told = [], [], []

@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from pipeline.errors import NewerSchema, UsageError
 from pipeline.ledger import SourceIdentity, SourceRow
+from pipeline.sinks.sqlite.queues import forget
 from pipeline.sinks.sqlite.standings import forgive
 
 _FOLDER = files("pipeline.sinks.schema").joinpath("sqlite")
@@ -59,6 +60,7 @@ def register(
             )
         connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (source.project,))
         forgive(connection, source.name, source.shape)
+        forget(connection, source.name, source.identity)
         connection.execute(
             "INSERT INTO sources (name, project_id, identity, uri, shape)"
             " VALUES (?1, (SELECT id FROM projects WHERE name = ?2), ?3, ?4, ?5)"
