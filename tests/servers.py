@@ -148,6 +148,18 @@ def azurite(request: pytest.FixtureRequest) -> Service:
 
 
 @pytest.fixture(scope="session")
+def fakegcs(request: pytest.FixtureRequest) -> Service:
+    """Google Cloud Storage: fake-gcs-server."""
+    return _service(request, "fakegcs")
+
+
+@pytest.fixture(scope="session")
+def pubsub(request: pytest.FixtureRequest) -> Service:
+    """Google's Pub/Sub: its fake."""
+    return _service(request, "pubsub")
+
+
+@pytest.fixture(scope="session")
 def toxiproxy(request: pytest.FixtureRequest) -> Service:
     """A proxy that cuts and slows connections."""
     return _service(request, "toxiproxy")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from deploy.services import amazon, apache, azure, debian, labelstudio, obtain, toxiproxy
+from deploy.services import amazon, apache, azure, debian, google, labelstudio, obtain, toxiproxy
 from deploy.services.model import ACCESS_KEY, HOST, REGION, SECRET_KEY, Component
 
 _AWS = {
@@ -123,6 +123,33 @@ TABLE: tuple[Component, ...] = (
         url=f"{_HTTP}/{azure.ACCOUNT}",
         env={"AZURE_STORAGE_CONNECTION_STRING": azure.CONNECTION},
         ports=("main", "queue", "table"),
+    ),
+    Component(
+        name="fakegcs",
+        version="v1.56.1",
+        origin="Go",
+        about="Google Cloud Storage: fake-gcs-server, in memory (settings: pubsub, project, topic)",
+        obtain=partial(
+            obtain.go,
+            package="github.com/fsouza/fake-gcs-server",
+            version="v1.56.1",
+            checksum="h1:K03sAvbLvDz4hAynpCCUqnNRp+ik9JFSvHbkD/wTPOU=",
+        ),
+        launch=google.launch_fake_gcs,
+        ready=google.fake_gcs_ready,
+        url=_HTTP,
+        env={"STORAGE_EMULATOR_HOST": _HTTP},
+    ),
+    Component(
+        name="pubsub",
+        version="v2.8.1",
+        origin="Go",
+        about="Pub/Sub: Google's fake for tests, in memory",
+        obtain=google.obtain_pubsub,
+        launch=google.launch_pubsub,
+        ready=google.pubsub_ready,
+        url=f"{HOST}:{{port}}",
+        env={"PUBSUB_EMULATOR_HOST": f"{HOST}:{{port}}"},
     ),
     Component(
         name="toxiproxy",
