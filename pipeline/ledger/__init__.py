@@ -10,9 +10,9 @@ that comes of it. Versions are compared for equality only; order exists between 
 
 from __future__ import annotations
 
-from pipeline.ledger.matching import OldRow, Placed, RowMatch, content_of, match_rows
+from pipeline.ledger.matching import NewRow, OldRow, Placed, RowMatch, content_of, match_placed, match_rows
 from pipeline.ledger.protocol import Ledger, Pass, SourceIdentity, SourceRow
-from pipeline.ledger.reports import Audit, Filter, Reports
+from pipeline.ledger.reports import Audit, Filter, Reports, RevisionFilter
 from pipeline.ledger.rules import ENDED, STATES, Change, Effect, Known, OnChange, State, on_event, on_retry
 from pipeline.ledger.scheduling import Candidate, Claim, Load, ProjectLoad, SourceLoad, Tick
 from pipeline.ledger.work import (
@@ -49,6 +49,7 @@ __all__ = [
     "Ledger",
     "Load",
     "Mode",
+    "NewRow",
     "OldRow",
     "OnChange",
     "Outcome",
@@ -57,6 +58,7 @@ __all__ = [
     "ProjectLoad",
     "Reason",
     "Reports",
+    "RevisionFilter",
     "RowMatch",
     "SourceIdentity",
     "SourceLoad",
@@ -68,6 +70,7 @@ __all__ = [
     "content_of",
     "fared",
     "match_rows",
+    "match_placed",
     "on_event",
     "on_retry",
 ]

@@ -16,6 +16,15 @@ class Filter(NamedTuple):
     code: str | None = None
 
 
+class RevisionFilter(NamedTuple):
+    """Which proposed revisions are asked for: those that wait to be decided on, or with `decided` all there ever
+    were."""
+
+    source: str | None = None
+    object_id: int | None = None
+    decided: bool = False
+
+
 class Reports(Protocol):
     """Questions that people ask. Reads only, in pages, so that no long reader holds anything up."""
 
@@ -24,7 +33,8 @@ class Reports(Protocol):
         failed, skipped, gone, out_of_scope`), `tasks, rejected, changes, oldest_ready` (seconds since 1970),
         `last_pass`
         (a dict or None), `finished` (objects that ever ended), `finished_at`, `paused` (None, or a dict of `by`
-        (`hand` or `failures`), `since`, `failing`, `code`, as in `Standing`)."""
+        (`hand` or `failures`), `since`, `failing`, `code`, as in `Standing`), `revisions` (proposed ones that wait to
+        be decided on)."""
 
     def projects(self) -> list[dict[str, Any]]:
         """Per project: `name, tasks`."""
@@ -60,6 +70,11 @@ class Reports(Protocol):
         """Objects in key order, each with the tasks that are really there."""
 
     def miscounted(self) -> dict[str, dict[str, tuple[int, int]]]:
+    def revisions(self, which: RevisionFilter, after: int, limit: int) -> list[dict[str, Any]]:
+        """Revisions that were proposed of annotated tasks, by id: `id, source, key, object_id, task_id, version,
+        state` (`proposed, accepted, rejected, withdrawn`), `proposed_at, decided_at, external_id` and, as JSON text,
+        `data, annotations, predictions, meta, extra`; the same of the task as it is, `task_data` and so on."""
+
         """Where counters that are kept by deltas differ from a count of the rows themselves: by source and state
         (or `tasks`, `rejected`) the counter and the count. Reads every object once, in one statement."""
 

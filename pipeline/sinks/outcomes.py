@@ -72,7 +72,14 @@ class Tables(Protocol):
         """Make imports of `state` under other leases `replaced`: hidden for good."""
 
     def match(self, outcome: Outcome) -> int:
-        """Put an outcome's tasks in the place of the live ones, row by row; how many rows it wrote."""
+        """Put an outcome's tasks in the place of the live ones, row by row; how many rows it wrote. An annotated
+        task keeps its content, and what it would become is proposed."""
+
+    def write(self, outcome: Outcome) -> None:
+        """Write an outcome's tasks as they are."""
+
+    def adopt(self, outcome: Outcome) -> None:
+        """Put the annotated ones of the live tasks into this import, each instead of the row that it is."""
 
     def forget_rejected(self, object_id: int) -> None:
         """Delete the rejected rows of other leases."""
@@ -160,6 +167,12 @@ class Plan:
                 before.id, outcome.mode, outcome.version, outcome.shape, written, outcome.rejected_count,
                 outcome.size, outcome.seconds,
             )
+            else:
+                if not outcome.staged:
+                    self._tables.write(outcome)
+                if before.tasks:
+                    self._tables.adopt(outcome)
+                self._tables.supersede(before.id, "live")
         )  # fmt: skip
         return tasks, rejected
 
@@ -188,6 +201,20 @@ def key_of(row_key: str | None) -> Callable[[Task], object] | None:
     if row_key is None:
         return None
     return lambda task: scalar(orjson.loads(task.data).get(row_key))
+def undecidable(state: str | None, *, live: bool) -> str | None:
+    """Why a revision can't be decided on, or None if it can; `state` is None where there is none."""
+    if state is None:
+        return "there is no such revision"
+    if state != "proposed":
+        return f"it was {state} already"
+    return None if live else "its task is archived"
+
+
+def annotated(annotations: str | None) -> bool:
+    """Whether a task carries annotations, by the JSON text of their list."""
+    return annotations is not None and annotations[1:-1].strip() != ""
+
+
 
 
 def scalar(value: object) -> object:

@@ -9,27 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import orjson
-
-from pipeline.ledger import Committed, OldRow, Outcome, Placed, match_rows
-from pipeline.sinks.outcomes import Before, Plan, key_of, scalar, writes_all, writes_rejected
-from pipeline.sinks.postgres import standings
+from pipeline.ledger import Committed, Outcome
+from pipeline.sinks.outcomes import Before, Plan, writes_all, writes_rejected
+from pipeline.sinks.postgres import replacing, standings
 from pipeline.sinks.postgres.database import Conflict, Transaction, array, columns
 from pipeline.sinks.postgres.record import write_history
-from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, TASK_COLUMNS, rejected_lines, task_line, task_lines
-from pipeline.tasks import Task
-
-_LIVE = (
-    "t.object_id = %s AND t.archived_at IS NULL AND EXISTS"
-    " (SELECT 1 FROM imports AS i WHERE i.object_id = t.object_id AND i.lease = t.lease AND i.state = 'live')"
-)
-_CONTENT = "md5(ROW(data, annotations, predictions, meta, extra, external_id)::text)"
-"""What tells contents apart, by the server's own form of JSON."""
-_PARTS = (
-    "u.data::jsonb AS data, u.annotations::jsonb AS annotations, u.predictions::jsonb AS predictions,"
-    " u.meta::jsonb AS meta, u.extra::jsonb AS extra, u.external_id"
-)
-_UNNEST = "unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[]"
+from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, TASK_COLUMNS, rejected_lines, task_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +149,7 @@ class _PostgresTables:
 
     def restore(self, object_id: int) -> int:
         self._move(object_id, "archived", "live")
-        ((tasks,),) = self._tx.rows(f"SELECT count(*) FROM task_rows AS t WHERE {_LIVE}", (object_id,))
+        ((tasks,),) = self._tx.rows(f"SELECT count(*) FROM task_rows AS t WHERE {replacing.LIVE}", (object_id,))
         return int(tasks)
 
     def supersede(self, object_id: int, state: str) -> None:
@@ -174,52 +159,13 @@ class _PostgresTables:
         self._tx.execute("DELETE FROM rejected_rows WHERE object_id = %s AND lease <> %s", (object_id, self._lease))
 
     def match(self, outcome: Outcome) -> int:
-        contents = self._contents(outcome.tasks)
-        match = match_rows(
-            self._old_rows(outcome),
-            outcome.tasks,
-            key_of(outcome.row_key),
-            lambda task: contents[id(task)],
-        )
-        self._rewrite(match.updated)
-        lines = [task_line(outcome.object_id, self._lease, position, task) for position, task in match.added]
-        if lines:
-            self._tx.copy("task_rows", TASK_COLUMNS, "".join(lines).encode())
-        if match.archived:
-            self._tx.execute(
-                "UPDATE task_rows SET archived_at = clock_timestamp() WHERE id = ANY(%s)", (match.archived,)
-            )
-        return len(match.updated) + len(match.added)
+        return replacing.match(self._tx, self._lease, outcome)
 
-    def _contents(self, tasks: Sequence[Task]) -> dict[int, object]:
-        rows = self._tx.rows(
-            f"SELECT {_CONTENT} FROM (SELECT n, {_PARTS} FROM {_UNNEST}) WITH ORDINALITY"
-            " AS u (data, annotations, predictions, meta, extra, external_id, n)) AS t ORDER BY n",
-            columns([task[1:] for task in tasks], 6),
-        )
-        return {id(task): content for task, (content,) in zip(tasks, rows, strict=True)}
+    def write(self, outcome: Outcome) -> None:
+        self._tx.copy("task_rows", TASK_COLUMNS, task_lines(outcome.object_id, self._lease, outcome.tasks))
 
-    def _old_rows(self, outcome: Outcome) -> list[OldRow]:
-        rows = self._tx.rows(
-            f"SELECT t.id, t.position, (t.data -> %s)::text, {_CONTENT} FROM task_rows AS t WHERE {_LIVE}",
-            (outcome.row_key, outcome.object_id),
-        )
-        return [
-            OldRow(row[0], row[1], scalar(orjson.loads(row[2])) if row[2] is not None else None, row[3]) for row in rows
-        ]
-
-    def _rewrite(self, updated: Sequence[tuple[int, Placed]]) -> None:
-        if updated:
-            rows = [(*task[1:], position, task.row, task_id) for task_id, (position, task) in updated]
-            self._tx.execute(
-                "UPDATE task_rows AS t SET lease = %s, position = u.position, row = u.row, data = u.data,"
-                " annotations = u.annotations, predictions = u.predictions, meta = u.meta, extra = u.extra,"
-                f" external_id = u.external_id, revision = revision + 1 FROM (SELECT {_PARTS}, u.position, u.row, u.id"
-                f" FROM {_UNNEST}, %s::integer[], %s::integer[], %s::bigint[]) AS u (data, annotations,"
-                " predictions, meta,"
-                " extra, external_id, position, row, id)) AS u WHERE t.id = u.id",
-                (self._lease, *columns(rows, 9)),
-            )
+    def adopt(self, outcome: Outcome) -> None:
+        replacing.adopt(self._tx, self._lease, outcome)
 
     def _move(self, object_id: int, state: str, to: str) -> None:
         self._tx.execute(

@@ -12,6 +12,7 @@ from pipeline.sinks.postgres import passes, queues, record, schedule, schema, st
 from pipeline.sinks.postgres.commit import Batch
 from pipeline.sinks.postgres.database import CONNECTIONS, Database
 from pipeline.sinks.postgres.reports import PostgresReports
+from pipeline.sinks.postgres.revisions import decide
 from pipeline.sinks.postgres.rows import task_lines
 from pipeline.sinks.postgres.schedule import end_leases
 from pipeline.tasks import RejectedRow, Task
@@ -183,6 +184,14 @@ class PostgresLedger:
     def resume(self, source_id: int) -> None:
         """As `Ledger.resume`."""
         self._database.write(lambda tx: standings.resume(tx, source_id))
+
+    def pause_project(self, name: str, *, paused: bool) -> bool:
+        """As `Ledger.pause_project`."""
+        return self._database.write(lambda tx: standings.pause_project(tx, name, paused=paused))
+
+    def decide(self, ids: Sequence[int], *, accept: bool) -> dict[int, str]:
+        """As `Ledger.decide`."""
+        return self._database.write(lambda tx: decide(tx, ids, accept=accept))
 
     def now(self) -> float:
         """As `Ledger.now`."""

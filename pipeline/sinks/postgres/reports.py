@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline.ledger import STATES, Audit, Filter, on_retry
-from pipeline.sinks.postgres import passes
+from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
+from pipeline.sinks.postgres import passes, revisions
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.standings import standings
@@ -132,6 +132,10 @@ class PostgresReports:
         """As `Reports.retry`."""
         return self._database.write(lambda tx: _retry(tx, ids, force=force))
 
+    def revisions(self, which: RevisionFilter, after: int, limit: int) -> list[dict[str, Any]]:
+        """As `Reports.revisions`."""
+        return self._database.read(lambda tx: revisions.revisions(tx, which, after, limit))
+
     def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
         """As `Reports.audit`."""
         rows = self._rows(
@@ -172,11 +176,13 @@ def _sources(tx: Transaction) -> list[dict[str, Any]]:
         " (SELECT coalesce(sum(l.open), 0)::bigint FROM leases AS l"
         " WHERE l.source_id = s.id AND l.started_at IS NOT NULL) AS running,"
         " (SELECT extract(epoch FROM max(c.at))::float8 FROM counters AS c"
+    proposed = revisions.waiting(tx)
         " WHERE c.source_id = s.id AND c.name = 'finished') AS finished_at"
         " FROM sources AS s JOIN projects AS p ON p.id = s.project_id ORDER BY s.id"
     )
     counted = {(row[0], row[1]): row[2] for row in tx.rows("SELECT source_id, state, n FROM source_counts")}
     known = standings(tx)
+        row["revisions"] = proposed.get(row["id"], 0)
     for row in rows:
         row.update({name: counted.get((row["id"], name), 0) for name in _COUNTERS})
         row["running"] = min(row["running"], row["claimed"])

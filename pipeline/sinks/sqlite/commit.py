@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.ledger import Committed, OldRow, Outcome, content_of, match_rows
-from pipeline.sinks.outcomes import Before, ImportRow, ObjectChange, Plan, key_of, writes_all, writes_rejected
-from pipeline.sinks.sqlite import standings
+from pipeline.ledger import Committed, Outcome
+from pipeline.sinks.outcomes import Before, ImportRow, ObjectChange, Plan, writes_all, writes_rejected
+from pipeline.sinks.sqlite import replacing, standings
 from pipeline.sinks.sqlite.record import add_counts, write_history
 from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now, write_rows
@@ -54,10 +54,6 @@ _IMPORT_ROW = "(?,?,'live',?,?,?,?,?,?,?,?)"
 INSERT_REJECTED = (
     "INSERT INTO rejected_rows (object_id, lease, n, row, line, column, code, message, excerpt)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_LIVE = (
-    "t.object_id = ? AND t.archived_at IS NULL AND EXISTS"
-    " (SELECT 1 FROM imports AS i WHERE i.object_id = t.object_id AND i.lease = t.lease AND i.state = 'live')"
 )
 
 
@@ -206,7 +202,7 @@ class _SqliteTables:
     def restore(self, object_id: int) -> int:
         self._move(object_id, "archived", "live")
         (tasks,) = self._connection.execute(
-            f"SELECT count(*) FROM task_rows AS t WHERE {_LIVE}", (object_id,)
+            f"SELECT count(*) FROM task_rows AS t WHERE {replacing.LIVE}", (object_id,)
         ).fetchone()
         return int(tasks)
 
@@ -214,32 +210,21 @@ class _SqliteTables:
         self._move(object_id, state, "replaced")
 
     def match(self, outcome: Outcome) -> int:
-        match = match_rows(self._old_rows(outcome), outcome.tasks, key_of(outcome.row_key))
-        lease, executemany = self._lease, self._connection.executemany
-        executemany(
-            "UPDATE task_rows SET lease = ?, position = ?, row = ?, data = ?, annotations = ?, predictions ="
-            " ?, meta = ?,"
-            " extra = ?, external_id = ?, revision = revision + 1 WHERE id = ?",
-            [(lease, position, *task, task_id) for task_id, (position, task) in match.updated],
-        )
-        insert_tasks(self._connection, [(outcome.object_id, lease, position, *task) for position, task in match.added])
-        executemany("UPDATE task_rows SET archived_at = ? WHERE id = ?", [(now(), row) for row in match.archived])
-        return len(match.updated) + len(match.added)
+        found = replacing.match(self._connection, self._lease, outcome)
+        rows = [(outcome.object_id, self._lease, position, *task) for position, task in found.added]
+        insert_tasks(self._connection, rows)
+        return len(found.updated) + len(found.added)
+
+    def write(self, outcome: Outcome) -> None:
+        insert_tasks(self._connection, task_rows(outcome.object_id, self._lease, outcome.tasks))
+
+    def adopt(self, outcome: Outcome) -> None:
+        replacing.adopt(self._connection, self._lease, outcome)
 
     def forget_rejected(self, object_id: int) -> None:
         self._connection.execute(
             "DELETE FROM rejected_rows WHERE object_id = ? AND lease <> ?", (object_id, self._lease)
         )
-
-    def _old_rows(self, outcome: Outcome) -> list[OldRow]:
-        rows = self._connection.execute(
-            "SELECT t.id, t.position, t.row, t.data, t.annotations, t.predictions, t.meta, t.extra, t.external_id"
-            f" FROM task_rows AS t WHERE {_LIVE}",
-            (outcome.object_id,),
-        )
-        key = key_of(outcome.row_key)
-        old = ((row[0], row[1], Task(*row[2:])) for row in rows)
-        return [OldRow(id_, place, key and key(task), content_of(task)) for id_, place, task in old]
 
     def _move(self, object_id: int, state: str, to: str) -> None:
         self._connection.execute(

@@ -21,6 +21,7 @@ from pipeline.ledger import (
 from pipeline.sinks.sqlite import commit, leaders, passes, queues, record, schema, standings, work
 from pipeline.sinks.sqlite.owners import Owners
 from pipeline.sinks.sqlite.reports import SqliteReports
+from pipeline.sinks.sqlite.revisions import decide
 from pipeline.sinks.sqlite.schedule import SqliteTick, end_leases
 from pipeline.sqlitefile import SqliteFile, boot_id, now, uptime
 from pipeline.tasks import RejectedRow, Task
@@ -208,5 +209,13 @@ class SqliteLedger:
         return now()
 
     def reports(self) -> SqliteReports:
+    def pause_project(self, name: str, *, paused: bool) -> bool:
+        """As `Ledger.pause_project`."""
+        return self._file.write(lambda connection: standings.pause_project(connection, name, paused=paused))
+
+    def decide(self, ids: Sequence[int], *, accept: bool) -> dict[int, str]:
+        """As `Ledger.decide`."""
+        return self._file.write(lambda connection: decide(connection, ids, accept=accept))
+
         """As `Ledger.reports`."""
         return SqliteReports(self._file)

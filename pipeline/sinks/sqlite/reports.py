@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from pipeline.ledger import STATES, Audit, Filter, on_retry
-from pipeline.sinks.sqlite import passes
+from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
+from pipeline.sinks.sqlite import passes, revisions
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
 from pipeline.sinks.sqlite.standings import standings
 from pipeline.sinks.texts import differences, paused_of, text_of
@@ -86,6 +86,7 @@ class SqliteReports:
         }
         with self._file.read() as connection:
             known = standings(connection)
+            proposed = revisions.waiting(connection)
         for row in rows:
             row.update({state: counts.get((row["id"], state), 0) for state in STATES})
             row["running"] = min(row["running"], row["claimed"])
@@ -93,6 +94,7 @@ class SqliteReports:
             row["retired"] = bool(row["retired"])
             row["last_pass"] = self._last_pass(row["id"])
             row["paused"] = paused_of(known.get(row["id"]))
+            row["revisions"] = proposed.get(row["id"], 0)
         return rows
 
     def _last_pass(self, source_id: int) -> dict[str, Any] | None:
@@ -168,6 +170,11 @@ class SqliteReports:
     def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
         """As `Reports.audit`."""
         rows = self._rows(
+    def revisions(self, which: RevisionFilter, after: int, limit: int) -> list[dict[str, Any]]:
+        """As `Reports.revisions`."""
+        statement, values = revisions.statement(which)
+        return self._rows(statement, (after, *values, limit))
+
             "SELECT o.id, o.key, o.state, o.wanted_version, o.imported_version, (SELECT count(*) FROM imports AS i"
             " CROSS JOIN task_rows AS t ON t.object_id = i.object_id AND t.lease = i.lease AND t.archived_at IS NULL"
             " WHERE i.object_id = o.id AND i.state = 'live') AS live, o.tasks AS counted, (SELECT count(*)"
