@@ -69,8 +69,8 @@ __all__ = [
     "Work",
     "content_of",
     "fared",
-    "match_rows",
     "match_placed",
+    "match_rows",
     "on_event",
     "on_retry",
 ]

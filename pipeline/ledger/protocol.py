@@ -193,9 +193,9 @@ class Ledger(Protocol):
         """The database's clock, in seconds since 1970."""
 
     # people
-    def reports(self) -> Reports:
-        """What can be asked of the ledger."""
     def decide(self, ids: Sequence[int], *, accept: bool) -> dict[int, str]:
         """Accept revisions, so that each task becomes what was proposed, or reject them for good; gives the reason
         for each that was refused. What was decided on is not proposed again."""
 
+    def reports(self) -> Reports:
+        """What can be asked of the ledger."""

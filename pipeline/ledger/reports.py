@@ -63,6 +63,11 @@ class Reports(Protocol):
         """Rejected rows by (object, lease, number): those, and `source, key, row, line, column, code, message,
         excerpt`."""
 
+    def revisions(self, which: RevisionFilter, after: int, limit: int) -> list[dict[str, Any]]:
+        """Revisions that were proposed of annotated tasks, by id: `id, source, key, object_id, task_id, version,
+        state` (`proposed, accepted, rejected, withdrawn`), `proposed_at, decided_at, external_id` and, as JSON text,
+        `data, annotations, predictions, meta, extra`; the same of the task as it is, `task_data` and so on."""
+
     def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
         """Put objects back; gives the reason for each that was refused (`on_retry`)."""
 
@@ -70,11 +75,6 @@ class Reports(Protocol):
         """Objects in key order, each with the tasks that are really there."""
 
     def miscounted(self) -> dict[str, dict[str, tuple[int, int]]]:
-    def revisions(self, which: RevisionFilter, after: int, limit: int) -> list[dict[str, Any]]:
-        """Revisions that were proposed of annotated tasks, by id: `id, source, key, object_id, task_id, version,
-        state` (`proposed, accepted, rejected, withdrawn`), `proposed_at, decided_at, external_id` and, as JSON text,
-        `data, annotations, predictions, meta, extra`; the same of the task as it is, `task_data` and so on."""
-
         """Where counters that are kept by deltas differ from a count of the rows themselves: by source and state
         (or `tasks`, `rejected`) the counter and the count. Reads every object once, in one statement."""
 

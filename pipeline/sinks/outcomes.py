@@ -162,17 +162,17 @@ class Plan:
                 self._tables.supersede(before.id, "live")
             if not outcome.staged:
                 written = self._tables.match(outcome)
-        self.imports.append(
-            ImportRow(
-                before.id, outcome.mode, outcome.version, outcome.shape, written, outcome.rejected_count,
-                outcome.size, outcome.seconds,
-            )
             else:
                 if not outcome.staged:
                     self._tables.write(outcome)
                 if before.tasks:
                     self._tables.adopt(outcome)
                 self._tables.supersede(before.id, "live")
+        self.imports.append(
+            ImportRow(
+                before.id, outcome.mode, outcome.version, outcome.shape, written, outcome.rejected_count,
+                outcome.size, outcome.seconds,
+            )
         )  # fmt: skip
         return tasks, rejected
 
@@ -196,11 +196,6 @@ def writes_rejected(outcome: Outcome) -> bool:
     )
 
 
-def key_of(row_key: str | None) -> Callable[[Task], object] | None:
-    """How a task is known again in the next version of its file: by the value of a field of its data."""
-    if row_key is None:
-        return None
-    return lambda task: scalar(orjson.loads(task.data).get(row_key))
 def undecidable(state: str | None, *, live: bool) -> str | None:
     """Why a revision can't be decided on, or None if it can; `state` is None where there is none."""
     if state is None:
@@ -215,6 +210,11 @@ def annotated(annotations: str | None) -> bool:
     return annotations is not None and annotations[1:-1].strip() != ""
 
 
+def key_of(row_key: str | None) -> Callable[[Task], object] | None:
+    """How a task is known again in the next version of its file: by the value of a field of its data."""
+    if row_key is None:
+        return None
+    return lambda task: scalar(orjson.loads(task.data).get(row_key))
 
 
 def scalar(value: object) -> object:

@@ -128,13 +128,13 @@ class PostgresReports:
             (*after, *values, limit),
         )
 
-    def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
-        """As `Reports.retry`."""
-        return self._database.write(lambda tx: _retry(tx, ids, force=force))
-
     def revisions(self, which: RevisionFilter, after: int, limit: int) -> list[dict[str, Any]]:
         """As `Reports.revisions`."""
         return self._database.read(lambda tx: revisions.revisions(tx, which, after, limit))
+
+    def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
+        """As `Reports.retry`."""
+        return self._database.write(lambda tx: _retry(tx, ids, force=force))
 
     def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
         """As `Reports.audit`."""
@@ -176,18 +176,18 @@ def _sources(tx: Transaction) -> list[dict[str, Any]]:
         " (SELECT coalesce(sum(l.open), 0)::bigint FROM leases AS l"
         " WHERE l.source_id = s.id AND l.started_at IS NOT NULL) AS running,"
         " (SELECT extract(epoch FROM max(c.at))::float8 FROM counters AS c"
-    proposed = revisions.waiting(tx)
         " WHERE c.source_id = s.id AND c.name = 'finished') AS finished_at"
         " FROM sources AS s JOIN projects AS p ON p.id = s.project_id ORDER BY s.id"
     )
     counted = {(row[0], row[1]): row[2] for row in tx.rows("SELECT source_id, state, n FROM source_counts")}
     known = standings(tx)
-        row["revisions"] = proposed.get(row["id"], 0)
+    proposed = revisions.waiting(tx)
     for row in rows:
         row.update({name: counted.get((row["id"], name), 0) for name in _COUNTERS})
         row["running"] = min(row["running"], row["claimed"])
         row["claimed"] -= row["running"]
         row["paused"] = paused_of(known.get(row["id"]))
+        row["revisions"] = proposed.get(row["id"], 0)
         last = passes.last(tx, row["id"])
         names = ("started", "finished", "listed", "published", "candidates", "stopped")
         row["last_pass"] = last and {name: getattr(last, name) for name in names}

@@ -204,11 +204,6 @@ class SqliteLedger:
         """As `Ledger.resume`."""
         self._file.write(lambda connection: standings.resume(connection, source_id))
 
-    def now(self) -> float:
-        """As `Ledger.now`."""
-        return now()
-
-    def reports(self) -> SqliteReports:
     def pause_project(self, name: str, *, paused: bool) -> bool:
         """As `Ledger.pause_project`."""
         return self._file.write(lambda connection: standings.pause_project(connection, name, paused=paused))
@@ -217,5 +212,10 @@ class SqliteLedger:
         """As `Ledger.decide`."""
         return self._file.write(lambda connection: decide(connection, ids, accept=accept))
 
+    def now(self) -> float:
+        """As `Ledger.now`."""
+        return now()
+
+    def reports(self) -> SqliteReports:
         """As `Ledger.reports`."""
         return SqliteReports(self._file)

@@ -163,6 +163,11 @@ class SqliteReports:
             (*after, *values, limit),
         )
 
+    def revisions(self, which: RevisionFilter, after: int, limit: int) -> list[dict[str, Any]]:
+        """As `Reports.revisions`."""
+        statement, values = revisions.statement(which)
+        return self._rows(statement, (after, *values, limit))
+
     def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
         """As `Reports.retry`."""
         return self._file.write(lambda connection: _retry(connection, ids, force=force))
@@ -170,11 +175,6 @@ class SqliteReports:
     def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
         """As `Reports.audit`."""
         rows = self._rows(
-    def revisions(self, which: RevisionFilter, after: int, limit: int) -> list[dict[str, Any]]:
-        """As `Reports.revisions`."""
-        statement, values = revisions.statement(which)
-        return self._rows(statement, (after, *values, limit))
-
             "SELECT o.id, o.key, o.state, o.wanted_version, o.imported_version, (SELECT count(*) FROM imports AS i"
             " CROSS JOIN task_rows AS t ON t.object_id = i.object_id AND t.lease = i.lease AND t.archived_at IS NULL"
             " WHERE i.object_id = o.id AND i.state = 'live') AS live, o.tasks AS counted, (SELECT count(*)"
