@@ -72,7 +72,6 @@ class PostgresLedger:
         """As `Ledger.record`."""
         return self._database.write(lambda tx: record.record(tx, log, events, positions, policy))
 
-    def tick(self, turn: Callable[[Tick], T]) -> T | None:
     def taken(self, source_id: int) -> str | None:
         """As `Ledger.taken`."""
         return self._database.read(lambda tx: queues.taken(tx, source_id))
@@ -81,6 +80,7 @@ class PostgresLedger:
         """As `Ledger.record_ranges`."""
         return self._database.write(lambda tx: queues.record_ranges(tx, source_id, after, events))
 
+    def tick(self, turn: Callable[[Tick], T]) -> T | None:
         """As `Ledger.tick`."""
         return self._database.write(lambda tx: schedule.tick(tx, turn))
 

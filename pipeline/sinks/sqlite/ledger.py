@@ -82,7 +82,6 @@ class SqliteLedger:
         """As `Ledger.record`."""
         return self._file.write(lambda connection: record.record(connection, log, events, positions, policy))
 
-    def tick(self, turn: Callable[[Tick], T]) -> T | None:
     def taken(self, source_id: int) -> str | None:
         """As `Ledger.taken`."""
         with self._file.read() as connection:
@@ -92,6 +91,7 @@ class SqliteLedger:
         """As `Ledger.record_ranges`."""
         return self._file.write(lambda connection: queues.record_ranges(connection, source_id, after, events))
 
+    def tick(self, turn: Callable[[Tick], T]) -> T | None:
         """As `Ledger.tick`; BEGIN IMMEDIATE makes the next scheduler wait, so it is never None."""
         return self._file.write(lambda connection: turn(SqliteTick(connection, self._boot, self._owners)))
 
