@@ -14,8 +14,8 @@ from deploy.services import Service
 from pipeline.config import Source
 from pipeline.errors import LabelfeedError, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
 from pipeline.stores import SMALL_BYTES, Store
+from pipeline.stores.paths import nameable
 from pipeline.stores.s3 import S3Store, open_store
-from pipeline.stores.s3.access import nameable
 from pipeline.stores.s3.options import parse
 from tests.servers import s3_client
 from tests.stores.contract import Made, StoreContract, listed

@@ -42,7 +42,6 @@ _NO_BUCKET = frozenset({"NoSuchBucket", "InvalidBucketName", "PermanentRedirect"
 _CHANGED = frozenset({"PreconditionFailed", "412"})
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
-_UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(?:^|/)\.\.?(?:/|$)")
 
 
 class Meta(NamedTuple):
@@ -53,11 +52,6 @@ class Meta(NamedTuple):
     version_id: str | None
     size: int
     modified: datetime
-
-
-def nameable(key: str) -> bool:
-    """Whether obstore can name a key: it takes keys for paths, without empty, dotted or unprintable segments."""
-    return _UNNAMEABLE.search(key) is None
 
 
 def session(options: S3Options) -> boto3.Session:

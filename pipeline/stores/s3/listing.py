@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from obstore.exceptions import InvalidPathError
 
 from pipeline.errors import ObjectGone, UnavailableError
 from pipeline.stores import Entry, Page
-from pipeline.stores.s3.access import Full, Meta, Plain, converted, maybe_mark, nameable
+from pipeline.stores.paths import nameable
+from pipeline.stores.s3.access import Full, Meta, Plain, converted, maybe_mark
 from pipeline.stores.s3.options import S3Options
+from pipeline.stores.streams import Stream, Streams
 
-STREAMS_LIMIT = 4
-"""Listings under way that are remembered, to go on with."""
 LOOKUPS_LIMIT = 16
 """Empty objects of a page that are looked up one by one; with more of them, the page is asked of boto3."""
 DIRECTORY_BUCKET = "--x-s3"
 """S3 Express lists in no order; its buckets are named so."""
 UNORDERED_SERVERS = ("seaweedfs",)
 """They list folder by folder, so that `a/b` comes before `a b`."""
-
-Stream = Iterator[tuple[Sequence[Meta], bool]]
 
 
 class Listings:
@@ -47,8 +44,7 @@ class Listings:
         self._full = full
         self._entry = entry
         self._versioned = versioned
-        self._lock = threading.Lock()
-        self._streams: dict[tuple[str, int], Stream] = {}
+        self._streams: Streams[Meta] = Streams()
         self._ordered: bool | None = options.ordered
 
     @property
@@ -69,23 +65,16 @@ class Listings:
             self._check_order(entries)
             if entries or last:
                 if not last:
-                    self._keep((entries[-1].key, limit), stream)
+                    self._streams.keep(entries[-1].key, limit, stream)
                 return Page(entries, last)
         return Page([], complete=True)
 
-    def _resumed(self, after: str | None, limit: int) -> Stream:
-        with self._lock:
-            known = self._streams.pop((after, limit), None) if after else None
+    def _resumed(self, after: str | None, limit: int) -> Stream[Meta]:
+        known = self._streams.take(after, limit)
         if known is not None:
             return known
         place = self._folder + after if after else None
         return self._latest(place, limit) if self._versioned() else self._present(place, limit)
-
-    def _keep(self, place: tuple[str, int], stream: Stream) -> None:
-        with self._lock:
-            self._streams[place] = stream
-            while len(self._streams) > STREAMS_LIMIT:
-                del self._streams[next(iter(self._streams))]
 
     def _check_order(self, entries: Sequence[Entry]) -> None:
         if (
@@ -96,11 +85,11 @@ class Listings:
             self._ordered = False
             raise UnavailableError(f"{self._options.canonical} does not list in byte order; it is listed otherwise now")
 
-    def _latest(self, place: str | None, limit: int) -> Stream:
+    def _latest(self, place: str | None, limit: int) -> Stream[Meta]:
         for found, last in self._full.latest_pages(self._folder, place, limit):
             yield _without_marks(found), last
 
-    def _present(self, place: str | None, limit: int) -> Stream:
+    def _present(self, place: str | None, limit: int) -> Stream[Meta]:
         if nameable(self._folder.rstrip("/") or "x") and (place is None or nameable(place)):
             try:
                 for found, last in self._plain.pages(self._folder, place, limit):

@@ -10,8 +10,9 @@ from functools import cached_property, partial
 from pipeline.errors import ObjectFailed, ObjectGone, UnavailableError
 from pipeline.notifications import version_name
 from pipeline.stores import Entry, Page
+from pipeline.stores.paths import nameable
 from pipeline.stores.ranged import RangedReading
-from pipeline.stores.s3.access import Full, Meta, Plain, converted, nameable, session
+from pipeline.stores.s3.access import Full, Meta, Plain, converted, session
 from pipeline.stores.s3.listing import Listings
 from pipeline.stores.s3.options import S3Options
 

@@ -1,0 +1,118 @@
+"""What both libraries raise, and Azure's codes in it, as errors of ours, without texts, which may quote secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from obstore.exceptions import BaseError, PreconditionError
+
+from pipeline.errors import ObjectFailed, ObjectGone, ObjectSkipped, ObjectUnsettled, UnavailableError, UsageError
+
+ROLES = "the role Storage Blob Data Reader on the container, or a signature with read and list"
+BUSY_SECONDS = 5.0
+"""How long a store that says it is busy is left alone, at least."""
+
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_STATUS = re.compile(r"status code: (\d{3})")
+
+
+@contextmanager
+def converted(uri: str) -> Iterator[None]:
+    """Turn the errors of both libraries into ours."""
+    try:
+        yield
+    except PreconditionError:
+        raise ObjectUnsettled(f"{uri} changed while it was read") from None
+    except ClientAuthenticationError as error:
+        if error.status_code is None:
+            raise UnavailableError(f"{uri}: {_no_login(error)}", code="permission") from None
+        raise of_code(uri, code_of(error)) from None
+    except HttpResponseError as error:
+        raise of_code(uri, code_of(error)) from None
+    except FileNotFoundError as error:
+        raise of_code(uri, _code_in(error, "404")) from None
+    except (BaseError, PermissionError) as error:
+        raise of_code(uri, _code_in(error, type(error).__name__)) from None
+    except (AzureError, OSError) as error:
+        raise UnavailableError(f"{uri}: the store does not answer ({type(error).__name__})") from None
+
+
+def of_code(uri: str, code: str) -> Exception:
+    """The error of ours for one of Azure's codes, or an HTTP status where there was none."""
+    for codes, made in _ERRORS:
+        if code in codes:
+            return made(uri, code)
+    return UnavailableError(f"{uri}: the store answers {code}")
+
+
+def _gone(uri: str, _code: str) -> Exception:
+    return ObjectGone(f"{uri} is not there")
+
+
+def _no_container(uri: str, code: str) -> Exception:
+    return UsageError(f"{uri}: {code}: there is no such container in the account")
+
+
+def _changed(uri: str, _code: str) -> Exception:
+    return ObjectUnsettled(f"{uri} changed while it was read")
+
+
+def _archived(uri: str, _code: str) -> Exception:
+    hint = "rehydrate it to Hot or Cool; then `labelfeed retry --code archived`"
+    return ObjectSkipped("archived", f"{uri} is in the archive tier", hint=hint)
+
+
+def _denied(uri: str, code: str) -> Exception:
+    return ObjectFailed("permission", f"{uri}: the store denies us access ({code})", hint=ROLES)
+
+
+def _unknown(uri: str, code: str) -> Exception:
+    why = "the key or signature is wrong or has ended, or this machine's clock is"
+    return UnavailableError(f"{uri}: the store does not know our login ({code}): {why}", code="permission")
+
+
+def _busy(uri: str, code: str) -> Exception:
+    return UnavailableError(f"{uri}: the store is busy ({code})", retry_after=BUSY_SECONDS)
+
+
+_ERRORS: tuple[tuple[frozenset[str], Callable[[str, str], Exception]], ...] = (
+    (frozenset({"BlobNotFound", "ResourceNotFound", "404"}), _gone),
+    (
+        frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "InvalidResourceName"}),
+        _no_container,
+    ),
+    (frozenset({"ConditionNotMet", "TargetConditionNotMet", "InvalidRange", "412", "416"}), _changed),
+    (frozenset({"BlobArchived", "BlobBeingRehydrated"}), _archived),
+    (
+        frozenset({
+            "AuthorizationFailure", "AuthorizationPermissionMismatch", "AuthorizationProtocolMismatch",
+            "AuthorizationResourceTypeMismatch", "AuthorizationServiceMismatch", "AuthorizationSourceIPMismatch",
+            "InsufficientAccountPermissions", "KeyBasedAuthenticationNotPermitted", "PublicAccessNotPermitted", "403",
+        }),
+        _denied,
+    ),
+    (
+        frozenset({"AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation", "401"}),
+        _unknown,
+    ),
+    (frozenset({"ServerBusy", "TooManyRequests", "OperationTimedOut", "429", "503"}), _busy),
+)  # fmt: skip
+
+
+def code_of(error: HttpResponseError) -> str:
+    """Azure's code in an error of its clients, else the HTTP status."""
+    code = getattr(error, "error_code", None)
+    return str(getattr(code, "value", code) or error.status_code)
+
+
+def _code_in(error: Exception, otherwise: str) -> str:
+    text = str(error)
+    found = _CODE.search(text) or _STATUS.search(text)
+    return found[1] if found else otherwise
+
+
+def _no_login(error: ClientAuthenticationError) -> str:
+    return f"no identity gives us a token ({type(error).__name__}); see `credential` and AZURE_* in the environment"

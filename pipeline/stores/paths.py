@@ -1,0 +1,12 @@
+"""Which keys obstore can name: it takes keys for paths, and some are none."""
+
+from __future__ import annotations
+
+import re
+
+_UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(?:^|/)\.\.?(?:/|$)")
+
+
+def nameable(key: str) -> bool:
+    """Whether obstore can name a key: one without empty, dotted or unprintable segments."""
+    return _UNNAMEABLE.search(key) is None
