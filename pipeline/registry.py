@@ -13,6 +13,7 @@ from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_args
 
+from pipeline.config.addresses import blob_account
 from pipeline.errors import UsageError
 
 Kind = Literal["stores", "producers", "parsers", "buses", "sinks"]
@@ -55,8 +56,12 @@ BUILT_IN: tuple[Component, ...] = (
     Component("stores", "file", "pipeline.stores.local:open_store", options=("settle",)),
     Component("stores", "import", "pipeline.stores.named:open_store"),
     Component("stores", "s3", "pipeline.stores.s3:open_store", "s3", ("endpoint", "notifications")),
+    Component("stores", "az", "pipeline.stores.azure:open_store", "azure", ("account", "endpoint", "notifications")),
     Component("producers", "file", "pipeline.producers.local:LocalProducer", options=("watch", "settle")),
     Component("producers", "s3", "pipeline.producers.sqs:SqsProducer", "s3", ("watch", "notifications")),
+    Component(
+        "producers", "az", "pipeline.producers.storage_queue:StorageQueueProducer", "azure", ("watch", "notifications")
+    ),
     Component("parsers", "json", "pipeline.parsers.json:parser", options=(*_TEXT, "preannotated_from_fields")),
     Component("parsers", "csv", "pipeline.parsers.csv:parser", options=(*_TABLE, "separator")),
     Component("parsers", "tsv", "pipeline.parsers.csv:tsv_parser", options=_TABLE),
@@ -77,8 +82,10 @@ _BY_NAME: Mapping[tuple[str, str], Component] = {(row.kind, row.name): row for r
 def scheme(url: str) -> str:
     """The component's name that a URL asks for: its scheme, `file` for a path, the word itself for a word.
 
-    One letter is no scheme but a drive.
+    One letter is no scheme but a drive. The https address of an Azure container is `az`.
     """
+    if blob_account(url) is not None:
+        return "az"
     found = _SCHEME.match(url)
     return found[0].lower() if found else "file"
 

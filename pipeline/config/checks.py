@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from pipeline.config.addresses import blob_account
 from pipeline.config.models import Config, Source
 
 WILD = "*?[{"
@@ -57,6 +58,11 @@ def _overlaps(config: Config) -> Iterator[Conflict]:
 
 def _root(config: Config, source: Source) -> str:
     parts = urlsplit(source.url)
+    address = blob_account(source.url)
+    if address is not None or parts.scheme == "az":
+        account = address[0] if address is not None else source.account or os.environ.get("AZURE_STORAGE_ACCOUNT", "")
+        place = parts.path if address is not None else f"/{parts.netloc}{parts.path}"
+        return f"az://{account}{place}".rstrip("/") + "/"
     if len(parts.scheme) > 1 and parts.scheme != "file":
         host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
         return f"{parts.scheme}://{host}{parts.path}".rstrip("/") + "/" + (f"?{parts.query}" if parts.query else "")

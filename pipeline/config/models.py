@@ -168,6 +168,9 @@ class Source(ParseOptions):
     endpoint: str | None = Field(
         None, description="The address of a store that speaks like the URL's, such as http://host:9000."
     )
+    account: str | None = Field(
+        None, description="The storage account of an az:// URL; without it that of AZURE_STORAGE_ACCOUNT."
+    )
     notifications: str | None = Field(
         None,
         description="The queue that the store tells of changes in, such as https://sqs.eu-west-1.amazonaws.com/1/queue.",
