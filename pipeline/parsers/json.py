@@ -1,4 +1,4 @@
-"""Task JSON: an object, a list of them, or several one after the other, in UTF-8 or marked UTF-16/32."""
+"""Task JSON: an object, a list of them, several one after the other or in a sequence, in UTF-8 or marked UTF-16/32."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipeline.parsers.encoding import BLOCK_BYTES, Window
 from pipeline.parsers.items import Doubt, Exact, exact_dump, fast_dump, rejected, task_of, tasks_of
 from pipeline.parsers.jsonlines import LinesReader
 from pipeline.parsers.jsonlist import ListReader
+from pipeline.parsers.jsonseq import SEPARATOR, SequenceReader
 from pipeline.parsers.media import reference_piece
 from pipeline.tasks import Parsed
 
@@ -62,13 +63,19 @@ def _streamed(body: Body, window: Window, rules: Rules) -> Iterator[Parsed]:
     if found is not None:
         yield found
         return
-    reader = ListReader(window, rules) if window.data[:1] == b"[" else LinesReader(window, rules)
     empty = True
-    for piece in reader.pieces():
+    for piece in _reader(window, rules).pieces():
         empty = False
         yield piece
     if empty:
         raise ObjectSkipped("no_tasks", "the file holds no item")
+
+
+def _reader(window: Window, rules: Rules) -> ListReader | LinesReader | SequenceReader:
+    first = window.data[:1]
+    if first == b"[":
+        return ListReader(window, rules)
+    return SequenceReader(window, rules) if first == SEPARATOR else LinesReader(window, rules)
 
 
 def _to_first_sign(window: Window, block: int) -> None:
