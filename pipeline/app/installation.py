@@ -123,6 +123,7 @@ class App:
             once.stop()
             dispatching.stop()
             working.stop(self.config.shutdown_timeout)
+            dispatching.join()
             jobs.close()
         return once.close()
 

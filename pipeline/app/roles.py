@@ -67,10 +67,13 @@ class Dispatching:
             thread.start()
 
     def stop(self) -> None:
-        """Stop: what is in hand and not recorded is read again later."""
+        """Tell the threads to end: what is in hand and not recorded is read again later."""
         self._stop.set()
         self._dispatcher.stop()
         self.scheduler.stop()
+
+    def join(self) -> None:
+        """Wait for the threads, which were told to end."""
         for thread in self._threads:
             thread.join(JOIN_SECONDS)
 

@@ -19,7 +19,9 @@ EMBEDDED = "embedded"
 LOCAL_EPOCH = "local:"
 """The epoch of a queue inside a process begins so: its claims end with the process."""
 WORKER_TIMEOUT_MS = 100
-"""How often Dramatiq's idle threads look whether they should stop. Messages wake them at once."""
+"""How often Dramatiq's idle threads look whether they should stop. Messages wake them at once ..."""
+EMBEDDED_TIMEOUT_MS = 20
+"""... and inside one process a look costs nothing, while every `run --once` ends by waiting for the last one."""
 
 
 class Health(NamedTuple):
@@ -61,9 +63,11 @@ class Workers:
     """Dramatiq's worker threads of one queue in this process. Each has a broker of its own: Dramatiq allows
     one worker to a broker."""
 
-    def __init__(self, broker: Broker, queue: str, run: Run, threads: int) -> None:
+    def __init__(
+        self, broker: Broker, queue: str, run: Run, threads: int, timeout_ms: int = WORKER_TIMEOUT_MS
+    ) -> None:
         declare(broker, queue, run)
-        self._worker = Worker(broker, queues={queue}, worker_threads=threads, worker_timeout=WORKER_TIMEOUT_MS)
+        self._worker = Worker(broker, queues={queue}, worker_threads=threads, worker_timeout=timeout_ms)
         # A message is taken when a thread is about to be free, so that no process hoards work.
         self._worker.queue_prefetch = threads + 1
         self._worker.delay_prefetch = 1
@@ -107,8 +111,8 @@ class EmbeddedQueue:
     def start(self, run: Run, run_alone: Run, threads: int) -> None:
         """As `Queue.start`."""
         self._workers = [
-            Workers(self._brokers[IMPORT_QUEUE], IMPORT_QUEUE, self._taken(run), threads),
-            Workers(self._brokers[ALONE_QUEUE], ALONE_QUEUE, self._taken(run_alone), 1),
+            Workers(self._brokers[IMPORT_QUEUE], IMPORT_QUEUE, self._taken(run), threads, EMBEDDED_TIMEOUT_MS),
+            Workers(self._brokers[ALONE_QUEUE], ALONE_QUEUE, self._taken(run_alone), 1, EMBEDDED_TIMEOUT_MS),
         ]
 
     def stop(self, timeout: float) -> list[int]:
