@@ -18,6 +18,7 @@ from typing import Any, Literal
 import boto3
 import psycopg
 import pytest
+from azure.storage.blob import BlobServiceClient
 from botocore.config import Config as BotoConfig
 
 from deploy import services
@@ -208,6 +209,21 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", REGION)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch, azurite: Service) -> Any:
+    """A client of Azurite's blobs; its login is in the environment, and none of the person's own."""
+    for name in [name for name in os.environ if name.startswith(("AZURE_", "IDENTITY_", "MSI_"))]:
+        monkeypatch.delenv(name)
+    for name, value in azurite.env.items():
+        monkeypatch.setenv(name, value)
+    return _azure_client(azurite.env["AZURE_STORAGE_CONNECTION_STRING"])
+
+
+@cache
+def _azure_client(connection: str) -> Any:
+    return BlobServiceClient.from_connection_string(connection)
 
 
 def s3_client(service: Service) -> Any:
