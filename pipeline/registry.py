@@ -56,9 +56,11 @@ BUILT_IN: tuple[Component, ...] = (
     Component("stores", "file", "pipeline.stores.local:open_store", options=("settle",)),
     Component("stores", "import", "pipeline.stores.named:open_store"),
     Component("stores", "s3", "pipeline.stores.s3:open_store", "s3", ("endpoint", "notifications")),
+    Component("stores", "gs", "pipeline.stores.gcs:open_store", "gcs", ("endpoint", "notifications")),
     Component("stores", "az", "pipeline.stores.azure:open_store", "azure", ("account", "endpoint", "notifications")),
     Component("producers", "file", "pipeline.producers.local:LocalProducer", options=("watch", "settle")),
     Component("producers", "s3", "pipeline.producers.sqs:SqsProducer", "s3", ("watch", "notifications")),
+    Component("producers", "gs", "pipeline.producers.pubsub:PubSubProducer", "gcs", ("watch", "notifications")),
     Component(
         "producers", "az", "pipeline.producers.storage_queue:StorageQueueProducer", "azure", ("watch", "notifications")
     ),
