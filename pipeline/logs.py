@@ -48,6 +48,9 @@ OBJECT_REFUSED = "object_refused"
 POSITIONS_UNTOLD = "positions_untold"
 OUR_ERROR = "our_error"
 REQUEST_FAILED = "request_failed"
+CONCERN = "concern"
+CONCERN_MENDED = "concern_mended"
+NOT_LISTENING = "not_listening"
 
 NAMES: dict[str, str] = {
     LISTENING: "a continuous process serves /metrics, /healthz and /readyz: `port`",
@@ -79,6 +82,9 @@ NAMES: dict[str, str] = {
     OBJECT_REFUSED: "the database refuses an object's tasks or a record: an error in Labelfeed",
     POSITIONS_UNTOLD: "the event log was not told how far the ledger has come; the ledger's word counts",
     OUR_ERROR: "something failed by an error in Labelfeed; the traceback says where",
+    CONCERN: "something works but should be mended: `code`, `text`",
+    CONCERN_MENDED: "what was a concern is none any more: `code`",
+    NOT_LISTENING: "the address of /metrics cannot be had, and the process ends: `listen`, `error`",
     REQUEST_FAILED: "a client of the HTTP server went away (level debug only)",
 }
 """Every event's name and what it says; `docs/operations.md` prints this table."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -13,7 +14,7 @@ import orjson
 from prometheus_client.exposition import choose_encoder
 
 from pipeline.errors import UsageError
-from pipeline.logs import REQUEST_FAILED
+from pipeline.logs import NOT_LISTENING, REQUEST_FAILED
 from pipeline.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -24,20 +25,26 @@ STOP_SECONDS = 5.0
 
 Ready = Callable[[], Mapping[str, str | None]]
 """Role → None while it works, or why it waits."""
+Concerns = Callable[[], Sequence[str]]
+"""What works but should be mended, a sentence each."""
 
 
 class Server:
     """Serves a process's metrics and health from its own threads until it is closed."""
 
-    def __init__(self, listen: str, metrics: Metrics, ready: Ready, token: str | None = None) -> None:
+    def __init__(
+        self, listen: str, metrics: Metrics, ready: Ready, token: str | None = None, concerns: Concerns = tuple
+    ) -> None:
         """Listen at `host:port` (port 0: any free one); raises UsageError where that cannot be.
 
         With a token every request but /healthz must bear it.
         """
         try:
-            self._server = _HTTPServer(address(listen), metrics, ready, token)
+            self._server = _HTTPServer(address(listen), _Told(metrics, ready, token, concerns))
         except OSError as error:
-            raise UsageError(f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}") from error
+            why = (error.strerror or str(error)).lower()
+            log.error(NOT_LISTENING, extra={"listen": listen, "error": why})  # noqa: TRY400 - a person needs no traceback
+            raise UsageError(f"cannot listen on {listen}: {why}") from error
         self.port: int = self._server.server_address[1]
         self._thread = Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True)
         self._thread.start()
@@ -57,13 +64,21 @@ def address(listen: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the server tells, and to whom."""
+
+    metrics: Metrics
+    ready: Ready
+    token: str | None
+    concerns: Concerns
+
+
 class _HTTPServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, where: tuple[str, int], metrics: Metrics, ready: Ready, token: str | None) -> None:
-        self.metrics = metrics
-        self.ready = ready
-        self.token = token
+    def __init__(self, where: tuple[str, int], told: _Told) -> None:
+        self.told = told
         if ":" in where[0]:
             self.address_family = socket.AF_INET6
         super().__init__(where, _Handler)
@@ -87,11 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, b"a bearer token is needed\n", {"WWW-Authenticate": "Bearer"})
         elif path == "/metrics":
             encode, kind = choose_encoder(self.headers.get("Accept", ""))
-            self._answer(200, encode(self.server.metrics.registry), {"Content-Type": kind})
+            self._answer(200, encode(self.server.told.metrics.registry), {"Content-Type": kind})
         elif path == "/readyz":
-            roles = dict(self.server.ready())
-            waits = any(why is not None for why in roles.values())
-            self._answer(503 if waits else 200, orjson.dumps(roles) + b"\n", {"Content-Type": "application/json"})
+            self._answer_ready()
         else:
             self._answer(404, b"/metrics, /healthz, /readyz\n")
 
@@ -99,8 +112,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer one request, without a body."""
         self.do_GET()
 
+    def _answer_ready(self) -> None:
+        told: dict[str, object] = dict(self.server.told.ready())
+        waits = any(why is not None for why in told.values())
+        if concerns := list(self.server.told.concerns()):
+            told["concerns"] = concerns
+        self._answer(503 if waits else 200, orjson.dumps(told) + b"\n", {"Content-Type": "application/json"})
+
     def _allowed(self) -> bool:
-        token = self.server.token
+        token = self.server.told.token
         if token is None:
             return True
         sent = self.headers.get("Authorization", "").encode("utf-8", "surrogateescape")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from pipeline import logs, registry
+from pipeline.app.gauges import Gauges
 from pipeline.app.leading import Leading
 from pipeline.app.parts import Data, Feed, route_of
 from pipeline.app.roles import Dispatching, Working, worker_name
@@ -55,6 +56,11 @@ class Continuous:
         self._queue = _Asked("work", jobs.epoch if jobs is not None else _nothing)
         self._dispatching: Dispatching | None = None
         self._working: Working | None = None
+        self._gauges: Gauges | None = None
+
+    def concerns(self) -> list[str]:
+        """What works but should be mended, a sentence each."""
+        return [] if self._gauges is None else self._gauges.concerns()
 
     @contextmanager
     def running(self, roles: frozenset[str]) -> Iterator[None]:
@@ -66,7 +72,7 @@ class Continuous:
         watchers: list[threading.Thread] = []
         try:
             self._start(roles)
-            watchers = self._watch(stop)
+            watchers = [*self._watch(stop), self._gauge(roles, stop)]
             yield
         finally:
             stop.set()
@@ -113,6 +119,13 @@ class Continuous:
         for thread in threads:
             thread.start()
         return threads
+
+    def _gauge(self, roles: frozenset[str], stop: Event) -> threading.Thread:
+        self._metrics.begin(roles, self._feeds)
+        self._gauges = Gauges(self._config, self._data, self._jobs, self._metrics, roles)
+        thread = threading.Thread(target=self._gauges.run, args=(stop,), name="gauges", daemon=True)
+        thread.start()
+        return thread
 
     def _producer(self, feed: Feed) -> Producer | None:
         """What notices a source's changes as they happen; None where only passes do."""

@@ -44,6 +44,7 @@ class Leading:
             self._set(leads=self._take(holder))
             if self._leads:
                 _log.info(logs.LEADING, extra={"source": self._source})
+                self._metrics.add("leads_taken_total", source=self._source)
                 self._work(holder, stop)
                 self._set(leads=False)
             else:

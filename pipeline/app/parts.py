@@ -181,6 +181,11 @@ def _open_log(config: Config, stack: ExitStack, route: Route, path: Path) -> Eve
     return log
 
 
+def database_folder(config: Config) -> Path | None:
+    """The folder of the database's file; None where it is on a server."""
+    return sqlite_path(config).parent if registry.scheme(config.database) == SQLITE else None
+
+
 def sqlite_path(config: Config) -> Path:
     """The file of `sqlite:///name` (in the configuration's folder) or `sqlite:////absolute/name`. Raises UsageError."""
     parts = urlsplit(config.database)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from threading import Event
 
 from pipeline import logs
@@ -52,12 +53,14 @@ class _Service:
         self._metrics = Metrics()
         self._patience = Patience("+".join(sorted(roles)), longest=LONGEST_SECONDS)
         self._waits: dict[str, str | None] = {}
+        self._concerns: Callable[[], Sequence[str]] = tuple
         self._tell("starting")
 
     def run(self, stop: Event) -> None:
         token = self._config.server.token
         listen = self._config.server.listen
-        server = Server(listen, self._metrics, self.ready, token.get_secret_value() if token else None)
+        secret = token.get_secret_value() if token else None
+        server = Server(listen, self._metrics, self.ready, secret, self.concerns)
         _log.info(logs.LISTENING, extra={"host": listen.rpartition(":")[0], "port": server.port})
         try:
             while not stop.is_set():
@@ -73,12 +76,17 @@ class _Service:
         """Role → None while it works, or why it waits; as it was a second ago."""
         return self._waits
 
+    def concerns(self) -> Sequence[str]:
+        """What works but should be mended; as it was some seconds ago."""
+        return self._concerns()
+
     def _tell(self, problem: str) -> None:
         self._waits = dict.fromkeys(sorted(self._roles), problem)
 
     def _open(self, stop: Event) -> None:
         with App.open(self._config, metrics=self._metrics) as app:
             continuous = app.continuous(self._roles)
+            self._concerns = continuous.concerns
             with continuous.running(self._roles):
                 self._patience.succeeded()
                 self._waits = continuous.look()
