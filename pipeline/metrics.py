@@ -120,6 +120,10 @@ ROLES: Mapping[Role, tuple[Metric, ...]] = {
         ),
         Metric("histogram", "tick_duration_seconds", "Time of one turn of the scheduler."),
         Metric("gauge", "in_flight_objects", "Objects that are claimed or running.", asked=True),
+        Metric("gauge", "in_flight_bytes", "Bytes of objects that are claimed or running.", asked=True),
+        Metric("gauge", "claims_bound", "Claims that may be in flight by the database's pressure; 0: any number.", asked=True),
+        Metric("gauge", "source_waits", "1 for what a source waits for.", ("source", "why"), asked=True),
+        Metric("gauge", "project_waits", "1 for what a project waits for.", ("project", "why"), asked=True),
         Metric("gauge", "ready_objects", "Objects that wait to be claimed.", ("source",), asked=True),
         Metric(
             "gauge",
@@ -341,6 +345,11 @@ class Metrics:
             return self._asked[name].fresh().get(tuple(labels[label] for label in _BY_NAME[name].labels), 0.0)
         samples = [sample for family in self._of(name, labels).collect() for sample in family.samples]
         return next((sample.value for sample in samples if sample.name == PREFIX + name), 0.0)
+
+    def totals(self, name: str, /) -> tuple[int, float]:
+        """How many values a histogram without labels has had, and their sum."""
+        found = {sample.name: sample.value for family in self._metrics[name].collect() for sample in family.samples}
+        return int(found[f"{PREFIX}{name}_count"]), found[f"{PREFIX}{name}_sum"]
 
     def _of(self, name: str, labels: Mapping[str, str]) -> MetricWrapperBase:
         metric = self._metrics[name]

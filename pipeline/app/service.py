@@ -10,7 +10,7 @@ from pipeline import logs
 from pipeline.app.installation import App
 from pipeline.config import Config
 from pipeline.consumers.broker import EMBEDDED
-from pipeline.consumers.waiting import Patience
+from pipeline.waiting import Patience
 from pipeline.errors import LabelfeedError, NewerSchema, RetriableError, UsageError
 from pipeline.metrics import Metrics
 from pipeline.server import Server

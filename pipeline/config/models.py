@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import re
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -71,11 +82,40 @@ def parse_bound(value: object) -> int | float:
     return found
 
 
+def parse_networks(value: object) -> bool | tuple[str, ...]:
+    """What `allow_private` says: all of them or none, or the networks that are meant.
+
+    Raises:
+        ValueError: a text is no address and no network.
+    """
+    if isinstance(value, bool):
+        return value
+    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else (str(value),)
+    for text in texts:
+        try:
+            ip_network(str(text), strict=False)
+        except ValueError:
+            raise ValueError(f"{text!r} is no address and no network; write it like 10.1.0.0/16, or say true") from None
+    return tuple(str(text) for text in texts)
+
+
+def parse_headers(value: object) -> object:
+    """Headers of a mapping, or of text with a `Name: value` in each line, as `headers_file` holds it."""
+    if not isinstance(value, str):
+        return value
+    rows = (line.partition(":") for line in value.splitlines() if line.strip())
+    return {name.strip(): text.strip() for name, _, text in rows}
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(json_schema_extra={"type": ["string", "number"]})]
 Size = Annotated[int, BeforeValidator(parse_size), Field(json_schema_extra={"type": ["string", "integer"]})]
 RowBound = Annotated[
     int | float, BeforeValidator(parse_bound), WithJsonSchema({"type": ["integer", "number", "string"]})
 ]
+Networks = Annotated[
+    bool | tuple[str, ...], BeforeValidator(parse_networks), WithJsonSchema({"type": ["boolean", "string", "array"]})
+]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 Globs = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
@@ -83,7 +123,11 @@ class FromFile:
     """Marks a field that a file may hold instead: the key `NAME_file` names the file."""
 
 
+LINK_KEY_CHARACTERS = 16
 Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", return_type=str), FromFile()]
+Secrets = Annotated[
+    tuple[Secret, ...], BeforeValidator(lambda value: value.split() if isinstance(value, str) else value)
+]
 SecretURL = Annotated[str, FromFile()]
 """A URL that may hold a password."""
 
@@ -97,8 +141,76 @@ class Model(BaseModel):
 class Throttle(Model):
     """How fast one project takes tasks."""
 
+    imports_every: Duration = Field(
+        30.0, ge=0, description="Between the end of one import into a delivery of the project and the start of the next."
+    )
+    tasks_per_import: int = Field(250_000, ge=1, description="Most tasks in one import into a delivery.")
+    bytes_per_import: Size = Field(50_000_000, ge=1024, description="Most bytes in one import into a delivery.")
     tasks_per_second: float = Field(0, ge=0, description="Tasks imported into the project per second; 0 is no limit.")
     max_tasks: int = Field(0, ge=0, description="The project is full at this many tasks and holds; 0 is no limit.")
+    open_tasks: int = Field(
+        0,
+        ge=0,
+        description="Keep this many tasks without annotations in front of the labellers, and hold beyond; 0 is off.",
+    )
+
+
+class LabelStudio(Model):
+    """A project of a Label Studio that tasks go on to."""
+
+    url: str = Field(pattern=r"^https?://[^@]+$", description="The address of the Label Studio, such as http://host:8080.")
+    project: int = Field(ge=1, description="The number of the project there.")
+    token: Secret = Field(description="A personal access token, or a legacy token, of one who may import there.")
+    delete_remote: bool = Field(False, description="Whether archived tasks are deleted there, annotations and all.")
+    timeout: Duration = Field(120.0, ge=1, description="How long one import may take to be answered.")
+    settle: Duration = Field(
+        900.0,
+        ge=0,
+        description="After an import that nobody answered for: how long the remote is asked before it is sent again.",
+    )
+
+
+class JsonLines(Model):
+    """A place that tasks go on to as files of JSON lines."""
+
+    url: str = Field(description="A folder, or a prefix such as s3://bucket/tasks.")
+    endpoint: str | None = Field(None, description="The address of a store that speaks like the URL's.")
+    delete_remote: bool = Field(False, description="Whether archived tasks are told there, as deleted ones.")
+    timeout: Duration = Field(60.0, ge=1, description="How long one file may take to be written.")
+    settle: Duration = Field(
+        60.0, ge=0, description="After a file that nobody answered for: how long it is looked for before it is sent again."
+    )
+
+
+class Delivery(Model):
+    """Where a project's tasks go on to: one of the kinds."""
+
+    name: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,63}$", description="Its name in the project; by default its kind.")
+    label_studio: LabelStudio | None = Field(None, description="A project of a Label Studio.")
+    jsonl: JsonLines | None = Field(None, description="Files of JSON lines.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.label_studio is None) == (self.jsonl is None):
+            raise ValueError("name one kind: label_studio or jsonl")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The component that makes it."""
+        return "jsonl" if self.label_studio is None else "label_studio"
+
+    @property
+    def known_as(self) -> str:
+        """Its name in the project."""
+        return self.name or self.kind
+
+    @property
+    def options(self) -> LabelStudio | JsonLines:
+        """What is said of it."""
+        chosen = self.label_studio or self.jsonl
+        assert chosen is not None
+        return chosen
 
 
 class Project(Model):
@@ -116,6 +228,7 @@ class Project(Model):
         "labels in annotations and predictions).",
     )
     throttle: Throttle = Field(default_factory=Throttle, description="How fast this project takes tasks.")
+    deliveries: tuple[Delivery, ...] = Field((), description="Where its tasks go on to.")
 
 
 class ParseOptions(Model):
@@ -124,10 +237,11 @@ class ParseOptions(Model):
     format: Literal["json", "csv", "tsv", "txt", "html", "parquet", "arrow", "files"] | None = Field(
         None, description="The form of every file; without it each key's extension decides."
     )
-    as_: Literal["auto", "tasks", "files"] = Field(
+    as_: Literal["auto", "tasks", "files", "urls"] = Field(
         "auto",
         alias="as",
-        description="`files` makes one task by reference of every object, `tasks` never does, `auto` goes by the kind.",
+        description="`files` makes one task by reference of every object, `tasks` never does, `auto` goes by the kind; "
+        "`urls` takes each line of the file at `url` for the URL of an object.",
     )
     encoding: str | None = Field(None, description="The character encoding of every file; overrides its detection.")
     separator: str | None = Field(
@@ -157,6 +271,18 @@ class ParseOptions(Model):
     )
 
 
+class Http(Model):
+    """What is sent with requests to a source's own host over HTTP, and to nobody else."""
+
+    headers: Annotated[dict[str, Secret], BeforeValidator(parse_headers)] = Field(
+        default_factory=dict, description="Headers, such as `X-Api-Key: ${API_KEY}`."
+    )
+    username: str | None = Field(None, description="The user of basic authentication.")
+    password: Secret | None = Field(None, description="The user's password.")
+    bearer: Secret | None = Field(None, description="A bearer token.")
+    hosts: Names = Field((), description="Further hosts that get all this, such as those of a list's URLs.")
+
+
 class Source(ParseOptions):
     """A place where files land."""
 
@@ -174,6 +300,14 @@ class Source(ParseOptions):
     notifications: str | None = Field(
         None,
         description="The queue that the store tells of changes in, such as https://sqs.eu-west-1.amazonaws.com/1/queue.",
+    )
+    fetch: bool = Field(
+        False, description="Whether the files that a list of URLs names are read; otherwise tasks refer to them."
+    )
+    http: Http | None = Field(None, description="What requests over HTTP bear.")
+    allow_private: Networks = Field(
+        False,
+        description="Whether HTTP requests may go to private, loopback and link-local addresses; or to which of them.",
     )
     match: Globs = Field(("**/*",), description="Globs of the keys to take, relative to the URL.")
     exclude: Globs = Field((), description="Globs of the keys to leave out.")
@@ -195,10 +329,19 @@ class Source(ParseOptions):
     )
     overlap: bool = Field(False, description="Allows this source to cover objects of another one of the same project.")
     weight: float = Field(1.0, gt=0, description="The source's share when several have work waiting.")
+    priority: Literal["low", "normal", "high"] = Field(
+        "normal",
+        description="Sources of higher priority go first. One that waits behind them rises by a class every ten "
+        "seconds.",
+    )
+    max_in_flight: int = Field(
+        0, ge=0, description="Most objects of this source that are claimed or running at once; 0 is no limit."
+    )
+    bytes_per_second: Size = Field(0, ge=0, description="Bytes read from this source per second; 0 is no limit.")
 
     def shape_hash(self, project: Project) -> str:
         """A hash of all that shapes what a file of this source becomes."""
-        shaping = self.model_dump(mode="json", include=set(ParseOptions.model_fields))
+        shaping = self.model_dump(mode="json", include={*ParseOptions.model_fields, "fetch"})
         shaping |= {"project": self.project, "label_config": project.label_config, "validate": project.validate_}
         return hashlib.blake2b(orjson.dumps(shaping, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
 
@@ -207,6 +350,15 @@ class Limits(Model):
     """Bounds of the whole installation."""
 
     in_flight_objects: int = Field(2000, ge=1, description="Most objects that are claimed or running at once.")
+    in_flight_bytes: Size = Field(
+        512 * 1000**2,
+        ge=1,
+        description="Most bytes of objects that are claimed or running at once; a source with none may begin a larger "
+        "one.",
+    )
+    database_pressure: Literal["auto", "off"] = Field(
+        "auto", description="Whether fewer commits run at once while the database takes long for them."
+    )
     batch_objects: int = Field(250, ge=1, le=5000, description="Most objects in one claim, and so in one commit.")
     workers: int = Field(2, ge=1, le=256, description="Worker threads in each process that imports.")
     lease: Duration = Field(60.0, ge=1, description="How long a worker owns a claim without renewing it.")
@@ -230,6 +382,27 @@ class Server(Model):
     token: Secret | None = Field(None, description="A token that every request but /healthz must bear.")
 
 
+class Links(Model):
+    """Links of our own to objects, which `labelfeed serve` answers: those of sources with `links: durable`."""
+
+    base_url: str = Field(
+        pattern=r"^https?://[^/?#@\s]+[^?#@\s]*$", description="What such links begin with: where `serve` is reached."
+    )
+    key: Secret = Field(description="What links are signed with: 16 characters or more that nobody can guess.")
+    previous: Secrets = Field(
+        (), description="Keys of before, whose links still count; without its key a link ends."
+    )
+    ttl: Duration = Field(600.0, gt=0, description="How long the signed URL lives that a link leads to.")
+
+    @field_validator("key", "previous")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | tuple[SecretStr, ...]) -> SecretStr | tuple[SecretStr, ...]:
+        for each in value if isinstance(value, tuple) else (value,):
+            if len(each.get_secret_value()) < LINK_KEY_CHARACTERS:
+                raise ValueError(f"a key of links has at least {LINK_KEY_CHARACTERS} characters")
+        return value
+
+
 class Config(Model):
     """A whole `labelfeed.yaml`."""
 
@@ -242,6 +415,7 @@ class Config(Model):
     sources: tuple[Source, ...] = Field(description="The sources, in the order in which `status` lists them.")
     limits: Limits = Field(default_factory=Limits, description="Bounds of the whole installation.")
     server: Server = Field(default_factory=Server, description="The HTTP server.")
+    links: Links | None = Field(None, description="Links of our own to objects.")
     shutdown_timeout: Duration = Field(25.0, gt=0, description="How long SIGTERM waits for work under way.")
 
     folder: SkipJsonSchema[Path] = Field(

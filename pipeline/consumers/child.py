@@ -27,7 +27,7 @@ from pipeline import logs
 from pipeline.config import Limits
 from pipeline.consumers.importer import NO_OBJECT, Importer
 from pipeline.consumers.renewer import Held, Renewer
-from pipeline.consumers.waiting import Patience
+from pipeline.waiting import Patience
 from pipeline.errors import UnavailableError
 from pipeline.ledger import Ledger
 

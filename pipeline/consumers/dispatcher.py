@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pipeline import logs
 from pipeline.bus import Consumer, EventLog, Polled, Record
-from pipeline.consumers.waiting import Patience, our_error
+from pipeline.waiting import Patience, our_error
 from pipeline.errors import DataRefused, LabelfeedError, RetriableError
 from pipeline.events import ObjectEvent, UndecodableEvent, check_key, fold
 from pipeline.faults import reached

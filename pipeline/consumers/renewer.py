@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipeline import logs
@@ -34,11 +34,21 @@ class Held:
         self.renewed = time.monotonic()
 
 
-class Renewer:
-    """Renews each held lease of `seconds` at a third of its length, in a thread of its own."""
+def _none() -> tuple[int, float]:
+    return 0, 0.0
 
-    def __init__(self, ledger: Ledger, worker: str, seconds: float) -> None:
+
+class Renewer:
+    """Renews each held lease of `seconds` at a third of its length, in a thread of its own.
+
+    `commits` says how many commits this process has made, and how many seconds they took together.
+    """
+
+    def __init__(
+        self, ledger: Ledger, worker: str, seconds: float, commits: Callable[[], tuple[int, float]] = _none
+    ) -> None:
         self._ledger = ledger
+        self._commits = commits
         self._worker = worker
         self._seconds = seconds
         self._threads = 0
@@ -96,7 +106,7 @@ class Renewer:
 
     def _beat(self) -> None:
         try:
-            self._ledger.beat(self._worker, self._threads, BEAT_SECONDS * BEATS_MISSED)
+            self._ledger.beat(self._worker, self._threads, BEAT_SECONDS * BEATS_MISSED, self._commits())
         except LabelfeedError as error:
             problem = f"{error.code}: {error}"
             if self.problem is None:

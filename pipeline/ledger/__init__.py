@@ -14,7 +14,7 @@ from pipeline.ledger.matching import NewRow, OldRow, Placed, RowMatch, content_o
 from pipeline.ledger.protocol import Ledger, Pass, SourceIdentity, SourceRow
 from pipeline.ledger.reports import Audit, Filter, Reports, RevisionFilter
 from pipeline.ledger.rules import ENDED, STATES, Change, Effect, Known, OnChange, State, on_event, on_retry
-from pipeline.ledger.scheduling import Candidate, Claim, Load, ProjectLoad, SourceLoad, Tick
+from pipeline.ledger.scheduling import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Tick
 from pipeline.ledger.work import (
     LONGEST_PROBE_SECONDS,
     PAUSE_AFTER,
@@ -60,6 +60,7 @@ __all__ = [
     "Reports",
     "RevisionFilter",
     "RowMatch",
+    "Shared",
     "SourceIdentity",
     "SourceLoad",
     "SourceRow",

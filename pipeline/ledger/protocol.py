@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from pipeline.events import ObjectEvent
+from pipeline.ledger.deliveries import Deliveries
 from pipeline.ledger.reports import Reports
 from pipeline.ledger.rules import Effect, Known, OnChange
 from pipeline.ledger.scheduling import Tick
@@ -139,8 +140,9 @@ class Ledger(Protocol):
         """End a lease: its objects without an outcome become ready, uncounted. `lost` names the one object
         whose child process died, for which that is counted."""
 
-    def beat(self, worker: str, threads: int, seconds: float) -> None:
-        """Say that a process with so many worker threads is alive for the next `seconds`."""
+    def beat(self, worker: str, threads: int, seconds: float, commits: tuple[int, float] = (0, 0.0)) -> None:
+        """Say that a process with so many worker threads is alive for the next `seconds`, and how many commits it has
+        made since it began, in how many seconds together."""
 
     def sweep(self, limit: int) -> int:
         """Delete at most about `limit` staged rows that will never be published, and old history."""
@@ -188,6 +190,12 @@ class Ledger(Protocol):
 
     def resume(self, source_id: int) -> None:
         """Forget how a source's objects have fared, and that it is paused."""
+
+    def pause_project(self, name: str, *, paused: bool) -> bool:
+        """Claim nothing of a project's sources until it is called with False; whether that changed anything."""
+
+    def deliveries(self) -> Deliveries:
+        """Where tasks go on to, and how far they have come."""
 
     def now(self) -> float:
         """The database's clock, in seconds since 1970."""

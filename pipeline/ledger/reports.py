@@ -37,7 +37,14 @@ class Reports(Protocol):
         be decided on)."""
 
     def projects(self) -> list[dict[str, Any]]:
-        """Per project: `name, tasks`."""
+        """Per project: `name, tasks, in_flight` (tasks that what is claimed should bring), `paused` (since when, or
+        None)."""
+
+    def scheduling(self) -> dict[str, Any]:
+        """What the schedulers last said, `at` when: `sources` and `projects`, each from names to what they wait for."""
+
+    def open_tasks(self, project: str) -> tuple[int, int]:
+        """A project's live tasks without annotations, and all its live ones, counted at one moment."""
 
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """Objects by id: `id, source, key, state, version, imported_version, size, attempts, tasks, rejected,
@@ -80,10 +87,6 @@ class Reports(Protocol):
 
     def threads(self) -> int:
         """How many worker threads are alive, in all processes."""
-
-    def pending(self) -> int:
-        """How many objects of sources that are not retired wait or are under way; what waits of a source that was
-        paused by hand does not count."""
 
 
 class Audit(NamedTuple):

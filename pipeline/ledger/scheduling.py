@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from pipeline.ledger.deliveries import DeliveryTick
 from pipeline.ledger.work import Standing
 
 
 class SourceLoad(NamedTuple):
-    """What one source has waiting and under way, as the tick sees it."""
+    """What one source has waiting and under way, as the tick sees it.
+
+    `cursor`, `deficit`, `passed_over` (since when others go before it, 0 if they don't) and `bucket` (of its bytes:
+    what may ever have been read, as of a time) are the scheduler's own, kept by `Tick.save`. `expected` are the tasks
+    and bytes that what is claimed should bring; `read` are the objects, tasks and bytes that were ever imported.
+    """
 
     id: int
     name: str
@@ -20,16 +26,36 @@ class SourceLoad(NamedTuple):
     cursor: tuple[float, int]
     deficit: float
     standing: Standing = Standing()
+    passed_over: float = 0.0
+    bucket: tuple[float, float] = (0.0, 0.0)
+    expected: tuple[float, float] = (0.0, 0.0)
+    read: tuple[int, int, int] = (0, 0, 0)
 
 
 class ProjectLoad(NamedTuple):
-    """How full a project is: live tasks, and the token bucket of its imports (level, time of it)."""
+    """How full a project is: live tasks, the token bucket of its imports (tasks that may ever have been imported, as
+    of a time), tasks that ever were (`imported`), since when it is `paused`, and tasks that are not `delivered`."""
 
     id: int
     name: str
     tasks: int
     tokens: float
     tokens_at: float
+    imported: int = 0
+    paused: float | None = None
+    undelivered: int = 0
+
+
+class Shared(NamedTuple):
+    """What all schedulers share: what they last said of what waits (`notes`, JSON, as of `noted_at`), and what they
+    know of the database's `pressure`, by the arithmetic that reads it."""
+
+    noted_at: float = 0.0
+    notes: str = "{}"
+    pressure: tuple[float, float, int, float, float] = (0.0, 0.0, 0, 0.0, 0.0)
+
+
+NOTHING_SHARED = Shared()
 
 
 class Candidate(NamedTuple):
@@ -57,7 +83,8 @@ class Load:
 
     `unstarted` objects are claimed but not started, in `waiting` claims; `running` claims are started; none
     of these counts the `alone` claims, waiting or running, which have a thread of their own. `threads` is how
-    many worker threads are alive, `finished` the number of objects that ever ended.
+    many worker threads are alive, and `commits` how many commits their processes have made, in how many seconds
+    together; `finished` is the number of objects that ever ended.
     """
 
     now: float
@@ -69,6 +96,8 @@ class Load:
     finished: int
     waiting: int = 0
     alone: int = 0
+    commits: tuple[int, float] = (0, 0.0)
+    shared: Shared = NOTHING_SHARED
 
 
 class Tick(Protocol):
@@ -91,12 +120,29 @@ class Tick(Protocol):
         """The object of a source that became due last, if one is due: as `candidates`."""
 
     def claim(
-        self, source: SourceLoad, batch: Sequence[Candidate], epoch: str, seconds: float, *, alone: bool
+        self,
+        source: SourceLoad,
+        batch: Sequence[Candidate],
+        epoch: str,
+        seconds: float,
+        *,
+        alone: bool,
+        each: tuple[float, float] = (0.0, 0.0),
     ) -> Claim:
-        """Claim candidates under one new lease that ends in `seconds` unless it is renewed."""
+        """Claim candidates under one new lease that ends in `seconds` unless it is renewed. `each` is how many tasks
+        and bytes one of them should bring."""
 
-    def save(self, source_id: int, cursor: tuple[float, int], deficit: float) -> None:
-        """Remember where a source's claims have come to."""
+    def save(self, source: SourceLoad) -> None:
+        """Remember what is the scheduler's own of a source."""
+
+    def deliveries(self) -> DeliveryTick:
+        """The part of the deliveries."""
 
     def spend(self, project_id: int, tokens: float) -> None:
         """Remember a project's token bucket, as of now."""
+
+    def note(self, notes: str) -> None:
+        """Say what waits, as of now."""
+
+    def press(self, pressure: tuple[float, float, int, float, float]) -> None:
+        """Remember the database's pressure."""

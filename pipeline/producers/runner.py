@@ -6,7 +6,6 @@ Nothing that may work later ends a source: it is reported, waited for, and tried
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from pipeline.faults import reached
 from pipeline.ledger import Pass
 from pipeline.producers import Notices, Producer
 from pipeline.producers.listing import PassRunner
+from pipeline.waiting import Patience
 
-FIRST_DELAY_SECONDS = 0.5
-LONGEST_DELAY_SECONDS = 30.0
+ROLE = "watch"
 LOOK_SECONDS = 0.1
 """How often a resting source looks whether it is asked to go on."""
 WATCH_SECONDS = 5.0
@@ -67,16 +66,16 @@ class SourceRunner:
         if self._producer is not None:
             thread.start()
             self._await_producer(stop)
-        delay = _Delay()
+        patience = Patience(ROLE, source=self._name)
         while not stop.is_set():
             try:
                 self._pass(stop)
             except LabelfeedError as error:
                 self._passes.metrics.add("passes_total", source=self._name, outcome="failed")
                 self._pass_problem = _told(error)
-                delay.wait(error, stop, self._name)
+                patience.wait(error, stop)
             else:
-                delay.forget()
+                patience.succeeded()
                 self._rest(stop)
         if self._producer is not None:
             thread.join()
@@ -132,18 +131,18 @@ class SourceRunner:
 
     def _watch(self, stop: threading.Event) -> None:
         assert self._producer is not None
-        delay = _Delay()
+        patience = Patience(ROLE, source=self._name)
         while not stop.is_set():
             try:
                 for notices in self._producer.notices(stop):
                     self._take(notices, stop)
-                    delay.forget()
+                    patience.succeeded()
             except LabelfeedError as error:
                 self._watching.clear()
                 self._passes.watched_since = None
                 self._watch_problem = _told(error)
                 self._due.set()
-                delay.wait(error, stop, self._name)
+                patience.wait(error, stop)
         self._watching.clear()
 
     def _take(self, notices: Notices, stop: threading.Event) -> None:
@@ -152,20 +151,20 @@ class SourceRunner:
             self._passes.watched_since = time.time()
             self._watch_problem = ""
             self._watching.set()
-        delay = _Delay()
-        while notices.events and not self._published(notices, delay, stop):
+        patience = Patience(ROLE, source=self._name)
+        while notices.events and not self._published(notices, patience, stop):
             if stop.is_set():
                 return
         notices.settle()
         if notices.lost:
             self._due.set()
 
-    def _published(self, notices: Notices, delay: _Delay, stop: threading.Event) -> bool:
+    def _published(self, notices: Notices, patience: Patience, stop: threading.Event) -> bool:
         try:
             self._passes.log.publish(notices.events)
             reached("watcher.published")
         except RetriableError as error:
-            delay.wait(error, stop, self._name)
+            patience.wait(error, stop)
             return False
         count = len(notices.events)
         self._noticed += count
@@ -177,30 +176,6 @@ class SourceRunner:
             noticed, self._noticed = self._noticed, 0
             self._reported = time.monotonic()
             _log.info(logs.EVENTS_PUBLISHED, extra={"source": self._name, "events": noticed})
-
-
-class _Delay:
-    """Longer waits after each failure, with jitter, so that many sources do not come back together."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-
-    def wait(self, error: LabelfeedError, stop: threading.Event, source: str) -> None:
-        """Say what failed, and wait before the next attempt, or until `stop`."""
-        longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(self._failures, 10))
-        seconds = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-        asked = error.retry_after if isinstance(error, RetriableError) else None
-        if asked is not None and not self._failures:
-            seconds = min(asked, LONGEST_DELAY_SECONDS)
-        self._failures += 1
-        _log.warning(
-            logs.WAITING, extra={"source": source, "code": error.code, "error": str(error), "seconds": seconds}
-        )
-        stop.wait(seconds)
-
-    def forget(self) -> None:
-        """It works again."""
-        self._failures = 0
 
 
 def _told(error: LabelfeedError) -> str:

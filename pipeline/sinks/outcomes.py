@@ -97,6 +97,7 @@ class Plan:
         self.history: list[tuple[int, float, str, str]] = []
         self.states: Counter[str] = Counter()
         self.tasks = self.rejected = self.changes = self.finished = 0
+        self.read_objects = self.read_tasks = self.read_bytes = 0
 
     def take(self, outcome: Outcome, before: Before) -> None:
         """Plan one outcome; what concerns earlier imports is done at once."""
@@ -138,6 +139,12 @@ class Plan:
                 id=before.id,
             )
         )
+        if outcome.state in ("failed", "skipped") or (
+            outcome.state == "done" and outcome.mode not in ("ignored", "unchanged")
+        ):
+            self.read_objects += 1
+            self.read_tasks += outcome.task_count
+            self.read_bytes += outcome.size
         self.states["claimed"] -= 1
         self.states[outcome.state] += 1
         self.finished += ended
@@ -158,9 +165,7 @@ class Plan:
             self._tables.forget_rejected(before.id)
         if outcome.mode == "replace":
             # A file with many rows, now or before, is replaced as a whole: matching would hold up others.
-            if outcome.staged or before.tasks > STAGE_ROWS:
-                self._tables.supersede(before.id, "live")
-            if not outcome.staged:
+            if not outcome.staged and before.tasks <= STAGE_ROWS:
                 written = self._tables.match(outcome)
             else:
                 if not outcome.staged:

@@ -16,6 +16,7 @@ from pipeline.ledger import STAGE_ROWS
 from pipeline.parsers import Parser
 from pipeline.tasks import Parsed, RejectedRow, Task
 from tests.consumers.house import House, inbox
+from tests.ledger.bench import pending
 
 GOOD = '{"data": {"text": "one"}}'
 
@@ -62,7 +63,7 @@ def test_files_become_tasks(house: House) -> None:
     assert house.rows()["a.json"]["imported_version"] == house.feeds["inbox"].store.head("a.json").version
     assert house.metric("imported_objects_total", source="inbox", state="done") == 2
     assert house.metric("written_tasks_total", source="inbox") == 3
-    assert house.ledger.reports().pending() == 0
+    assert pending(house.ledger) == 0
 
 
 def test_bad_neighbours_stop_nobody(house: House) -> None:

@@ -16,6 +16,7 @@ from pipeline.consumers.workers import WorkerPool
 from pipeline.errors import UnavailableError, UsageError
 from pipeline.ledger import Claim
 from tests.consumers.house import House
+from tests.ledger.bench import pending
 
 
 class Ran:
@@ -144,7 +145,7 @@ def test_scheduler_queue_and_workers_together(house: House) -> None:
     house.note(*[f"{n}.json" for n in range(300)])
     scheduler.wake()
     deadline = time.monotonic() + 20
-    while house.ledger.reports().pending():
+    while pending(house.ledger):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     scheduler.stop()

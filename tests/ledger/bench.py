@@ -145,6 +145,12 @@ class Bench:
         assert execute(orphans) == [(0,)]
 
 
+def pending(ledger: Ledger) -> int:
+    """How many objects of sources that are not retired wait or are under way."""
+    rows = [row for row in ledger.reports().sources() if not row["retired"]]
+    return sum(row["ready"] + row["claimed"] + row["running"] for row in rows)
+
+
 def done(work: Work, texts: Sequence[str | Task] = ("a",), **columns: Any) -> Outcome:
     """A done object with these tasks."""
     tasks = [each if isinstance(each, Task) else task(each, number) for number, each in enumerate(texts, start=1)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from tests.ledger.contract_events import EventContract, PassContract, SourceContract
 from tests.ledger.contract_leaders import LeaderContract
 from tests.ledger.contract_queues import QueueContract
+from tests.ledger.contract_revisions import RevisionContract
 from tests.ledger.contract_standings import StandingContract
 from tests.ledger.contract_tasks import KeepContract, ReplaceContract, ReportContract
 from tests.ledger.contract_work import ClaimContract, LeaseContract, OutcomeContract, StageContract
 
 CONTRACTS = (
     EventContract, SourceContract, PassContract, ClaimContract, LeaseContract, OutcomeContract, StageContract,
-    ReplaceContract, KeepContract, ReportContract, LeaderContract, StandingContract, QueueContract,
+    ReplaceContract, RevisionContract, KeepContract, ReportContract, LeaderContract, StandingContract, QueueContract,
 )  # fmt: skip
 """Each becomes a test class of each database."""
 

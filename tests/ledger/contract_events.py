@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import DataRefused, UsageError
 from pipeline.events import ObjectEvent, Sequencer
 from pipeline.ledger import Outcome, Pass, SourceIdentity
-from tests.ledger.bench import SOURCES, Bench, done
+from tests.ledger.bench import SOURCES, Bench, done, pending
 
 
 class EventContract:
@@ -168,7 +168,7 @@ class SourceContract:
 
         assert bench.claims() == []
         assert bench.note("c.json") == {"unknown": 1}
-        assert bench.ledger.reports().pending() == 0
+        assert pending(bench.ledger) == 0
         assert (bench.state("a.json"), bench.state("b.json")) == ("retired", "retired")
         assert bench.texts("a.json") == ["a"]
         assert bench.ledger.reports().sources()[0]["retired"]

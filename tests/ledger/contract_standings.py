@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pipeline.ledger import LONGEST_PROBE_SECONDS, PAUSE_AFTER, PROBE_SECONDS, Outcome, Reason, SourceIdentity, Standing
+from pipeline.ledger import (
+    LONGEST_PROBE_SECONDS,
+    LOST_WORKERS_LIMIT,
+    PAUSE_AFTER,
+    PROBE_SECONDS,
+    Outcome,
+    Reason,
+    SourceIdentity,
+    Standing,
+)
 from tests.ledger.bench import SOURCES, Bench, done
 
 
@@ -74,10 +83,29 @@ class StandingContract:
         self.fail(bench, PAUSE_AFTER)
         bench.note("waits")
         assert bench.load().standing.paused == "hand"
-        assert bench.ledger.reports().pending() == 0
         bench.ledger.resume(inbox)
         assert bench.load().standing == Standing()
-        assert bench.ledger.reports().pending() == 1
+
+    def test_projects(self, bench: Bench) -> None:
+        """A project is paused and resumed by its name; the tick and the reports see it, and doing it twice is told."""
+        assert bench.ledger.pause_project("cats", paused=True)
+        assert not bench.ledger.pause_project("cats", paused=True)
+        assert not bench.ledger.pause_project("no such project", paused=True)
+        paused = {each.name: each.paused for each in bench.tick(lambda tick: tick.load()).projects}
+        assert paused["dogs"] is None
+        assert abs(paused["cats"] - bench.ledger.now()) < 10
+        assert {row["name"]: row["paused"] for row in bench.ledger.reports().projects()} == paused
+        assert bench.ledger.pause_project("cats", paused=False)
+        assert not bench.ledger.pause_project("cats", paused=False)
+
+    def test_lost_workers_pause(self, bench: Bench) -> None:
+        """Objects whose processes died too often count as failures of their source, as any other does."""
+        self.fail(bench, 3, "worker_lost")
+        for _ in range(LOST_WORKERS_LIMIT):
+            lease, (work,) = bench.begin(*() if bench.load().ready else ("poison",))
+            bench.ledger.give_back(lease, lost=work.id)
+        assert bench.state("poison") == "failed"
+        assert bench.load().standing == Standing(4, "worker_lost")
 
     def test_another_configuration_forgives(self, bench: Bench) -> None:
         """With a changed configuration a source's failures are forgotten, with the same one they are not."""

@@ -304,13 +304,6 @@ class ReportContract:
         assert [each.key for each in reports.audit(1, "a", 10)] == ["b"]
         bench.execute("UPDATE objects SET tasks = 2 WHERE key = 'b'")
 
-    def test_pending(self, bench: Bench) -> None:
-        """What waits or is under way is counted, what has ended is not."""
-        lease, (first, _) = bench.begin("a", "b")
-        bench.note("c", source="bucket")
-        bench.commit(lease, done(first))
-        assert bench.ledger.reports().pending() == 2
-
     def test_sources(self, bench: Bench) -> None:
         """Per source: objects by state, what was written, what waits longest, and when something ended."""
         lease, (first, *_) = bench.begin("a", "b")

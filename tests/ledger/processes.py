@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.ledger import Claim, Ledger, OnChange, Tick
 from pipeline.sinks.sqlite import SqliteLedger
 from pipeline.sqlitefile import SqliteFile
-from tests.ledger.bench import Bench, done
+from tests.ledger.bench import Bench, done, pending
 
 SPAWN = multiprocessing.get_context("spawn")
 POLICY: dict[str, OnChange] = {"inbox": "replace", "bucket": "ignore"}
@@ -115,7 +115,7 @@ def _spawn(place: str, stop: Event) -> BaseProcess:
 def until_done(bench: Bench) -> None:
     """Wait until nothing waits or is under way."""
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while bench.ledger.reports().pending():
+    while pending(bench.ledger):
         assert time.monotonic() < deadline, bench.ledger.reports().sources()
         time.sleep(0.05)
 

@@ -13,7 +13,7 @@ from pipeline.errors import LeaseLost
 from pipeline.events import ObjectEvent, Sequencer, fold
 from pipeline.ledger import ENDED, Claim, OnChange, Outcome, Reason, SourceIdentity, Tick, Work
 from pipeline.tasks import Task
-from tests.ledger.bench import Bench, task
+from tests.ledger.bench import Bench, pending, task
 
 KEYS = ("a", "b/1", "b/2", "c")
 CONTENTS = {"A": ("1", "2"), "B": ("2", "3", "2"), "C": ("9",), "E": (), "broken": ("never",)}
@@ -209,7 +209,7 @@ class Simulation:
                 self.bench.end_lease(lease)
             self.bench.tick(lambda tick: tick.expire(1000))
             self.work()
-            if not self.bench.ledger.reports().pending():
+            if not pending(self.bench.ledger):
                 found = self.listing()
                 if not found:
                     break

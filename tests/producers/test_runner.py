@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import waiting
 from pipeline.bus import Offsets
 from pipeline.errors import UnavailableError
 from pipeline.events import ObjectEvent
@@ -24,8 +25,8 @@ from tests.producers.conftest import House, until
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long waits."""
-    monkeypatch.setattr(runner, "FIRST_DELAY_SECONDS", 0.02)
-    monkeypatch.setattr(runner, "LONGEST_DELAY_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(waiting, "LONGEST_SECONDS", 0.1)
     monkeypatch.setattr(runner, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(runner, "REQUEST_SECONDS", 0.05)
 

@@ -128,7 +128,7 @@ def _write_plan(tx: Transaction, lease: int, source_id: int, plan: Plan) -> None
     write_history(tx, plan.history)
     for state, n in plan.states.items():
         tx.count(source_id, state, n)
-    for name in ("finished", "changes", "tasks", "rejected"):
+    for name in ("finished", "changes", "tasks", "rejected", "read_objects", "read_tasks", "read_bytes"):
         tx.count(source_id, name, getattr(plan, name))
 
 

@@ -125,9 +125,9 @@ class PostgresLedger:
         """As `Ledger.give_back`."""
         self._database.write(lambda tx: work.give_back(tx, lease, lost))
 
-    def beat(self, worker: str, threads: int, seconds: float) -> None:
+    def beat(self, worker: str, threads: int, seconds: float, commits: tuple[int, float] = (0, 0.0)) -> None:
         """As `Ledger.beat`."""
-        self._database.write(lambda tx: work.beat(tx, worker, threads, seconds))
+        self._database.write(lambda tx: work.beat(tx, worker, threads, seconds, commits))
 
     def sweep(self, limit: int) -> int:
         """As `Ledger.sweep`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
-from pipeline.sinks.postgres import passes, revisions
+from pipeline.sinks.postgres import passes, projects, revisions
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.standings import standings
@@ -68,11 +68,15 @@ class PostgresReports:
 
     def projects(self) -> list[dict[str, Any]]:
         """As `Reports.projects`."""
-        return self._rows(
-            "SELECT p.name, (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
-            " ON c.source_id = s.id AND c.name = 'tasks' WHERE s.project_id = p.id) AS tasks FROM projects AS"
-            " p ORDER BY p.id"
-        )
+        return self._rows(projects.PROJECTS)
+
+    def scheduling(self) -> dict[str, Any]:
+        """As `Reports.scheduling`."""
+        return self._database.read(projects.scheduling)
+
+    def open_tasks(self, project: str) -> tuple[int, int]:
+        """As `Reports.open_tasks`."""
+        return self._database.read(lambda tx: projects.open_tasks(tx, project))
 
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """As `Reports.objects`."""
@@ -157,15 +161,6 @@ class PostgresReports:
         """As `Reports.threads`."""
         statement = "SELECT coalesce(sum(threads), 0)::bigint AS n FROM workers WHERE until > clock_timestamp()"
         return int(self._rows(statement)[0]["n"])
-
-    def pending(self) -> int:
-        """As `Reports.pending`."""
-        (row,) = self._rows(
-            "SELECT coalesce(sum(c.n), 0)::bigint AS n FROM counters AS c JOIN sources AS s ON s.id = c.source_id"
-            " LEFT JOIN standings AS t ON t.source_id = s.id WHERE NOT s.retired"
-            " AND (c.name = 'claimed' OR c.name = 'ready' AND t.paused IS DISTINCT FROM 'hand')"
-        )
-        return int(row["n"])
 
 
 def _sources(tx: Transaction) -> list[dict[str, Any]]:

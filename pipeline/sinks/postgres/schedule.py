@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, SourceLoad, Standing, Tick
-from pipeline.sinks.postgres.database import Transaction, array
+from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Standing, Tick
+from pipeline.sinks.postgres.database import Row, Transaction, array
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.standings import standings
 from pipeline.sinks.texts import text_of
@@ -28,7 +29,30 @@ NEWEST = (
     "SELECT id, extract(epoch FROM due)::float8, coalesce(size, 0), lost FROM objects WHERE state = 'ready'"
     " AND source_id = %s AND due <= to_timestamp(%s) ORDER BY due DESC, id DESC LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
+_NAMES = ("ready", "claimed", "finished", "tasks", "read_objects", "read_tasks", "read_bytes")
+_SUMS = ", ".join(f"coalesce(sum(n) FILTER (WHERE name = '{name}'), 0)::bigint" for name in _NAMES)
+COUNTED = f"SELECT source_id, {_SUMS} FROM counters WHERE name = ANY('{{{','.join(_NAMES)}}}') GROUP BY source_id"
 CLAIM = "UPDATE objects SET state = 'claimed', lease = %s WHERE id = ANY(%s::bigint[])"
+
+
+class Counted(NamedTuple):
+    """A source's counters, as far as a turn wants them."""
+
+    ready: int
+    claimed: int
+    finished: int
+    tasks: int
+    read_objects: int
+    read_tasks: int
+    read_bytes: int
+
+    @property
+    def read(self) -> tuple[int, int, int]:
+        """As `SourceLoad.read`."""
+        return (self.read_objects, self.read_tasks, self.read_bytes)
+
+
+NOTHING = Counted(0, 0, 0, 0, 0, 0, 0)
 
 
 def tick(tx: Transaction, turn: Callable[[Tick], T]) -> T | None:
@@ -46,45 +70,73 @@ class PostgresTick:
     def load(self) -> Load:
         """As `Tick.load`."""
         tx = self._tx
-        sources = tx.rows(
-            "SELECT s.id, s.name, s.project_id, coalesce(c.ready, 0), coalesce(c.claimed, 0),"
-            " extract(epoch FROM s.cursor_due)::float8, s.cursor_id, s.deficit, coalesce(c.finished, 0)"
-            " FROM sources AS s LEFT JOIN LATERAL (SELECT (sum(n) FILTER (WHERE name = 'ready'))::bigint AS ready,"
-            " (sum(n) FILTER (WHERE name = 'claimed'))::bigint AS claimed,"
-            " (sum(n) FILTER (WHERE name = 'finished'))::bigint AS finished"
-            " FROM counters WHERE source_id = s.id) AS c ON true WHERE NOT s.retired ORDER BY s.id"
+        leases = tx.rows(
+            "SELECT source_id, alone, coalesce(sum(open) FILTER (WHERE started_at IS NULL), 0)::bigint,"
+            " count(*) - count(started_at), count(started_at), sum(open * tasks_each), sum(open * bytes_each)"
+            " FROM leases GROUP BY 1, 2"
         )
-        (unstarted, waiting, running, alone) = tx.rows(
-            "SELECT coalesce(sum(open) FILTER (WHERE started_at IS NULL AND NOT alone), 0)::bigint,"
-            " count(*) FILTER (WHERE started_at IS NULL AND NOT alone), count(started_at) FILTER (WHERE NOT alone),"
-            " count(*) FILTER (WHERE alone) FROM leases"
-        )[0]
-        ((threads,),) = tx.rows("SELECT coalesce(sum(threads), 0)::bigint FROM workers WHERE until > clock_timestamp()")
-        projects = tx.rows(
-            "SELECT p.id, p.name, (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
-            " ON c.source_id = s.id AND c.name = 'tasks' WHERE s.project_id = p.id), p.tokens,"
-            " extract(epoch FROM p.tokens_at)::float8 FROM projects AS p ORDER BY p.id"
+        expected: dict[int, tuple[float, float]] = {}
+        for source_id, _, _, _, _, tasks, size in leases:
+            before = expected.get(source_id, (0.0, 0.0))
+            expected[source_id] = (before[0] + tasks, before[1] + size)
+        usual = [row for row in leases if not row[1]]
+        ((threads, commits, seconds),) = tx.rows(
+            "SELECT coalesce(sum(threads), 0)::bigint, coalesce(sum(commits), 0)::bigint,"
+            " coalesce(sum(commit_seconds), 0) FROM workers WHERE until > clock_timestamp()"
         )
+        counted = {row[0]: Counted(*row[1:]) for row in tx.rows(COUNTED)}
+        rows = tx.rows(
+            "SELECT id, name, project_id, retired, extract(epoch FROM cursor_due)::float8, cursor_id, deficit,"
+            " passed_over, bytes_allowed, bytes_at FROM sources ORDER BY id"
+        )
+        present = [row for row in rows if not row[3]]
         known = standings(tx)
         return Load(
             now=tx.at,
-            sources=[self._source(*row[:8])._replace(standing=known.get(row[0], Standing())) for row in sources],
-            projects=[ProjectLoad(*row) for row in projects],
-            unstarted=unstarted,
-            running=running,
+            sources=[
+                self._source(row, counted.get(row[0], NOTHING))._replace(
+                    standing=known.get(row[0], Standing()), expected=expected.get(row[0], (0.0, 0.0))
+                )
+                for row in present
+            ],
+            projects=self._projects([(row[2], counted.get(row[0], NOTHING)) for row in rows]),
+            unstarted=sum(row[2] for row in usual),
+            running=sum(row[4] for row in usual),
             threads=threads,
-            finished=sum(row[8] for row in sources),
-            waiting=waiting,
-            alone=alone,
+            finished=sum(counted.get(row[0], NOTHING).finished for row in present),
+            waiting=sum(row[3] for row in usual),
+            alone=sum(row[3] + row[4] for row in leases if row[1]),
+            commits=(commits, seconds),
+            shared=self._shared(),
         )
 
-    def _source(
-        self, id_: int, name: str, project: int, ready: int, claimed: int, due: float, last: int, deficit: float
-    ) -> SourceLoad:
+    def _source(self, row: Row, counted: Counted) -> SourceLoad:
+        id_, name, project, _, due, last, deficit, passed_over, *bucket = row
         # What this turn has moved already is not in the counters' rows yet.
         moved = self._tx.counts
-        ready, claimed = ready + moved[id_, "ready"], claimed + moved[id_, "claimed"]
-        return SourceLoad(id_, name, project, ready, claimed, (due, last), deficit)
+        ready, claimed = counted.ready + moved[id_, "ready"], counted.claimed + moved[id_, "claimed"]
+        return SourceLoad(
+            id_, name, project, ready, claimed, (due, last), deficit, passed_over=passed_over,
+            bucket=(bucket[0], bucket[1]), read=counted.read,
+        )  # fmt: skip
+
+    def _projects(self, counted: Sequence[tuple[int, Counted]]) -> list[ProjectLoad]:
+        tasks: Counter[int] = Counter()
+        imported: Counter[int] = Counter()
+        for project, each in counted:
+            tasks[project] += each.tasks
+            imported[project] += each.read_tasks
+        rows = self._tx.rows(
+            "SELECT id, name, tokens, extract(epoch FROM tokens_at)::float8, extract(epoch FROM paused)::float8"
+            " FROM projects ORDER BY id"
+        )
+        return [ProjectLoad(row[0], row[1], tasks[row[0]], row[2], row[3], imported[row[0]], row[4]) for row in rows]
+
+    def _shared(self) -> Shared:
+        (row,) = self._tx.rows(
+            "SELECT noted_at, notes, bound, best, commits, commit_seconds, adapted_at FROM scheduling"
+        )
+        return Shared(row[0], row[1], (row[2], row[3], row[4], row[5], row[6]))
 
     def release(self, epoch: str) -> int:
         """As `Tick.release`."""
@@ -112,31 +164,50 @@ class PostgresTick:
         return [Candidate(*row) for row in self._tx.rows(NEWEST, (source.id, self._tx.at))]
 
     def claim(
-        self, source: SourceLoad, batch: Sequence[Candidate], epoch: str, seconds: float, *, alone: bool
+        self,
+        source: SourceLoad,
+        batch: Sequence[Candidate],
+        epoch: str,
+        seconds: float,
+        *,
+        alone: bool,
+        each: tuple[float, float] = (0.0, 0.0),
     ) -> Claim:
         """As `Tick.claim`."""
         ids = [candidate.id for candidate in batch]
         ((lease,),) = self._tx.rows(
-            "INSERT INTO leases (source_id, ids, open, alone, epoch, until)"
-            " VALUES (%s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s)) RETURNING id",
-            (source.id, ids, len(ids), alone, epoch, seconds),
+            "INSERT INTO leases (source_id, ids, open, alone, epoch, until, tasks_each, bytes_each)"
+            " VALUES (%s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s) RETURNING id",
+            (source.id, ids, len(ids), alone, epoch, seconds, *each),
         )
         self._tx.execute(CLAIM, (lease, array(ids)))
         self._tx.count(source.id, "ready", -len(ids))
         self._tx.count(source.id, "claimed", len(ids))
         return Claim(lease, source.name, tuple(ids), alone)
 
-    def save(self, source_id: int, cursor: tuple[float, int], deficit: float) -> None:
+    def save(self, source: SourceLoad) -> None:
         """As `Tick.save`."""
         self._tx.execute(
-            "UPDATE sources SET cursor_due = to_timestamp(%s), cursor_id = %s, deficit = %s WHERE id = %s",
-            (*cursor, deficit, source_id),
+            "UPDATE sources SET cursor_due = to_timestamp(%s), cursor_id = %s, deficit = %s, passed_over = %s,"
+            " bytes_allowed = %s, bytes_at = %s WHERE id = %s",
+            (*source.cursor, source.deficit, source.passed_over, *source.bucket, source.id),
         )
 
     def spend(self, project_id: int, tokens: float) -> None:
         """As `Tick.spend`."""
         self._tx.execute(
-            "UPDATE projects SET tokens = %s, tokens_at = clock_timestamp() WHERE id = %s", (tokens, project_id)
+            "UPDATE projects SET tokens = %s, tokens_at = to_timestamp(%s) WHERE id = %s",
+            (tokens, self._tx.at, project_id),
+        )
+
+    def note(self, notes: str) -> None:
+        """As `Tick.note`."""
+        self._tx.execute("UPDATE scheduling SET notes = %s, noted_at = %s", (notes, self._tx.at))
+
+    def press(self, pressure: tuple[float, float, int, float, float]) -> None:
+        """As `Tick.press`."""
+        self._tx.execute(
+            "UPDATE scheduling SET bound = %s, best = %s, commits = %s, commit_seconds = %s, adapted_at = %s", pressure
         )
 
 

@@ -35,6 +35,14 @@ def resume(tx: Transaction, source_id: int) -> None:
     tx.execute("DELETE FROM standings WHERE source_id = %s", (source_id,))
 
 
+def pause_project(tx: Transaction, name: str, *, paused: bool) -> bool:
+    """As `Ledger.pause_project`."""
+    statement = (
+        "UPDATE projects SET paused = CASE WHEN %s THEN clock_timestamp() END WHERE name = %s AND (paused IS NULL) = %s"
+    )
+    return tx.execute(statement, (paused, name, paused)).rowcount > 0
+
+
 def forgive(tx: Transaction, name: str, shape: str) -> None:
     """Forget the failures of a source whose configuration is about to change: they may have been its own."""
     tx.execute(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.errors import LeaseLost
-from pipeline.ledger import LOST_WORKERS_LIMIT, STAGE_ROWS, Work
+from pipeline.ledger import LOST_WORKERS_LIMIT, STAGE_ROWS, Outcome, Work
+from pipeline.sinks.postgres import standings
 from pipeline.sinks.postgres.database import Transaction
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, TASK_COLUMNS, rejected_lines
@@ -48,12 +49,14 @@ def renew(tx: Transaction, lease: int, seconds: float) -> bool:
     return tx.execute(statement, (seconds, lease)).rowcount == 1
 
 
-def beat(tx: Transaction, worker: str, threads: int, seconds: float) -> None:
+def beat(tx: Transaction, worker: str, threads: int, seconds: float, commits: tuple[int, float]) -> None:
     """As `Ledger.beat`."""
     tx.execute(
-        "INSERT INTO workers (name, threads, until) VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s))"
-        " ON CONFLICT (name) DO UPDATE SET threads = excluded.threads, until = excluded.until",
-        (worker, threads, seconds),
+        "INSERT INTO workers (name, threads, until, commits, commit_seconds)"
+        " VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s)"
+        " ON CONFLICT (name) DO UPDATE SET threads = excluded.threads, until = excluded.until,"
+        " commits = excluded.commits, commit_seconds = excluded.commit_seconds",
+        (worker, threads, seconds, *commits),
     )
 
 
@@ -125,6 +128,7 @@ def _child_died(tx: Transaction, lease: int, object_id: int) -> None:
     )
     for name, n in (("claimed", -1), ("failed", 1), ("finished", 1)):
         tx.count(source_id, name, n)
+    standings.take(tx, source_id, [Outcome(object_id, "failed", reason=reason)])
 
 
 def sweep(tx: Transaction, limit: int) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pipeline.ledger import Committed, Outcome
 from pipeline.sinks.outcomes import Before, ImportRow, ObjectChange, Plan, writes_all, writes_rejected
 from pipeline.sinks.sqlite import replacing, standings
+from pipeline.sinks.outboxes import ranges
+from pipeline.sinks.sqlite.granting import to_outbox
 from pipeline.sinks.sqlite.record import add_counts, write_history
 from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now, write_rows
@@ -112,6 +114,7 @@ class Batch:
             _write_plan(connection, self.lease, found[0], plan)
             self._write_rows(connection, owned, partly=len(kept) < len(self.outcomes))
             standings.take(connection, found[0], kept)
+            to_outbox(connection, found[0], ranges(self.lease, kept, owned))
         if found:
             _close_lease(connection, self.lease, found[1] - len(kept))
         ids = frozenset(owned)
@@ -164,8 +167,19 @@ def _write_plan(connection: sqlite3.Connection, lease: int, source_id: int, plan
     add_counts(connection, Counter({(source_id, state): n for state, n in plan.states.items()}))
     connection.execute(
         "UPDATE sources SET finished = finished + ?, finished_at = CASE WHEN ?1 THEN ?2 ELSE finished_at END,"
-        " changes = changes + ?, tasks = tasks + ?, rejected = rejected + ? WHERE id = ?",
-        (plan.finished, at, plan.changes, plan.tasks, plan.rejected, source_id),
+        " changes = changes + ?, tasks = tasks + ?, rejected = rejected + ?, read_objects = read_objects + ?,"
+        " read_tasks = read_tasks + ?, read_bytes = read_bytes + ? WHERE id = ?",
+        (
+            plan.finished,
+            at,
+            plan.changes,
+            plan.tasks,
+            plan.rejected,
+            plan.read_objects,
+            plan.read_tasks,
+            plan.read_bytes,
+            source_id,
+        ),
     )
 
 

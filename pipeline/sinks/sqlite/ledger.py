@@ -19,6 +19,7 @@ from pipeline.ledger import (
     Work,
 )
 from pipeline.sinks.sqlite import commit, leaders, passes, queues, record, schema, standings, work
+from pipeline.sinks.sqlite.deliveries import SqliteDeliveries
 from pipeline.sinks.sqlite.owners import Owners
 from pipeline.sinks.sqlite.reports import SqliteReports
 from pipeline.sinks.sqlite.revisions import decide
@@ -134,11 +135,16 @@ class SqliteLedger:
         """As `Ledger.give_back`."""
         self._file.write(lambda connection: work.give_back(connection, lease, lost))
 
-    def beat(self, worker: str, threads: int, seconds: float) -> None:
+    def beat(self, worker: str, threads: int, seconds: float, commits: tuple[int, float] = (0, 0.0)) -> None:
         """As `Ledger.beat`."""
-        statement = "INSERT OR REPLACE INTO workers (name, threads, boot, until) VALUES (?, ?, ?, ?)"
+        statement = (
+            "INSERT OR REPLACE INTO workers (name, threads, boot, until, commits, commit_seconds)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+        )
         self._file.write(
-            lambda connection: connection.execute(statement, (worker, threads, self._boot, uptime() + seconds))
+            lambda connection: connection.execute(
+                statement, (worker, threads, self._boot, uptime() + seconds, *commits)
+            )
         )
 
     def sweep(self, limit: int) -> int:
@@ -211,6 +217,10 @@ class SqliteLedger:
     def decide(self, ids: Sequence[int], *, accept: bool) -> dict[int, str]:
         """As `Ledger.decide`."""
         return self._file.write(lambda connection: decide(connection, ids, accept=accept))
+
+    def deliveries(self) -> SqliteDeliveries:
+        """As `Ledger.deliveries`."""
+        return SqliteDeliveries(self._file, self._boot)
 
     def now(self) -> float:
         """As `Ledger.now`."""

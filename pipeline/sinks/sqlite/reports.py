@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
-from pipeline.sinks.sqlite import passes, revisions
+from pipeline.sinks.sqlite import passes, projects, revisions
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
 from pipeline.sinks.sqlite.standings import standings
 from pipeline.sinks.texts import differences, paused_of, text_of
@@ -107,10 +107,17 @@ class SqliteReports:
 
     def projects(self) -> list[dict[str, Any]]:
         """As `Reports.projects`."""
-        return self._rows(
-            "SELECT p.name, coalesce(sum(s.tasks), 0) AS tasks FROM projects AS p"
-            " LEFT JOIN sources AS s ON s.project_id = p.id GROUP BY p.id ORDER BY p.id"
-        )
+        return self._rows(projects.PROJECTS)
+
+    def scheduling(self) -> dict[str, Any]:
+        """As `Reports.scheduling`."""
+        with self._file.read() as connection:
+            return projects.scheduling(connection)
+
+    def open_tasks(self, project: str) -> tuple[int, int]:
+        """As `Reports.open_tasks`."""
+        with self._file.read() as connection:
+            return projects.open_tasks(connection, project)
 
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """As `Reports.objects`."""
@@ -193,15 +200,6 @@ class SqliteReports:
         """As `Reports.threads`."""
         statement = "SELECT coalesce(sum(threads), 0) AS n FROM workers WHERE boot = ? AND until > ?"
         return int(self._rows(statement, (boot_id(), uptime()))[0]["n"])
-
-    def pending(self) -> int:
-        """As `Reports.pending`."""
-        row = self._rows(
-            "SELECT coalesce(sum(n), 0) AS n FROM source_counts AS c JOIN sources AS s ON s.id = c.source_id"
-            " LEFT JOIN standings AS t ON t.source_id = s.id WHERE s.retired = 0"
-            " AND (c.state = 'claimed' OR c.state = 'ready' AND t.paused IS NOT 'hand')"
-        )
-        return int(row[0]["n"])
 
 
 def _where(which: Filter) -> tuple[str, list[object]]:

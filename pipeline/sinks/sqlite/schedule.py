@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
-from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, SourceLoad, Standing
+from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Standing
+from pipeline.sinks.sqlite.granting import SqliteDeliveryTick
 from pipeline.sinks.sqlite.owners import LOCAL, Owners
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
 from pipeline.sinks.sqlite.standings import standings
@@ -27,41 +28,68 @@ class SqliteTick:
     def load(self) -> Load:
         """As `Tick.load`."""
         execute = self._connection.execute
-        sources = execute(
+        leases = execute(
+            "SELECT source_id, alone, sum(open) FILTER (WHERE started_at IS NULL), count(*) - count(started_at),"
+            " count(started_at), total(open * tasks_each), total(open * bytes_each) FROM leases GROUP BY 1, 2"
+        ).fetchall()
+        expected: dict[int, tuple[float, float]] = {}
+        for source_id, _, _, _, _, tasks, size in leases:
+            before = expected.get(source_id, (0.0, 0.0))
+            expected[source_id] = (before[0] + tasks, before[1] + size)
+        usual = [row for row in leases if not row[1]]
+        (threads, commits, seconds) = execute(
+            "SELECT coalesce(sum(threads), 0), coalesce(sum(commits), 0), total(commit_seconds) FROM workers"
+            " WHERE boot = ? AND until > ?",
+            (self._boot, uptime()),
+        ).fetchone()
+        return Load(
+            now=now(),
+            sources=self._sources(expected),
+            projects=self._projects(),
+            unstarted=sum(row[2] or 0 for row in usual),
+            running=sum(row[4] for row in usual),
+            threads=threads,
+            finished=execute("SELECT coalesce(sum(finished), 0) FROM sources WHERE retired = 0").fetchone()[0],
+            waiting=sum(row[3] for row in usual),
+            alone=sum(row[3] + row[4] for row in leases if row[1]),
+            commits=(commits, seconds),
+            shared=self._shared(),
+        )
+
+    def _sources(self, expected: Mapping[int, tuple[float, float]]) -> list[SourceLoad]:
+        rows = self._connection.execute(
             "SELECT s.id, s.name, s.project_id, coalesce(r.n, 0), coalesce(c.n, 0), s.cursor_due, s.cursor_id,"
-            " s.deficit, s.finished"
+            " s.deficit, s.passed_over, s.bytes_allowed, s.bytes_at, s.read_objects, s.read_tasks, s.read_bytes"
             " FROM sources AS s LEFT JOIN source_counts AS r ON r.source_id = s.id AND r.state = 'ready'"
             " LEFT JOIN source_counts AS c ON c.source_id = s.id AND c.state = 'claimed' WHERE s.retired = 0"
         ).fetchall()
-        (unstarted, waiting, running, alone) = execute(
-            "SELECT coalesce(sum(open) FILTER (WHERE started_at IS NULL AND NOT alone), 0),"
-            " count(*) FILTER (WHERE started_at IS NULL AND NOT alone), count(started_at) FILTER (WHERE NOT alone),"
-            " count(*) FILTER (WHERE alone) FROM leases"
-        ).fetchone()
-        (threads,) = execute(
-            "SELECT coalesce(sum(threads), 0) FROM workers WHERE boot = ? AND until > ?", (self._boot, uptime())
-        ).fetchone()
-        projects = execute(
-            "SELECT p.id, p.name, (SELECT coalesce(sum(s.tasks), 0) FROM sources AS s WHERE s.project_id = p.id),"
-            " p.tokens, p.tokens_at FROM projects AS p"
-        ).fetchall()
         known = standings(self._connection)
-        return Load(
-            now=now(),
-            sources=[
-                SourceLoad(
-                    row[0], row[1], row[2], row[3], row[4], (row[5], row[6]), row[7], known.get(row[0], Standing())
-                )
-                for row in sources
-            ],
-            projects=[ProjectLoad(*row) for row in projects],
-            unstarted=unstarted,
-            running=running,
-            threads=threads,
-            finished=sum(row[8] for row in sources),
-            waiting=waiting,
-            alone=alone,
+        return [
+            SourceLoad(
+                *row[:5],
+                (row[5], row[6]),
+                row[7],
+                known.get(row[0], Standing()),
+                row[8],
+                (row[9], row[10]),
+                expected.get(row[0], (0.0, 0.0)),
+                row[11:14],
+            )
+            for row in rows
+        ]
+
+    def _projects(self) -> list[ProjectLoad]:
+        rows = self._connection.execute(
+            "SELECT p.id, p.name, coalesce(sum(s.tasks), 0), p.tokens, p.tokens_at, coalesce(sum(s.read_tasks), 0),"
+            " p.paused FROM projects AS p LEFT JOIN sources AS s ON s.project_id = p.id GROUP BY p.id"
         )
+        return [ProjectLoad(*row) for row in rows]
+
+    def _shared(self) -> Shared:
+        row = self._connection.execute(
+            "SELECT noted_at, notes, bound, best, commits, commit_seconds, adapted_at FROM scheduling"
+        ).fetchone()
+        return Shared(row[0], row[1], row[2:])
 
     def release(self, epoch: str) -> int:
         """As `Tick.release`."""
@@ -106,15 +134,22 @@ class SqliteTick:
         return [Candidate(*row) for row in rows]
 
     def claim(
-        self, source: SourceLoad, batch: Sequence[Candidate], epoch: str, seconds: float, *, alone: bool
+        self,
+        source: SourceLoad,
+        batch: Sequence[Candidate],
+        epoch: str,
+        seconds: float,
+        *,
+        alone: bool,
+        each: tuple[float, float] = (0.0, 0.0),
     ) -> Claim:
         """As `Tick.claim`."""
         ids = tuple(candidate.id for candidate in batch)
         text = orjson.dumps(ids).decode()
         lease = self._connection.execute(
-            "INSERT INTO leases (source_id, ids, open, alone, epoch, boot, until) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            " RETURNING id",
-            (source.id, text, len(ids), alone, epoch, self._boot, uptime() + seconds),
+            "INSERT INTO leases (source_id, ids, open, alone, epoch, boot, until, tasks_each, bytes_each)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            (source.id, text, len(ids), alone, epoch, self._boot, uptime() + seconds, *each),
         ).fetchone()[0]
         self._connection.execute(
             "UPDATE objects SET state = 'claimed', lease = ? WHERE id IN (SELECT value FROM json_each(?))",
@@ -124,16 +159,32 @@ class SqliteTick:
         add_counts(self._connection, counts)
         return Claim(lease, source.name, ids, alone)
 
-    def save(self, source_id: int, cursor: tuple[float, int], deficit: float) -> None:
+    def save(self, source: SourceLoad) -> None:
         """As `Tick.save`."""
         self._connection.execute(
-            "UPDATE sources SET cursor_due = ?, cursor_id = ?, deficit = ? WHERE id = ?", (*cursor, deficit, source_id)
+            "UPDATE sources SET cursor_due = ?, cursor_id = ?, deficit = ?, passed_over = ?, bytes_allowed = ?,"
+            " bytes_at = ? WHERE id = ?",
+            (*source.cursor, source.deficit, source.passed_over, *source.bucket, source.id),
         )
+
+    def deliveries(self) -> SqliteDeliveryTick:
+        """As `Tick.deliveries`."""
+        return SqliteDeliveryTick(self._connection, self._boot, self._owners)
 
     def spend(self, project_id: int, tokens: float) -> None:
         """As `Tick.spend`."""
         self._connection.execute(
             "UPDATE projects SET tokens = ?, tokens_at = ? WHERE id = ?", (tokens, now(), project_id)
+        )
+
+    def note(self, notes: str) -> None:
+        """As `Tick.note`."""
+        self._connection.execute("UPDATE scheduling SET notes = ?, noted_at = ?", (notes, now()))
+
+    def press(self, pressure: tuple[float, float, int, float, float]) -> None:
+        """As `Tick.press`."""
+        self._connection.execute(
+            "UPDATE scheduling SET bound = ?, best = ?, commits = ?, commit_seconds = ?, adapted_at = ?", pressure
         )
 
 

@@ -43,6 +43,12 @@ def resume(connection: sqlite3.Connection, source_id: int) -> None:
     connection.execute("DELETE FROM standings WHERE source_id = ?", (source_id,))
 
 
+def pause_project(connection: sqlite3.Connection, name: str, *, paused: bool) -> bool:
+    """As `Ledger.pause_project`."""
+    statement = "UPDATE projects SET paused = ? WHERE name = ? AND (paused IS NULL) = ?"
+    return connection.execute(statement, (now() if paused else None, name, paused)).rowcount > 0
+
+
 def forgive(connection: sqlite3.Connection, name: str, shape: str) -> None:
     """Forget the failures of a source whose configuration is about to change: they may have been its own."""
     connection.execute(

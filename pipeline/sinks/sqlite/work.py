@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.errors import LeaseLost
-from pipeline.ledger import LOST_WORKERS_LIMIT, STAGE_ROWS, Work
+from pipeline.ledger import LOST_WORKERS_LIMIT, STAGE_ROWS, Outcome, Work
+from pipeline.sinks.sqlite import standings
 from pipeline.sinks.sqlite.commit import INSERT_REJECTED, TaskRow, insert_tasks, rejected_rows
 from pipeline.sinks.sqlite.record import add_counts, write_history
 from pipeline.sinks.sqlite.schedule import end_leases
@@ -115,6 +116,7 @@ def _child_died(connection: sqlite3.Connection, lease: int, object_id: int) -> N
     )
     add_counts(connection, Counter({(source_id, "claimed"): -1, (source_id, "failed"): 1}))
     connection.execute("UPDATE sources SET finished = finished + 1, finished_at = ? WHERE id = ?", (at, source_id))
+    standings.take(connection, source_id, [Outcome(object_id, "failed", reason=reason)])
 
 
 def sweep(connection: sqlite3.Connection, limit: int) -> int:

@@ -25,12 +25,12 @@ def our_error(error: Exception) -> LabelfeedError:
 
 
 class Patience:
-    """How long to wait next. Thread-safe, so that the threads of one role share what they have learnt."""
+    """How long to wait next, for a role or a source of it. Thread-safe, so that the threads of one role share what
+    they have learnt."""
 
-    def __init__(self, role: str, first: float = FIRST_SECONDS, longest: float = LONGEST_SECONDS) -> None:
-        self._role = role
-        self._first = first
-        self._longest = longest
+    def __init__(self, role: str, *, source: str | None = None, longest: float | None = None) -> None:
+        self._told = {"role": role} | ({} if source is None else {"source": source})
+        self._longest = LONGEST_SECONDS if longest is None else longest
         self._failures = 0
         self.problem: str | None = None
         """Why the role waits, or None while it works."""
@@ -38,20 +38,20 @@ class Patience:
     def wait(self, error: LabelfeedError, stop: threading.Event) -> None:
         """Wait after one more failure, or until `stop` is set."""
         self._failures += 1
-        seconds = delay(self._failures - 1, self._first, self._longest)
+        seconds = delay(self._failures - 1, FIRST_SECONDS, self._longest)
         retry_after = getattr(error, "retry_after", None) or 0.0
         seconds = min(self._longest, max(seconds, retry_after))
         problem = f"{error.code}: {error}"
         level = logging.DEBUG if problem == self.problem else logging.WARNING
         self.problem = problem
-        fields = {"role": self._role, "code": error.code, "error": str(error), "seconds": seconds}
-        _log.log(level, logs.WAITING, extra=fields)
+        fields = {"code": error.code, "error": str(error), "seconds": seconds}
+        _log.log(level, logs.WAITING, extra=self._told | fields)
         stop.wait(seconds)
 
     def succeeded(self) -> None:
         """Forget the failures: what was waited for answers again."""
         if self.problem is not None:
-            _log.info(logs.RECOVERED, extra={"role": self._role})
+            _log.info(logs.RECOVERED, extra=self._told)
         self._failures = 0
         self.problem = None
 

@@ -1,0 +1,315 @@
+"""Deliveries in the ledger: what they have to do, what may be begun now, and what becomes of a batch.
+
+A *grant* lets one sender work on a delivery, under a number that is never used twice for it: send a batch
+(`import`), look for one whose arrival is unknown (`resolve`), or bring changes (`change`). There is one grant of
+a delivery at a time. `next_step` decides; `Deliveries` is what a database must do.
+
+A *batch* holds fixed tasks before anything is sent. Its life: `filling`, `ready`, `sending` (marked before the first
+byte), then `done`, or `ready` again where it surely did not arrive, or `unsure` where nobody knows: then it is
+looked for until it is there, or until an answer that was asked for after `settled_at` says that it is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pipeline.tasks import Task
+
+OUTBOX_TASKS = 10_000
+"""Tasks that one row of the outbox stands for, at most."""
+PAGE_TASKS = 2_000
+"""Tasks that are read, or written, in one transaction."""
+CHANGES_AT_ONCE = 100
+"""Updates and deletions that one grant brings."""
+REFUSALS_PAUSE = 20
+"""So many tasks refused and none accepted: from then on one task at a time is tried, after a back-off."""
+FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
+FIRST_LOOK, LONGEST_LOOK = 1.0, 60.0
+"""Seconds between two looks for a batch; they double."""
+SENT_DAYS = 7
+"""How long the outbox and the batches remember what is delivered."""
+
+Step = Literal["import", "resolve", "change"]
+BatchState = Literal["filling", "ready", "sending", "unsure", "done", "refused"]
+
+
+class DeliveryIdentity(NamedTuple):
+    """What the configuration says of a delivery: its project, its name in it, its kind, and which remote."""
+
+    project: str
+    name: str
+    kind: str
+    target: str
+
+
+class DeliveryRow(NamedTuple):
+    """A delivery as the ledger has it. `name` is `project/name`."""
+
+    id: int
+    name: str
+    stamp: str
+    label_config: str | None
+
+
+class DeliveryLoad(NamedTuple):
+    """A delivery as the tick sees it. Times are the database's.
+
+    `granted`: somebody has a grant. `batch` is the state of its oldest open batch; `waiting` whether the outbox
+    has something, `changes` whether updates or deletions are to be made, `last` what was granted last.
+    """
+
+    id: int
+    name: str
+    granted: bool = False
+    paused: bool = False
+    due: float = 0.0
+    ended_at: float = 0.0
+    batch: str | None = None
+    look_due: float = 0.0
+    waiting: bool = False
+    changes: bool = False
+    last: str | None = None
+
+
+class Granted(NamedTuple):
+    """What a message stands for: a delivery, and the number of the grant."""
+
+    delivery: int
+    lease: int
+    name: str = ""
+
+
+class Batch(NamedTuple):
+    """A batch as its sender finds it. `settled`: an answer asked for now, that it is absent, can be believed."""
+
+    id: int
+    state: str
+    tasks: int
+    handle: str | None = None
+    settled: bool = False
+    looks: int = 0
+
+
+class Grant(NamedTuple):
+    """A started grant. `probe`: the last ones were refused, so try one task. `changed` ones are due for a change."""
+
+    delivery: int
+    lease: int
+    step: Step
+    stamp: str
+    batch: Batch | None = None
+    probe: bool = False
+
+
+class Item(NamedTuple):
+    """A task of a batch: our number of it, its revision, and the task."""
+
+    id: int
+    revision: int
+    task: Task
+
+
+class Waiting(NamedTuple):
+    """A task that the outbox speaks of, as it stands now, and what the remote has of it.
+
+    `outbox`, `lease` and `position` say where it stands. `state` is None where it was never given to a batch.
+    """
+
+    outbox: int
+    lease: int
+    position: int
+    item: Item
+    live: bool
+    state: str | None = None
+    sent_revision: int = 0
+
+
+class Page(NamedTuple):
+    """Some of what the outbox speaks of, in its order. `rows` are the outbox's rows that were looked at; with
+    `complete` there is nothing more in them."""
+
+    rows: Sequence[int]
+    waiting: Sequence[Waiting]
+    complete: bool
+
+
+class Taken(NamedTuple):
+    """What a sender has decided of a page: `rows` of the outbox are done; one goes on at `cursor` (row, lease,
+    position), where the batch was full. `members` join the batch with `bytes`; `refused` ones (id → why, at a
+    revision) never can; the other two say what the remote has to be changed in."""
+
+    rows: Sequence[int]
+    cursor: tuple[int, int, int] | None
+    members: Sequence[Item]
+    bytes: int
+    updates: Sequence[int]
+    deletions: Sequence[int]
+    refused: Mapping[int, str]
+    refused_items: Sequence[Item] = ()
+
+
+class Change(NamedTuple):
+    """An update or a deletion that the remote has to be told."""
+
+    item: Item
+    remote_id: str
+    delete: bool
+
+
+ChangeOutcome = Literal["done", "kept", "gone"]
+"""What became of a change: made; not made, because somebody has worked on it there; the remote no longer has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why nothing more is begun for a while: a code, a sentence, and a time in seconds where the remote named one."""
+
+    code: str
+    message: str
+    retry_after: float | None = None
+
+
+def next_step(load: DeliveryLoad, now: float, every: float) -> Step | None:
+    """What may be begun for a delivery now; None for nothing. `every` is the time between two imports."""
+    if load.granted or load.paused or load.due > now:
+        return None
+    if load.batch == "unsure":
+        return "resolve" if load.look_due <= now else None
+    importable = (load.batch is not None or load.waiting) and load.ended_at + every <= now
+    if load.changes and not (importable and load.last == "change"):
+        return "change"
+    return "import" if importable else None
+
+
+def told(load: Mapping[str, Any], now: float, every: float) -> str:
+    """What a delivery waits for, in a few words; empty where there is nothing to do."""
+    if load["paused_at"] is not None:
+        return "paused"
+    if load["due"] > now and load["failing"]:
+        return f"{load['code']}: next attempt in {load['due'] - now:.0f} s"
+    if load["batch"] == "unsure":
+        return "asks whether a batch has arrived"
+    if load["granted"]:
+        return "at work"
+    if load["waiting_tasks"] and load["ended_at"] + every > now:
+        return f"throttled: next import in {load['ended_at'] + every - now:.0f} s"
+    return "waiting" if load["waiting_tasks"] or load["changes"] else ""
+
+
+def backoff(failing: int, retry_after: float | None) -> float:
+    """Seconds until the next attempt after `failing` that failed one after another."""
+    own = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** max(0, min(failing - 1, 30)))
+    return max(own, retry_after or 0.0)
+
+
+def look_pause(looks: int) -> float:
+    """Seconds until a batch is looked for again."""
+    return min(LONGEST_LOOK, FIRST_LOOK * 2.0 ** min(looks, 30))
+
+
+def other_target(one: DeliveryIdentity, known: str) -> str:
+    """What is said of a name that stood for another remote before."""
+    return (
+        f"delivery {one.name!r} of project {one.project!r} was {known} and is now {one.target}; what was delivered"
+        " there is not here, so give it another name"
+    )
+
+
+class DeliveryTick(Protocol):
+    """The deliveries' part of a turn of the scheduler, in its transaction."""
+
+    def expire(self, epoch: str) -> int:
+        """End grants whose time is over, whose process is gone, or whose message was lost with its queue. A batch
+        that was being sent becomes unsure, and the interval between imports runs from now."""
+
+    def load(self) -> Sequence[DeliveryLoad]:
+        """Every delivery of the configuration."""
+
+    def grant(self, delivery: DeliveryLoad, step: Step, epoch: str, seconds: float) -> Granted:
+        """Grant a step; the grant ends in `seconds` unless it is started."""
+
+    def backfill(self, limit: int) -> int:
+        """Put up to `limit` objects that were imported before their project had a delivery into the outbox; how many
+        were looked at."""
+
+
+class Deliveries(Protocol):
+    """The deliveries of a ledger. Thread-safe; every method is one transaction, or says that it is more. What is
+    done under a grant that has ended does nothing and gives False (or nothing)."""
+
+    def register(self, deliveries: Sequence[DeliveryIdentity], *, keep: bool = False) -> list[DeliveryRow]:
+        """Make the ledger know the configuration's deliveries; others become retired, but with `keep`. Raises
+        UsageError if a known name stands for another remote now."""
+
+    def remember_config(self, delivery: int, xml: str) -> None:
+        """Keep the remote's labelling configuration for a time when it does not answer."""
+
+    def start(self, delivery: int, lease: int, worker: str, seconds: float) -> Grant | None:
+        """Start a grant, which then ends in `seconds`; None if it has ended or was started."""
+
+    def renew(self, delivery: int, lease: int, seconds: float) -> bool:
+        """Let a grant end in `seconds` from now."""
+
+    def peek(self, delivery: int, limit: int) -> Page:
+        """What the outbox speaks of, up to `limit` tasks."""
+
+    def take(self, delivery: int, lease: int, batch: int | None, taken: Taken) -> int | None:
+        """Write what was decided of a page; gives the batch, a new one where `batch` is None."""
+
+    def items(self, batch: int, after: int, limit: int) -> list[Item]:
+        """The tasks of a batch by number, as they are now."""
+
+    def split(self, delivery: int, lease: int, batch: int, keep: Sequence[int]) -> bool:
+        """Leave these tasks in a batch; the others go into a new one, which is ready."""
+
+    def sending(self, delivery: int, lease: int, batch: int, seconds: float, settle: float) -> bool:
+        """Mark a batch as being sent, durable before the first byte; the grant ends in `seconds` from now."""
+
+    def arrived(self, delivery: int, lease: int, batch: int, remote: Mapping[int, str]) -> bool:
+        """The remote has these tasks of a batch, by these ids; more than one transaction. Others of the batch, if
+        there are any, become a new one. Ends the grant."""
+
+    def refuse(self, delivery: int, lease: int, batch: int, reasons: Mapping[int, str], *, sent: bool = True) -> bool:
+        """Set tasks of a batch aside; the rest is ready to be sent. Ends the grant."""
+
+    def unsure(self, delivery: int, lease: int, batch: int, failure: Failure, handle: str | None) -> bool:
+        """Nobody knows whether a batch has arrived. Ends the grant."""
+
+    def absent(self, delivery: int, lease: int, batch: Batch) -> bool:
+        """A batch is not there (yet). Ends the grant."""
+
+    def failed(self, delivery: int, lease: int, batch: int | None, failure: Failure, *, sent: bool) -> bool:
+        """An attempt has failed; its batch surely did not arrive. `sent`: it counts as an import. Ends the grant."""
+
+    def rest(self, delivery: int, lease: int) -> bool:
+        """End a grant that has nothing to do, or nothing more."""
+
+    def changes(self, delivery: int, limit: int) -> list[Change]:
+        """Updates and deletions that are due."""
+
+    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, tuple[int, ChangeOutcome, str]]) -> bool:
+        """What became of changes: task → (its revision, outcome, reason)."""
+
+    def pause(self, delivery: int) -> None:
+        """Begin nothing until `resume`."""
+
+    def resume(self, delivery: int) -> None:
+        """Go on at once, also where failures keep it waiting."""
+
+    def retry(self, delivery: int) -> int:
+        """Put refused tasks into a batch again; how many."""
+
+    def report(self) -> list[dict[str, Any]]:
+        """Per delivery: `id, name, project, kind, target, paused_at, failing, code, reason, since, due, ended_at,
+        imports, delivered, updated, deleted, kept, refused, waiting_tasks, changes, batch, batch_tasks, granted`."""
+
+    def refused(self, delivery: int, after: int, limit: int) -> list[dict[str, Any]]:
+        """Tasks that were set aside: `task_id, source, key, row, reason`."""
+
+    def of_object(self, object_id: int) -> list[dict[str, Any]]:
+        """What became of an object's tasks: `delivery, state, tasks, reason` (of one of them)."""
+
+    def sweep(self, limit: int) -> int:
+        """Forget up to `limit` rows of the outbox, and batches, that were delivered SENT_DAYS ago."""

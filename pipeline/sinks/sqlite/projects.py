@@ -1,0 +1,35 @@
+"""How full projects are, and what is waited for, on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import orjson
+
+PROJECTS = (
+    "SELECT p.name, coalesce(sum(s.tasks), 0) AS tasks, CAST(coalesce(sum((SELECT total(l.open * l.tasks_each)"
+    " FROM leases AS l WHERE l.source_id = s.id)), 0) AS INTEGER) AS in_flight, p.paused FROM projects AS p"
+    " LEFT JOIN sources AS s ON s.project_id = p.id GROUP BY p.id ORDER BY p.id"
+)
+
+
+def scheduling(connection: sqlite3.Connection) -> dict[str, Any]:
+    """As `Reports.scheduling`."""
+    (at, notes) = connection.execute("SELECT noted_at, notes FROM scheduling").fetchone()
+    return {"at": at, "sources": {}, "projects": {}} | orjson.loads(notes)
+
+
+def open_tasks(connection: sqlite3.Connection, project: str) -> tuple[int, int]:
+    """As `Reports.open_tasks`."""
+    # One statement, which sees one moment.
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM sources AS s CROSS JOIN objects AS o ON o.source_id = s.id AND o.tasks > 0"
+        " CROSS JOIN imports AS i ON i.object_id = o.id AND i.state = 'live' CROSS JOIN task_rows AS t"
+        " ON t.object_id = i.object_id AND t.lease = i.lease WHERE s.project_id = p.id AND t.archived_at IS NULL"
+        " AND coalesce(t.annotations, '[]') = '[]'),"
+        " (SELECT coalesce(sum(s.tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
+        " FROM projects AS p WHERE p.name = ?",
+        (project,),
+    ).fetchone()
+    return (0, 0) if row is None else (int(row[0]), int(row[1]))

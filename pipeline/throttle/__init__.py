@@ -1,0 +1,81 @@
+"""What may start now: the scheduler's arithmetic, as pure functions on values. No clock, no database, no chance.
+
+`shares` divides among sources, `permits` says what limits still allow, `pressure` how much the database takes,
+`claims` how much is claimed at a time, `waits` what is waited for, in words.
+"""
+
+from pipeline.throttle.claims import (
+    BATCH_BYTES,
+    BATCHES_PER_IDLE_THREAD,
+    RECENT_SECONDS,
+    SMALL_BATCH_OBJECTS,
+    Flight,
+    Room,
+    batches,
+    cost,
+    room,
+)
+from pipeline.throttle.permits import (
+    BURST_SECONDS,
+    FIRST_TASKS_PER_BYTE,
+    FLIGHT_SECONDS,
+    Bucket,
+    Cost,
+    History,
+    Permit,
+    admit,
+    burst,
+    expected,
+    full,
+    most,
+    paced,
+    refill,
+)
+from pipeline.throttle.pressure import ADAPT_SECONDS, CALM_SECONDS, SLOW_FACTOR, Pressure, adapt, claims
+from pipeline.throttle.shares import AGE_SECONDS, DEFICIT_LIMIT, PRIORITIES, Share, Waiting, owed, rank, share
+from pipeline.throttle.waits import HELD, WHYS, Wait, Why, told
+
+__all__ = [
+    "ADAPT_SECONDS",
+    "AGE_SECONDS",
+    "BATCHES_PER_IDLE_THREAD",
+    "BATCH_BYTES",
+    "BURST_SECONDS",
+    "CALM_SECONDS",
+    "DEFICIT_LIMIT",
+    "FIRST_TASKS_PER_BYTE",
+    "FLIGHT_SECONDS",
+    "HELD",
+    "PRIORITIES",
+    "RECENT_SECONDS",
+    "SLOW_FACTOR",
+    "SMALL_BATCH_OBJECTS",
+    "WHYS",
+    "Bucket",
+    "Cost",
+    "Flight",
+    "History",
+    "Permit",
+    "Pressure",
+    "Room",
+    "Share",
+    "Wait",
+    "Waiting",
+    "Why",
+    "adapt",
+    "admit",
+    "batches",
+    "burst",
+    "claims",
+    "cost",
+    "expected",
+    "full",
+    "most",
+    "owed",
+    "paced",
+    "rank",
+    "refill",
+    "room",
+    "share",
+    "told",
+]

@@ -1,0 +1,87 @@
+"""How much may be claimed in one turn, and how it is cut into claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
+
+RECENT_SECONDS = 0.5
+"""What is claimed but not started is bounded by what the workers finished in this time ..."""
+BATCHES_PER_IDLE_THREAD = 2
+"""... and is at least so many batches for each thread that has nothing to do."""
+SMALL_BATCH_OBJECTS = 25
+"""A claim is not cut smaller than this to spread it over idle threads: a commit for each object is slow."""
+BATCH_BYTES = 16 * 1024 * 1024
+"""A claim of several objects holds no more than this, by the sizes that their events told."""
+
+T = TypeVar("T")
+
+
+class Flight(NamedTuple):
+    """What is under way: `objects` that are claimed or running, `unstarted` of them in `waiting` claims that are not
+    started, `running` claims that are; `threads` work, and `recent` objects ended in the last RECENT_SECONDS."""
+
+    objects: int = 0
+    unstarted: int = 0
+    waiting: int = 0
+    running: int = 0
+    threads: int = 0
+    recent: int = 0
+
+    @property
+    def idle(self) -> int:
+        """Threads that have nothing to do."""
+        return max(0, self.threads - self.running)
+
+
+class Room(NamedTuple):
+    """How much may be claimed in one turn: objects, and batches that hold them."""
+
+    objects: int
+    batches: int
+
+
+def room(flight: Flight, *, batch: int, ceiling: int, bound: int = 0) -> Room:
+    """How much may be claimed now.
+
+    `batch` objects make a full batch, `ceiling` is the most that may be in flight, and `bound` the most claims that
+    may be, 0 for any number: a worker commits one at a time.
+    """
+    if flight.threads <= 0:
+        return Room(0, 0)
+    for_idle = BATCHES_PER_IDLE_THREAD * flight.idle
+    objects = min(max(flight.recent, for_idle * batch) - flight.unstarted, ceiling - flight.objects)
+    batches = max(math.ceil(flight.recent / batch), for_idle) - flight.waiting
+    if 0 < bound < flight.threads:
+        batches = min(batches, bound - flight.running - flight.waiting)
+    if objects <= 0 or batches <= 0:
+        return Room(0, 0)
+    return Room(objects, batches)
+
+
+def batches(items: Iterable[T], size_of: Callable[[T], int], most: int, parts: int) -> list[list[T]]:
+    """Cut candidates into claims, in their order.
+
+    A claim holds at most `most` objects and BATCH_BYTES bytes (one larger object is a claim of its own).
+    They are spread over `parts` claims as evenly as SMALL_BATCH_OBJECTS allows.
+    """
+    items = list(items)
+    parts = max(1, min(parts, len(items) // SMALL_BATCH_OBJECTS))
+    length = min(most, math.ceil(len(items) / parts))
+    cut: list[list[T]] = []
+    bytes_in = 0
+    for item in items:
+        size = size_of(item)
+        if not cut or len(cut[-1]) >= length or bytes_in + size > BATCH_BYTES:
+            cut.append([])
+            bytes_in = 0
+        cut[-1].append(item)
+        bytes_in += size
+    return cut
+
+
+def cost(objects: int, size: int, batch: int) -> float:
+    """The part of a full batch that a claim of so many objects and bytes is. Many small claims are no more work
+    than few full ones; a large file is a batch by itself."""
+    return max(objects / batch, size / BATCH_BYTES)
