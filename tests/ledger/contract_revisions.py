@@ -37,9 +37,7 @@ class RevisionContract:
 
     def proposed(self, bench: Bench) -> list[tuple[str, str]]:
         """What waits: the task's text now, and what it would be."""
-        return [
-            (json.loads(row["task_data"])["text"], json.loads(row["data"])["text"]) for row in self.waiting(bench)
-        ]
+        return [(json.loads(row["task_data"])["text"], json.loads(row["data"])["text"]) for row in self.waiting(bench)]
 
     def states(self, bench: Bench) -> list[str]:
         """The states of all revisions there ever were."""

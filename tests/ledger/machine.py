@@ -98,6 +98,11 @@ class Machine(RuleBasedStateMachine):
         """A person puts an object back."""
         self.simulation.retry(key, force=force)
 
+    @rule(index=indices, accept=st.booleans())
+    def decide(self, index: int, accept: bool) -> None:
+        """A person decides on a proposed revision."""
+        self.simulation.decide(index, accept=accept)
+
     @rule()
     def tidy(self) -> None:
         """What was never published is swept."""

@@ -11,10 +11,11 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from pipeline.ledger import Claim, Ledger, OnChange, Tick
+from pipeline.ledger import Claim, Ledger, OnChange, RevisionFilter, Tick, Work
 from pipeline.sinks.sqlite import SqliteLedger
 from pipeline.sqlitefile import SqliteFile
-from tests.ledger.bench import Bench, done, pending
+from pipeline.tasks import Task
+from tests.ledger.bench import Bench, done, pending, task
 
 SPAWN = multiprocessing.get_context("spawn")
 POLICY: dict[str, OnChange] = {"inbox": "replace", "bucket": "ignore"}
@@ -58,8 +59,13 @@ def work(place: str, stop: Event) -> None:
             objects = ledger.start(claim.lease, epoch, 1.0)
             half = chance.randint(0, len(objects))
             for part in (objects[:half], objects[half:]):
-                ledger.commit(claim.lease, [done(each, (each.key, "second"), mode=mode(each)) for each in part])
+                ledger.commit(claim.lease, [done(each, texts(each), mode=mode(each)) for each in part])
     ledger.close()
+
+
+def texts(work: Work) -> tuple[Task, str]:
+    """Two tasks of an object, the first one of this version and labelled already."""
+    return task(f"{work.wanted}", annotations='["x"]'), "second"
 
 
 def mode(work: object) -> str:
@@ -126,4 +132,13 @@ def verify_killed(bench: Bench, keys: int) -> None:
     assert len(audits) == keys
     assert {(each.state, each.imported, each.live, each.imports) for each in audits} <= {("done", "v3", 2, 1)}
     assert bench.execute("SELECT count(*), count(DISTINCT key) FROM tasks") == [(2 * keys, keys)]
+    proposed = bench.ledger.reports().revisions(RevisionFilter("inbox"), 0, 10 * keys)
+    behind = bench.execute("SELECT id FROM tasks WHERE annotations IS NOT NULL AND revision = 1")
+    assert {row["task_id"] for row in proposed} <= {task_id for (task_id,) in behind}
+    assert len({row["task_id"] for row in proposed}) == len(proposed)
+    for row in proposed:
+        assert ('"v3"' in row["data"], '"v3"' in row["task_data"]) == (True, False)
+    told = {row["task_id"] for row in proposed}
+    for row in bench.ledger.reports().tasks(None, 0, 10 * keys):
+        assert row["annotations"] is None or row["id"] in told or '"v3"' in row["data"]
     bench.check()

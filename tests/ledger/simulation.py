@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from pipeline.consumers.outcomes import mode_of
 from pipeline.errors import LeaseLost
 from pipeline.events import ObjectEvent, Sequencer, fold
-from pipeline.ledger import ENDED, Claim, OnChange, Outcome, Reason, SourceIdentity, Tick, Work
+from pipeline.ledger import ENDED, Claim, OnChange, Outcome, Reason, RevisionFilter, SourceIdentity, Tick, Work
 from pipeline.tasks import Task
 from tests.ledger.bench import Bench, pending, task
 
 KEYS = ("a", "b/1", "b/2", "c")
-CONTENTS = {"A": ("1", "2"), "B": ("2", "3", "2"), "C": ("9",), "E": (), "broken": ("never",)}
+CONTENTS = {
+    "A": ("1", "2"), "B": ("2", "3", "2"), "C": ("9",), "D": ("4", "1"), "E": (), "broken": ("never",),
+}  # fmt: skip
+LABELLED = ("1", "9")
+"""Tasks with these texts carry annotations, so that they are never written over."""
 BROKEN = "broken"
 ROUNDS = 50
 """Passes after which everything must have come to rest."""
@@ -44,6 +49,7 @@ class Simulation:
         self.log: list[ObjectEvent] = []
         self.sent: list[Claim] = []
         self.hands: list[Hand] = []
+        self.labelled: dict[int, str] = {}
         self._clock = 0
         (row,) = bench.ledger.register([SourceIdentity(name, "cats", name, name, "h")])
         self.id = row.id
@@ -134,6 +140,7 @@ class Simulation:
         outcomes = [self._outcome(hand, work, staged=staged) for work in read]
         if outcomes:
             self.bench.ledger.commit(hand.lease, outcomes)
+            self._look_at_labelled()
             if repeat:
                 assert not self.bench.ledger.commit(hand.lease, outcomes).kept
         hand.work = [work for work in hand.work if work.id not in hand.read]
@@ -149,7 +156,7 @@ class Simulation:
         mode = mode_of(work, content, self.policy)
         if mode in ("unchanged", "ignored"):
             return Outcome(work.id, "done", content, mode=mode)
-        tasks = [task(text, row) for row, text in enumerate(CONTENTS[content], start=1)]
+        tasks = [_task(text, row) for row, text in enumerate(CONTENTS[content], start=1)]
         if staged and self._stage(hand, work, tasks):
             return Outcome(work.id, "done", content, mode=mode, task_count=len(tasks), staged=True)
         return Outcome(work.id, "done", content, mode=mode, tasks=tasks, task_count=len(tasks))
@@ -194,6 +201,25 @@ class Simulation:
         force = force and self.policy != "append"
         found = self.bench.ledger.reports().find(self.name, key)
         self.bench.ledger.reports().retry([row["id"] for row in found], force=force)
+
+    def decide(self, index: int, *, accept: bool) -> None:
+        """A person decides on a proposed revision."""
+        found = self.bench.ledger.reports().revisions(RevisionFilter(self.name), 0, 100)
+        if found:
+            row = found[index % len(found)]
+            assert self.bench.ledger.decide([row["id"]], accept=accept) == {}
+            if accept:
+                del self.labelled[row["task_id"]]
+            self._look_at_labelled()
+
+    def _look_at_labelled(self) -> None:
+        """What carries annotations stays as it is until a person accepts another content."""
+        rows = "SELECT t.id, t.data FROM task_rows AS t JOIN objects AS o ON o.id = t.object_id JOIN sources AS s"
+        rows += f" ON s.id = o.source_id WHERE s.name = '{self.name}'"
+        there = {task_id: str(data) for task_id, data in self.bench.execute(rows)}
+        assert self.labelled.items() <= there.items()
+        live = f"SELECT id FROM tasks WHERE source = '{self.name}' AND annotations IS NOT NULL"
+        self.labelled = {task_id: there[task_id] for (task_id,) in self.bench.execute(live)} | self.labelled
 
     def sweep(self) -> None:
         """The leader tidies up."""
@@ -250,4 +276,27 @@ class Simulation:
         elif imported is None:
             assert found == []
         else:
-            assert sorted(found) == sorted(CONTENTS[imported])
+            assert self._is(object_id, found, CONTENTS[imported]), (
+                content,
+                imported,
+                found,
+                self.bench.execute(f"SELECT * FROM task_rows WHERE object_id={object_id}"),
+                self.bench.execute(f"SELECT * FROM revisions WHERE object_id={object_id}"),
+                self.bench.ledger.reports().imports(object_id),
+                self.bench.ledger.reports().history(object_id),
+            )
+
+    def _is(self, object_id: int, found: Sequence[str], content: Sequence[str]) -> bool:
+        """Whether the tasks are those of a content, where what was proposed of a labelled one counts, too."""
+        told: dict[int, str] = {}
+        for row in self.bench.ledger.reports().revisions(RevisionFilter(object_id=object_id, decided=True), 0, 1000):
+            if row["state"] != "withdrawn":
+                told[row["task_id"]] = row["data"].split('"')[3]
+        tasks = self.bench.ledger.reports().object_tasks(object_id, 1000)
+        either = [{row["data"].split('"')[3], told.get(row["id"], row["data"].split('"')[3])} for row in tasks]
+        assert len(either) == len(found)
+        return any(sorted(texts) == sorted(content) for texts in product(*either))
+
+
+def _task(text: str, row: int) -> Task:
+    return task(text, row, annotations="[1]") if text in LABELLED else task(text, row)

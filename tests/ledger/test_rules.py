@@ -233,6 +233,7 @@ def replaced(old: list[Task], new: list[Task], row_key: str | None) -> tuple[lis
     for position, task in match.added:
         assert new[position] == task
         live[1000 + position] = task
+    assert (match.proposed, match.withdrawn) == ([], [])
     return list(live.values()), rewritten, live.keys() & {100 + n for n in range(len(old))}
 
 
@@ -266,6 +267,31 @@ def test_the_same_version_touches_nothing(rows: list[tuple[int | None, str]]) ->
         assert (match.added, match.archived) == ([], [])
         if row_key is None:
             assert match.updated == []
+
+
+@given(texts, texts, st.sets(st.integers(0, 7)), st.dictionaries(st.integers(0, 7), st.sampled_from(["a", "e"])))
+def test_what_is_kept_is_never_rewritten(old: list[str], new: list[str], kept: set[int], told: dict[int, str]) -> None:
+    """Every new row has its task; one that is kept has the row's content, or that is proposed, or was before."""
+    before, after = tasks_of([(None, text) for text in old]), tasks_of([(None, text) for text in new])
+    proposals = {n: content_of(task) for n, task in enumerate(tasks_of([(None, told.get(n, "")) for n in range(8)]))}
+    rows = [
+        OldRow(n, n, None, content_of(task), n in kept, proposals[n] if n in told and n in kept else None, n in told)
+        for n, task in enumerate(before)
+    ]
+    match = match_rows(rows, after, None)
+
+    assert not kept & {task_id for task_id, _ in match.updated}
+    assert len(rows) - len(match.archived) + len(match.added) == len(new)
+    touched = [task_id for task_id, _ in match.updated + match.moved]
+    assert len(set(touched)) == len(touched)
+    for task_id, (position, task) in match.proposed:
+        assert task_id in kept
+        assert content_of(after[position]) == content_of(task) not in (rows[task_id].content, rows[task_id].told)
+    places = dict(match.moved)
+    for row in rows:
+        if row.id in kept and row.id not in match.archived and row.id not in dict(match.proposed):
+            position = places[row.id].position if row.id in places else row.position
+            assert content_of(after[position]) in (row.content, row.told)
 
 
 def test_rows_with_a_key_are_never_matched_by_position() -> None:

@@ -71,9 +71,10 @@ def _decide(connection: sqlite3.Connection, revision: int, object_id: int, task_
     at, decision = now(), "accepted" if accept else "rejected"
     if accept:
         names = ", ".join(PARTS)
-        pairs = ", ".join(f"'{part}', {part}" for part in PARTS)
+        pairs = ", ".join(f"'{part}', json({part})" for part in PARTS[:-1])
         connection.execute(
-            f"UPDATE revisions SET replaced = (SELECT json_object({pairs}) FROM task_rows WHERE id = ?) WHERE id = ?",
+            f"UPDATE revisions SET replaced = (SELECT json_object({pairs}, 'external_id', external_id)"
+            " FROM task_rows WHERE id = ?) WHERE id = ?",
             (task_id, revision),
         )
         connection.execute(
