@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import boto3
@@ -32,6 +33,8 @@ COMPONENTS = {
     "versitygw": "versitygw",
     "elasticmq": "elasticmq",
     "azurite": "azurite",
+    "fakegcs": "fakegcs",
+    "pubsub": "pubsub",
     "toxiproxy": "toxiproxy",
     "label_studio": "label_studio",
 }
@@ -242,3 +245,27 @@ def _client(kind: Literal["s3", "sqs"], url: str) -> Any:
     session = boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
     style = BotoConfig(signature_version="s3v4", s3={"addressing_style": "path"}) if kind == "s3" else None
     return session.client(kind, endpoint_url=url, config=style)
+
+
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """None of the person's own access to Google in the environment, and no look for a machine's."""
+    for name in [name for name in os.environ if name.startswith(("GOOGLE_", "CLOUDSDK_", "GCE_", "GCLOUD_"))]:
+        monkeypatch.delenv(name)
+    for name in ("STORAGE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+
+
+def gcs_client(service: Service) -> Any:
+    """A google-cloud-storage client of a server."""
+    return _gcs_client(service.url)
+
+
+@cache
+def _gcs_client(url: str) -> Any:
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.storage import Client
+
+    return Client("test", AnonymousCredentials(), client_options={"api_endpoint": url})

@@ -30,8 +30,9 @@ RETRY_SECONDS = 20
 """How long both libraries try again by themselves, after a 429 or a 503 for example, before the caller hears of it."""
 ATTEMPTS = 4
 
+RETRY = DEFAULT_RETRY.with_delay(initial=0.5, maximum=8.0).with_timeout(RETRY_SECONDS)
+
 _TIMEOUT = (CONNECT_SECONDS, REQUEST_SECONDS)
-_RETRY = DEFAULT_RETRY.with_delay(initial=0.5, maximum=8.0).with_timeout(RETRY_SECONDS)
 _FIELDS = "items(name,generation,size,timeCreated),nextPageToken"
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(?:^|/)\.\.?(?:/|$)")
 
@@ -123,13 +124,15 @@ class Full:
         place = {"api_endpoint": options.endpoint.rstrip("/")} if options.endpoint else None
         # A project matters to requests about buckets only, which we don't make.
         self._client = Client("none", credentials, _http=self._session, client_options=place)
+        # For its traces it would ask for the bucket's description, which takes a permission that nothing else needs.
+        self._client._bucket_metadata_cache = None  # noqa: SLF001
         self._bucket = self._client.bucket(options.bucket, user_project=options.user_project)
 
     def page(self, prefix: str, start: str | None, limit: int) -> tuple[Sequence[Meta], bool]:
         """At most `limit` keys from `start` on, itself included, in byte order; and whether nothing follows."""
         listing = self._client.list_blobs(
             self._bucket, prefix=prefix or None, start_offset=start, page_size=limit, fields=_FIELDS,
-            timeout=_TIMEOUT, retry=_RETRY,
+            timeout=_TIMEOUT, retry=RETRY,
         )  # fmt: skip
         page = next(listing.pages, ())
         return [_of_blob(blob) for blob in page], listing.next_page_token is None
@@ -137,7 +140,7 @@ class Full:
     def head(self, key: str) -> Meta:
         """What is there now."""
         blob = self._bucket.blob(key)
-        blob.reload(timeout=_TIMEOUT, retry=_RETRY)
+        blob.reload(timeout=_TIMEOUT, retry=RETRY)
         return _of_blob(blob)
 
     def first(self, key: str) -> tuple[Meta, bytes | None]:
@@ -149,7 +152,7 @@ class Full:
         """The bytes [start, end), or all, of the object if it still is of this generation."""
         content: bytes = self._bucket.blob(key).download_as_bytes(
             start=start, end=None if end is None else end - 1, raw_download=True,
-            if_generation_match=int(generation), timeout=_TIMEOUT, retry=_RETRY,
+            if_generation_match=int(generation), timeout=_TIMEOUT, retry=RETRY,
         )  # fmt: skip
         return content
 
