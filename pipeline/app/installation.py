@@ -31,6 +31,7 @@ class App:
         self.feeds = feeds
         self.metrics = metrics
         self.metrics.set("build_info", 1, version=version("labelfeed"))
+        self.log = data.log
         self._data = data
         self._stack = stack
 
@@ -113,7 +114,8 @@ class App:
         jobs = self._queue()
         dispatching = Dispatching(self.config, self._data, self.feeds, jobs, self.metrics, eager=True)
         working = Working(self.config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.scheduler.wake)
-        gauge = Gauge(self.ledger.reports(), self.metrics, list(self.feeds))
+        scheduler = dispatching.scheduler
+        gauge = Gauge(self.ledger.reports(), self.metrics, list(self.feeds), lambda: scheduler.held)
         once = Once(self._data, {name: self.pass_runner(name) for name in self.feeds}, gauge, show)
         dispatching.start()
         working.start()

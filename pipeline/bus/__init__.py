@@ -17,6 +17,8 @@ from pipeline.metrics import Concern
 
 Offsets = Mapping[int, int]
 """Partition → offset."""
+Spans = Mapping[int, tuple[int, int]]
+"""Partition → its first offset, and the one after its last."""
 
 
 class Record(NamedTuple):
@@ -80,6 +82,16 @@ class EventLog(Protocol):
 
     def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
         """The newest records that were put aside, newest first; of several for one object just the newest."""
+
+    def replay_dead(self) -> int:
+        """Put every dead letter that was not yet replayed on the log's end; how many went."""
+
+    def replay(self, spans: Spans) -> int:
+        """Put records of the log on its end once more, as discovered by `replay`; how many went. Those that
+        retention took are passed over."""
+
+    def since(self, at: float) -> Spans:
+        """The spans of all records from a time on (seconds since 1970) to the present end."""
 
     def ping(self) -> str:
         """One sentence that says what was found there; raises if the log can't be used."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from pipeline.bus import Consumer, DeadLetter, Offsets, Polled, Record
+from pipeline.bus import Consumer, DeadLetter, Offsets, Polled, Record, Spans
 from pipeline.events import ObjectEvent, UndecodableEvent, from_document, from_wire, to_document, to_wire
 from pipeline.metrics import Concern
 from pipeline.sqlitefile import SqliteFile, now
@@ -26,6 +26,10 @@ REMEMBER_SECONDS = 5.0
 """How often the reader's place is written down; it only keeps the log from being pruned too far."""
 
 SEGMENT_EVENTS = 500
+REPLAYED_ROWS = 500
+"""Dead letters, or events, that are put back in one transaction."""
+REPLAYED = "replay"
+"""The reader that remembers up to which dead letter all were put back. It reads no events."""
 
 _TABLES = (
     (
@@ -60,9 +64,12 @@ class EmbeddedLog:
         segments = [events[first : first + SEGMENT_EVENTS] for first in range(0, len(events), SEGMENT_EVENTS)]
         bodies = [(len(segment), orjson.dumps([to_document(event) for event in segment])) for segment in segments]
         end = self._file.write(lambda connection: _append(connection, bodies))
+        self._notify()
+        return {PARTITION: end}
+
+    def _notify(self) -> None:
         with self._arrived:
             self._arrived.notify_all()
-        return {PARTITION: end}
 
     def consumer(self, start: Callable[[Sequence[int]], Offsets]) -> Consumer:
         """As `EventLog.consumer`."""
@@ -92,6 +99,34 @@ class EmbeddedLog:
                 if len(found) >= limit:
                     break
         return list(found.values())
+
+    def replay_dead(self) -> int:
+        """As `EventLog.replay_dead`; in transactions of REPLAYED_ROWS, each of which remembers how far it came."""
+        count = 0
+        while went := self._file.write(_put_back):
+            count += went
+            self._notify()
+        return count
+
+    def replay(self, spans: Spans) -> int:
+        """As `EventLog.replay`."""
+        position, end = spans.get(PARTITION, (0, 0))
+        consumer = EmbeddedConsumer(self._file, self._arrived, position)
+        count = 0
+        while records := [record for record in consumer.poll(REPLAYED_ROWS, 0).records if record.offset < end]:
+            bodies = [(1, _segment(_replayed(record.event))) for record in records]
+            self._file.write(lambda connection, bodies=bodies: _append(connection, bodies))  # type: ignore[misc]
+            count += len(records)
+        self._notify()
+        return count
+
+    def since(self, at: float) -> Spans:
+        """As `EventLog.since`."""
+        with self._file.read() as connection:
+            (first, end) = connection.execute(
+                "SELECT (SELECT min(position) FROM events WHERE at >= ?), position FROM event_end", (at,)
+            ).fetchone()
+        return {PARTITION: (end if first is None else first, end)}
 
     def ping(self) -> str:
         """As `EventLog.ping`."""
@@ -200,12 +235,45 @@ def _bury(connection: sqlite3.Connection, rows: Sequence[tuple[float, int, str, 
     )
 
 
+def _put_back(connection: sqlite3.Connection) -> int:
+    rows = connection.execute(
+        "SELECT id, body FROM dead_letters WHERE id >"
+        " coalesce((SELECT position FROM event_readers WHERE name = ?), 0) ORDER BY id LIMIT ?",
+        (REPLAYED, REPLAYED_ROWS),
+    ).fetchall()
+    if rows:
+        _append(connection, [(1, _segment(_replayed(_event_of(body)))) for _, body in rows])
+        connection.execute(
+            "INSERT INTO event_readers (name, position) VALUES (?, ?)"
+            " ON CONFLICT DO UPDATE SET position = excluded.position",
+            (REPLAYED, rows[-1][0]),
+        )
+    return len(rows)
+
+
+def _replayed(event: ObjectEvent | UndecodableEvent) -> ObjectEvent | UndecodableEvent:
+    return event if isinstance(event, UndecodableEvent) else event._replace(discovered_by="replay")
+
+
+def _segment(event: ObjectEvent | UndecodableEvent) -> bytes:
+    """A segment of this event alone. What is not JSON stands there as it came, no better to read than before."""
+    if isinstance(event, ObjectEvent):
+        return orjson.dumps([to_document(event)])
+    try:
+        orjson.loads(event.body)
+    except orjson.JSONDecodeError:
+        return event.body
+    return b"[" + event.body + b"]"
+
+
 def _prune(connection: sqlite3.Connection, before: float) -> int:
     gone = connection.execute(
         "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE at < ? AND position + count <="
-        " (SELECT coalesce(min(position), 0) FROM event_readers) ORDER BY position LIMIT ?) RETURNING count",
-        (before, PRUNE_SEGMENTS),
+        " (SELECT coalesce(min(position), 0) FROM event_readers WHERE name <> ?) ORDER BY position LIMIT ?)"
+        " RETURNING count",
+        (before, REPLAYED, PRUNE_SEGMENTS),
     ).fetchall()
+    connection.execute("DELETE FROM dead_letters WHERE at < ?", (before,))
     return sum(count for (count,) in gone)
 
 

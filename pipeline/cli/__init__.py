@@ -14,7 +14,7 @@ from traceback import print_exc
 import typer
 from typer.exceptions import TyperException
 
-from pipeline.cli import changing, importing, looking, output, planning, rejecting, running, starting
+from pipeline.cli import changing, importing, looking, output, planning, rejecting, replaying, running, starting
 from pipeline.cli.output import note
 from pipeline.errors import LabelfeedError, UsageError
 
@@ -34,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.callback(invoke_without_command=True)(output.help_alone)
-for family in (starting, planning, running, importing, looking, rejecting, changing):
+for family in (starting, planning, running, importing, looking, rejecting, changing, replaying):
     family.add(app)
 
 

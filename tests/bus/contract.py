@@ -12,6 +12,8 @@ from pipeline.bus import Consumer, EventLog, Offsets, Record
 from pipeline.events import ObjectEvent, Sequencer, UndecodableEvent
 
 DEADLINE_SECONDS = 30.0
+CLOCK_STEP_SECONDS = 0.01
+"""Logs count time in milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -280,4 +282,47 @@ class LogContract:
         log.publish([])
 
         assert log.end() == before
+        log.close()
+
+    def test_dead_letters_are_replayed_once(self, bench: Bench) -> None:
+        """A dead letter comes again at the log's end as `replay`, once, and may become a dead letter again."""
+        log = bench.open()
+        (event,) = some(1)
+        log.publish([event])
+        bench.inject(b"no event")
+        consumer = log.consumer(nothing)
+        records, positions = take(consumer, 2)
+        consumer.dead(records, ["refused", "unreadable"])
+        consumer.commit(positions)
+
+        assert log.replay_dead() == 2
+        again, _ = take(consumer, 2)
+        assert events_of(again) == [event._replace(discovered_by="replay")]
+        assert [record.event.body for record in again if isinstance(record.event, UndecodableEvent)] == [b"no event"]
+        assert log.replay_dead() == 0
+        consumer.dead([record for record in again if isinstance(record.event, UndecodableEvent)], ["unreadable"])
+        assert log.replay_dead() == 1
+        consumer.close()
+        log.close()
+
+    def test_a_span_of_offsets_or_of_time_is_replayed(self, bench: Bench) -> None:
+        """Records come again from given offsets, or from a time on, and only those."""
+        log = bench.open()
+        log.publish(some(30, "old"))
+        old = log.end()
+        between = time.time()
+        while time.time() - between < CLOCK_STEP_SECONDS:
+            threading.Event().wait(CLOCK_STEP_SECONDS)
+        log.publish(some(10, "new"))
+        consumer = log.consumer(lambda _partitions: log.end())
+        consumer.poll(1, 1.0)
+        assert log.replay({at: (0, end) for at, end in old.items()}) == 30
+        records, _ = take(consumer, 30)
+        assert sorted(event.id for event in events_of(records)) == sorted(event.id for event in some(30, "old"))
+        assert {event.discovered_by for event in events_of(records)} == {"replay"}
+        spans = log.since(between)
+        assert sum(end - start for start, end in spans.values()) == 40
+        assert log.replay(spans) == 40
+        take(consumer, 40)
+        consumer.close()
         log.close()

@@ -176,24 +176,6 @@ def test_dead_letters_say_whence_they_came_and_can_be_replayed(log: KafkaLog, op
         assert log.replay_dead() == 0
 
 
-def test_a_span_of_offsets_or_of_time_can_be_replayed(log: KafkaLog) -> None:
-    """Records come again from given offsets, or from a time on, and only those."""
-    log.publish(some(30, "old"))
-    old = log.end()
-    between = time.time()
-    wait_past(between)
-    log.publish(some(10, "new"))
-    assert log.replay({at: (0, end) for at, end in old.items()}) == 30
-    with closing(log.consumer(lambda _partitions: log.end())) as consumer:
-        consumer.poll(1, 1.0)
-        spans = log.since(between)
-        assert sum(end - start for start, end in spans.values()) == 40
-        assert log.replay(spans) == 40
-        records, _ = take(consumer, 40)
-
-    assert {event.discovered_by for event in events_of(records)} == {"replay"}
-
-
 def test_lag_is_what_was_not_committed(log: KafkaLog) -> None:
     """Lag falls with commits, not with polls."""
     log.publish(some(20))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pipeline.bus import Consumer, DeadLetter, Offsets
+from pipeline.bus import Consumer, DeadLetter, Offsets, Spans
 from pipeline.bus.kafka.codec import Message, encode
 from pipeline.bus.kafka.connection import Topics
 from pipeline.bus.kafka.member import HEADER, Member
 from pipeline.bus.kafka.options import KafkaOptions
-from pipeline.bus.kafka.replay import Spans, newest_dead, replay_dead, replay_spans, spans_since
+from pipeline.bus.kafka.replay import newest_dead, replay_dead, replay_spans, spans_since
 from pipeline.bus.kafka.writer import Writer
 from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.metrics import Concern
@@ -76,15 +76,15 @@ class KafkaLog:
         return newest_dead(self._options, self._topics, self._route, limit)
 
     def replay_dead(self) -> int:
-        """Put every dead letter that wasn't yet back on the topic; how many went."""
+        """As `EventLog.replay_dead`."""
         return replay_dead(self._options, self._topics, self._writer)
 
     def replay(self, spans: Spans) -> int:
-        """Put records of the topic on its end once more; how many went."""
+        """As `EventLog.replay`."""
         return replay_spans(self._options, spans, self._writer)
 
     def since(self, at: float) -> Spans:
-        """The spans of all records from a time on (seconds since 1970) to the present end."""
+        """As `EventLog.since`."""
         return spans_since(self._options, self._topics, at)
 
     def ping(self) -> str:

@@ -9,16 +9,13 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from pipeline.bus import DeadLetter
+from pipeline.bus import DeadLetter, Spans
 from pipeline.bus.kafka.codec import Headers, Message, decode_message
 from pipeline.bus.kafka.connection import Topics, converted, opened
 from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.bus.kafka.writer import Writer
 from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.notifications import Route
-
-Spans = Mapping[int, tuple[int, int]]
-"""Partition → its first offset, and the one after its last."""
 
 CHUNK = 2_000
 POLL_MS = 1_000
