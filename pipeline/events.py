@@ -5,11 +5,13 @@ An event is a hint: "this key may have changed". What the store holds is the tru
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +19,10 @@ import orjson
 
 KEY_LIMIT_BYTES = 1024
 """A key longer than this (in UTF-8) is refused: no store we know allows more, and no index holds it."""
+
+TRACES_TOLD = 8
+"""A line of the log names no more traces than this."""
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 EventKind = Literal["created", "updated", "deleted", "seen"]
 DiscoveredBy = Literal["listing", "notification", "replay", "import"]
@@ -214,6 +220,30 @@ _RUN = uuid.uuid4().hex
 def new_id() -> str:
     """An event id that no other process and no other call gives."""
     return f"{_RUN}-{next(_ids)}"
+
+
+def new_traceparent() -> str:
+    """A W3C traceparent that begins a trace."""
+    return f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01"
+
+
+@lru_cache(maxsize=1024)
+def trace_of(traceparent: str | None) -> str | None:
+    """The trace id in a W3C traceparent, 32 hexadecimal digits; None where there is none that is valid."""
+    found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    return found[1] if found and found[1].strip("0") else None
+
+
+def traced(events: Sequence[ObjectEvent]) -> list[ObjectEvent]:
+    """The events, those without a trace together in a new one."""
+    begun = new_traceparent()
+    return [event if event.traceparent else event._replace(traceparent=begun) for event in events]
+
+
+def traces_of(events: Iterable[ObjectEvent | None]) -> list[str]:
+    """The different traces of some events, the first few of them: for a line of the log."""
+    found = {trace_of(parent): None for parent in {event.traceparent: None for event in events if event is not None}}
+    return [trace for trace in found if trace][:TRACES_TOLD]
 
 
 def fold(events: Iterable[ObjectEvent]) -> list[ObjectEvent]:

@@ -208,6 +208,7 @@ def _print_explained(row: dict[str, Any]) -> None:
         "object": f"{row['source']}:{row['key']}", "uri": row["uri"], "state": row["state"],
         "why": output.why(row["reason"]), "excerpt": (row["reason"] or {}).get("excerpt"), "attempts": row["attempts"],
         "version": row["version"], "imported version": row["imported_version"], "bytes": row["size"],
+        "trace": row["trace"],
         "first seen": output.clock(row["first_seen"]), "last event": output.clock(row["last_event"]),
         "ended": output.clock(row["finished_at"]), "tasks": row["tasks"], "rejected rows": row["rejected"],
     }  # fmt: skip

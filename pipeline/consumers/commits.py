@@ -95,7 +95,9 @@ class Commits:
         started = time.monotonic()
         committed = self._commit(outcomes)
         reached("worker.committed")
-        self._metrics.observe("commit_duration_seconds", time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self._metrics.observe("commit_duration_seconds", seconds)
+        self._metrics.add("busy_seconds_total", seconds, stage="commit")
         self._tell(outcomes, committed)
         self._measure(outcomes, modified, committed)
         self._committed()

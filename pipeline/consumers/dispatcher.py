@@ -19,7 +19,7 @@ from pipeline import logs
 from pipeline.bus import Consumer, EventLog, Polled, Record
 from pipeline.waiting import Patience, our_error
 from pipeline.errors import DataRefused, LabelfeedError, RetriableError
-from pipeline.events import ObjectEvent, UndecodableEvent, check_key, fold
+from pipeline.events import ObjectEvent, UndecodableEvent, check_key, fold, traces_of
 from pipeline.faults import reached
 from pipeline.ledger import Effect, Ledger, OnChange
 from pipeline.metrics import Metrics
@@ -31,6 +31,8 @@ POLL_SECONDS = 0.1
 
 WORK: frozenset[Effect] = frozenset({"new", "changed", "asked"})
 """Effects after which an object is ready."""
+IDLE: frozenset[Effect] = frozenset({"unknown", "duplicate", "stale"})
+"""Effects of events that changed nothing."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,11 +103,11 @@ class Dispatcher:
         """
         self._metrics.add("received_events_total", len(polled.records))
         effects: Counter[Effect] = Counter()
+        started = time.monotonic()
         if not self._insist(lambda: self._record(consumer, polled, effects)):
             return {}
         reached("dispatcher.recorded")
-        for effect, count in effects.items():
-            self._metrics.add("recorded_events_total", count, effect=effect)
+        self._tell(polled, effects, time.monotonic() - started)
         if not WORK.isdisjoint(effects):
             self._recorded()
         try:
@@ -114,6 +116,15 @@ class Dispatcher:
             # The ledger's positions are what counts; the log's own are for tools that show lag.
             _log.warning(logs.POSITIONS_UNTOLD, extra={"error": str(error)})
         return dict(effects)
+
+    def _tell(self, polled: Polled, effects: Mapping[Effect, int], seconds: float) -> None:
+        for effect, count in effects.items():
+            self._metrics.add("recorded_events_total", count, effect=effect)
+            if effect in IDLE:
+                self._metrics.add("discarded_events_total", count, reason=effect)
+        events = [record.event for record in polled.records if isinstance(record.event, ObjectEvent)]
+        fields: dict[str, object] = {"events": len(polled.records)} | dict[str, object](effects.items())
+        _log.info(logs.EVENTS_RECORDED, extra=fields | {"traces": traces_of(events), "seconds": seconds})
 
     def _insist(self, call: Callable[[], None]) -> bool:
         """Call until it is answered; False if `stop` came first."""
@@ -133,6 +144,9 @@ class Dispatcher:
         if bad:
             consumer.dead(bad, reasons)
             self._metrics.add("dead_letters_total", len(bad), reason="unreadable")
+            self._metrics.add("discarded_events_total", len(bad), reason="dead_letter")
+        if others := len(polled.records) - len(good) - len(bad):
+            self._metrics.add("discarded_events_total", others, reason="out_of_scope")
         started = time.monotonic()
         effects.clear()
         self._write(consumer, good, polled.positions, effects)
@@ -172,6 +186,7 @@ class Dispatcher:
                 _log.warning(logs.DEAD_LETTERS, extra=place | {"error": str(error)})
                 consumer.dead(records, [str(error)])
                 self._metrics.add("dead_letters_total", reason="refused")
+                self._metrics.add("discarded_events_total", reason="dead_letter")
                 self._write(consumer, [], positions, effects)
                 return
             middle = len(records) // 2

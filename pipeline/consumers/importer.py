@@ -31,6 +31,7 @@ from pipeline.errors import (
     UnavailableError,
     UsageError,
 )
+from pipeline.events import TRACES_TOLD
 from pipeline.faults import reached
 from pipeline.ledger import Ledger, Mode, Outcome, Work
 from pipeline.metrics import Metrics
@@ -39,6 +40,9 @@ from pipeline.stores import Entry, Reading
 
 READING_THREADS_LIMIT = 256
 """Threads that read ahead from one source, for all worker threads of a process together."""
+
+GET_BYTES = 8 * 1024 * 1024
+"""A large object is read from storage in requests of about this size."""
 
 NO_OBJECT = 0
 """What `at` is told while no object is worked on."""
@@ -131,14 +135,20 @@ class Importer:
             self._surrender(held.lease, down.error)
         except Exception as error:  # noqa: BLE001 - the outer boundary of a claim: it must not be held until it expires
             self._surrender(held.lease, our_error(error))
-        self._log(held.lease, feed.source.name, claim.commits.summary, time.monotonic() - started)
+        self._tell(claim, work, time.monotonic() - started)
         return claim.commits.summary
 
-    def _log(self, lease: int, source: str, summary: Summary, seconds: float) -> None:
+    def _tell(self, claim: _ClaimRun, work: Sequence[Work], seconds: float) -> None:
+        source, summary = work[0].source, claim.commits.summary
         fields: dict[str, object] = {"tasks": summary.tasks, "rejected": summary.rejected, "bytes": summary.bytes}
         fields |= summary.states
-        fields |= {"objects": sum(summary.states.values()), "seconds": seconds}
-        _log.info(logs.BATCH_COMMITTED, extra={"lease": lease, "source": source} | fields)
+        traces = list(dict.fromkeys([item.trace for item in work if item.trace]))[:TRACES_TOLD]
+        fields |= {"objects": sum(summary.states.values()), "traces": traces, "seconds": seconds}
+        _log.info(logs.BATCH_COMMITTED, extra={"lease": claim.lease, "source": source} | fields)
+        self.metrics.observe("claim_duration_seconds", seconds)
+        self.metrics.add("busy_seconds_total", claim.opening, stage="open")
+        self.metrics.add("busy_seconds_total", claim.parsing, stage="parse")
+        self.metrics.add("store_requests_total", claim.gets, source=source, operation="get")
 
     def cancel(self) -> None:
         """Stop what runs, between two rows' pieces; it goes back uncounted, as does every later claim."""
@@ -204,6 +214,10 @@ class _ClaimRun:
         self._version: str | None = None
         self._size = 0
         self._modified = 0.0
+        self._opened: float | None = None
+        self.lease = held.lease
+        self.opening = self.parsing = 0.0
+        self.gets = 0
         self.current = 0
         self.commits = Commits(
             importer.ledger,
@@ -219,6 +233,7 @@ class _ClaimRun:
         """Import every object. Raises LeaseLost, Cancelled, DatabaseDown and MemoryError."""
         at, add, clock = self._importer.at, self.commits.add, time.monotonic
         started = clock()
+        verbose = _log.isEnabledFor(logging.DEBUG)
         try:
             with closing(self._importer.objects(self._feed, work)) as objects:
                 for item, opening in objects:
@@ -229,12 +244,22 @@ class _ClaimRun:
                         at(item.id)
                     outcome, cost = self._object(item, opening, started)
                     ended = clock()
+                    opened = self._opened or ended
+                    self.opening += opened - started
+                    self.parsing += ended - opened
                     add(outcome, cost, self._modified, ended)
+                    if verbose:
+                        self._say(item, outcome, ended - started)
                     started = ended
         except (Cancelled, MemoryError):
             self.commits.flush()
             raise
         self.commits.flush()
+
+    def _say(self, work: Work, outcome: Outcome, seconds: float) -> None:
+        code = outcome.reason.code if outcome.reason else None
+        fields = {"uri": self._store.uri(work.key), "state": outcome.state, "code": code, "lease": self.lease}
+        _log.debug(logs.OBJECT_ENDED, extra=fields | {"trace": work.trace, "seconds": seconds})
 
     def _check(self) -> None:
         if self._held.lost:
@@ -244,12 +269,14 @@ class _ClaimRun:
 
     def _object(self, work: Work, opening: Open, started: float) -> tuple[Outcome, int]:
         """One object's outcome, and about how many bytes it holds in memory."""
-        self._version, self._size, self._modified = None, 0, 0.0
+        self._version, self._size, self._modified, self._opened = None, 0, 0.0, None
         rows = None
         try:
             parser, opened = opening()
             with opened as reading:
                 entry = reading.entry
+                self._opened = time.monotonic()
+                self.gets += 1 if reading.content is not None else 1 + entry.size // GET_BYTES
                 self._version, self._size, self._modified = entry.version, entry.size, entry.modified
                 mode = outcomes.mode_of(work, entry.version, self._source.on_change)
                 if mode in ("unchanged", "ignored"):
@@ -343,5 +370,6 @@ class _ClaimRun:
         return self._version
 
     def _bug(self, work: Work, error: Exception) -> Outcome:
-        _log.error(logs.OUR_ERROR, extra={"object": work.id, "source": self._source.name}, exc_info=error)
+        fields = {"object": work.id, "uri": self._store.uri(work.key), "source": self._source.name, "trace": work.trace}
+        _log.error(logs.OUR_ERROR, extra=fields, exc_info=error)
         return outcomes.of_bug(work, error, self._known_version(work))

@@ -48,7 +48,7 @@ class Reports(Protocol):
 
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """Objects by id: `id, source, key, state, version, imported_version, size, attempts, tasks, rejected,
-        reason (dict or None), not_before, first_seen, last_event, finished_at`."""
+        reason (dict or None), not_before, first_seen, last_event, finished_at, trace`."""
 
     def find(self, source: str | None, key: str) -> list[dict[str, Any]]:
         """The objects with this key, of any source where `source` is None."""

@@ -19,7 +19,8 @@ class Work(NamedTuple):
     """One object of a started claim, as its worker gets it.
 
     `imported` is the version whose tasks exist, `live` whether those tasks are to be seen (not archived),
-    `redo` that it was put back by hand with force. `attempts` and `lost` are counts before this attempt.
+    `redo` that it was put back by hand with force. `attempts` and `lost` are counts before this attempt, `trace` is
+    the trace of the event that made it ready.
     """
 
     id: int
@@ -31,6 +32,7 @@ class Work(NamedTuple):
     redo: bool
     attempts: int
     lost: int
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

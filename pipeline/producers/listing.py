@@ -23,7 +23,7 @@ from pipeline import logs
 from pipeline.bus import EventLog
 from pipeline.config import Source
 from pipeline.errors import ObjectFailed, UnavailableError
-from pipeline.events import EventKind, ObjectEvent, check_key, new_id
+from pipeline.events import EventKind, ObjectEvent, check_key, new_id, new_traceparent, trace_of
 from pipeline.faults import reached
 from pipeline.ledger import Known, Ledger, Pass
 from pipeline.metrics import Metrics
@@ -101,7 +101,13 @@ class PassRunner:
             return state
         self.metrics.add("passes_total", source=name, outcome="stopped" if state.stopped else "complete")
         self.metrics.observe("pass_duration_seconds", seconds, source=name)
-        fields = {"source": name, "listed": state.listed, "published": state.published, "gone": state.candidates}
+        fields = {
+            "source": name,
+            "trace": listing.trace,
+            "listed": state.listed,
+            "published": state.published,
+            "gone": state.candidates,
+        }
         _log.info(logs.PASS_FINISHED, extra=fields | {"unsettled": self.unsettled, "seconds": seconds})
         if state.stopped:
             _log.warning(
@@ -124,7 +130,13 @@ class _Listing:
         self._published = 0
         self._unsettled: list[str] = []
         self._empty = 0
+        self._traceparent = new_traceparent()
         self._seen: SeenKeys | None = None
+
+    @property
+    def trace(self) -> str | None:
+        """The trace of what this pass published."""
+        return trace_of(self._traceparent)
 
     def run(self, *, accept: bool) -> Pass:
         complete = False
@@ -306,7 +318,7 @@ class _Listing:
                 )
         for keys in self._gone():
             events = [ObjectEvent(self._name, key, "deleted", time=time.time(), id=new_id()) for key in keys]
-            self._send(events)
+            self._send([event._replace(traceparent=self._traceparent) for event in events])
         return None
 
     def _gone(self) -> Iterator[Sequence[str]]:
@@ -330,7 +342,17 @@ class _Listing:
 
     def _event(self, entry: Entry, kind: EventKind, now: float) -> ObjectEvent:
         return ObjectEvent(
-            self._name, entry.key, kind, entry.version, None, entry.size, entry.modified, "listing", now, new_id()
+            self._name,
+            entry.key,
+            kind,
+            entry.version,
+            None,
+            entry.size,
+            entry.modified,
+            "listing",
+            now,
+            new_id(),
+            self._traceparent,
         )
 
     def _is_news(self, entry: Entry) -> bool:

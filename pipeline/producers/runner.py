@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline import logs
 from pipeline.errors import LabelfeedError, RetriableError
+from pipeline.events import TRACES_TOLD, traced, traces_of
 from pipeline.faults import reached
 from pipeline.ledger import Pass
 from pipeline.producers import Notices, Producer
@@ -58,6 +59,7 @@ class SourceRunner:
         self._last: Pass | None = None
         self._took = 0.0
         self._noticed = 0
+        self._traces: list[str] = []
         self._reported = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
@@ -161,21 +163,24 @@ class SourceRunner:
 
     def _published(self, notices: Notices, patience: Patience, stop: threading.Event) -> bool:
         try:
-            self._passes.log.publish(notices.events)
+            events = traced(notices.events)
+            self._passes.log.publish(events)
             reached("watcher.published")
         except RetriableError as error:
             patience.wait(error, stop)
             return False
         count = len(notices.events)
         self._noticed += count
+        self._traces = list(dict.fromkeys([*self._traces, *traces_of(events)]))[:TRACES_TOLD]
         self._passes.metrics.add("sent_events_total", count, source=self._name, discovered_by="notification")
         return True
 
     def _report(self, *, now: bool = False) -> None:
         if self._noticed and (now or time.monotonic() - self._reported >= REPORT_SECONDS):
             noticed, self._noticed = self._noticed, 0
+            traces, self._traces = self._traces, []
             self._reported = time.monotonic()
-            _log.info(logs.EVENTS_PUBLISHED, extra={"source": self._name, "events": noticed})
+            _log.info(logs.EVENTS_PUBLISHED, extra={"source": self._name, "events": noticed, "traces": traces})
 
 
 def _told(error: LabelfeedError) -> str:

@@ -345,3 +345,32 @@ class ReportContract:
         found = bench.execute("SELECT project, source, key, n, annotation FROM annotations ORDER BY n")
         assert [row[:4] for row in found] == [("cats", "inbox", "a", 0), ("cats", "inbox", "a", 1)]
         assert bench.execute("SELECT project, n FROM predictions") == [("cats", 0)]
+
+    def test_trace(self, bench: Bench) -> None:
+        """An object and its work carry the trace of the event that made it ready last, where that has a valid one."""
+        first, second = "0af7651916cd43dd8448eb211c80319c", "1bf7651916cd43dd8448eb211c80319d"
+        bench.note("a", traceparent=f"00-{first}-b7ad6b7169203331-01")
+        lease, (work,) = bench.begin()
+        bench.commit(lease, Outcome(work.id, "failed", "v1", reason=Reason("syntax", "x")))
+        (row,) = bench.ledger.reports().find("inbox", "a")
+        bench.note("a", version="v2", traceparent=f"00-{second}-b7ad6b7169203331-01")
+        (changed,) = bench.ledger.reports().find("inbox", "a")
+        bench.note("b", traceparent="00-no-trace-01")
+        (other,) = bench.ledger.reports().find("inbox", "b")
+
+        assert (work.trace, row["trace"], changed["trace"], other["trace"]) == (first, first, second, None)
+
+    def test_miscounted(self, bench: Bench) -> None:
+        """Counters agree with a count of the rows, and one that was moved by another hand is told."""
+        bench.imported("a", texts=("x", "y"))
+        bench.note("b", "c")
+        right = bench.ledger.reports().miscounted()
+        bench.execute("UPDATE objects SET state = 'skipped' WHERE key = 'b'")
+        bench.execute("UPDATE objects SET tasks = 5 WHERE key = 'a'")
+
+        wrong = bench.ledger.reports().miscounted()
+        bench.execute("UPDATE objects SET state = 'ready' WHERE key = 'b'")
+        bench.execute("UPDATE objects SET tasks = 2 WHERE key = 'a'")
+
+        assert right == {}
+        assert wrong == {"inbox": {"ready": (2, 1), "skipped": (0, 1), "tasks": (2, 5)}}

@@ -151,7 +151,7 @@ class LeaseContract:
         bench.note("a", size=3)
         (claim,) = bench.claims()
         (work,) = bench.ledger.start(claim.lease, "w", 60.0)
-        assert work == (claim.ids[0], "inbox", "a", "v1", None, False, False, 0, 0)
+        assert work == (claim.ids[0], "inbox", "a", "v1", None, False, False, 0, 0, None)
         assert bench.ledger.start(claim.lease, "other", 60.0) == []
         assert bench.ledger.start(999, "other", 60.0) == []
         assert bench.state("a") == "running"

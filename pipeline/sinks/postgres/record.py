@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from pipeline.events import ObjectEvent
+from pipeline.events import ObjectEvent, trace_of
 from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, on_event
 from pipeline.sinks.postgres.database import Transaction, array, columns
 from pipeline.sinks.texts import event_text
@@ -89,16 +89,17 @@ def _insert(tx: Transaction, source_id: int, new: Sequence[tuple[ObjectEvent, Ch
     if not new:
         return set()
     rows = [
-        (event.key, change.wanted, change.sequencer, event.size, event.discovered_by)
+        (event.key, change.wanted, change.sequencer, event.size, event.discovered_by, trace_of(event.traceparent))
         for event, change in sorted(new, key=lambda each: each[0].key)
     ]
     found = tx.rows(
-        "INSERT INTO objects (source_id, key, state, wanted_version, sequencer, size, discovered_by, due, first_seen,"
-        " last_event) SELECT %s, u.key, 'ready', u.version, u.sequencer, u.size, u.discovered_by, t, t, t"
-        " FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])"
-        " AS u (key, version, sequencer, size, discovered_by), clock_timestamp() AS t"
+        "INSERT INTO objects (source_id, key, state, wanted_version, sequencer, size, discovered_by, trace, due,"
+        " first_seen, last_event)"
+        " SELECT %s, u.key, 'ready', u.version, u.sequencer, u.size, u.discovered_by, u.trace, t, t, t"
+        " FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::uuid[])"
+        " AS u (key, version, sequencer, size, discovered_by, trace), clock_timestamp() AS t"
         " ON CONFLICT (source_id, key) DO NOTHING RETURNING key",
-        (source_id, *columns(rows, 5)),
+        (source_id, *columns(rows, 6)),
     )
     tx.count(source_id, "ready", len(found))
     return {key for (key,) in found}
@@ -123,7 +124,8 @@ def _change(tx: Transaction, source_id: int, events: Sequence[ObjectEvent], on_c
             kept.append((change.wanted, change.sequencer, int(change.effect == "ignored"), row.id))
         else:
             suspect = change.effect != "changed"
-            moved.append((change.state, change.wanted, change.sequencer, suspect, event.size, row.id))
+            trace = trace_of(event.traceparent)
+            moved.append((change.state, change.wanted, change.sequencer, suspect, event.size, trace, row.id))
             tx.count(source_id, row.state, -1)
             tx.count(source_id, change.state, 1)
         if change.effect not in _QUIET:
@@ -150,10 +152,11 @@ def _update(tx: Transaction, kept: Sequence[Sequence[object]], moved: Sequence[S
             "UPDATE objects AS o SET state = u.state, wanted_version = u.version, sequencer = u.sequencer,"
             " attempts = 0,"
             " lost = CASE WHEN u.suspect THEN o.lost ELSE 0 END, lease = NULL, size = coalesce(u.size, o.size),"
-            " due = t, last_event = t FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::bigint[],"
-            " %s::bigint[]) AS u (state, version, sequencer, suspect, size, id), clock_timestamp() AS t"
+            " trace = u.trace, due = t, last_event = t"
+            " FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::bigint[], %s::uuid[], %s::bigint[])"
+            " AS u (state, version, sequencer, suspect, size, trace, id), clock_timestamp() AS t"
             " WHERE o.id = u.id",
-            columns(moved, 6),
+            columns(moved, 7),
         )
 
 

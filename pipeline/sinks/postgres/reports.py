@@ -28,7 +28,7 @@ _OBJECT = (
     " o.attempts, o.lost, o.tasks, o.rejected, o.changes, o.reason, extract(epoch FROM o.due)::float8 AS not_before,"
     " o.discovered_by, extract(epoch FROM o.first_seen)::float8 AS first_seen,"
     " extract(epoch FROM o.last_event)::float8 AS last_event, extract(epoch FROM o.finished_at)::float8 AS finished_at,"
-    " o.lease FROM objects AS o JOIN sources AS s ON s.id = o.source_id"
+    " o.lease, replace(o.trace::text, '-', '') AS trace FROM objects AS o JOIN sources AS s ON s.id = o.source_id"
 )
 # The states stand in the text, not in a parameter: only so can the planner use an index on some states.
 _IN_STATE: dict[str, str] = {

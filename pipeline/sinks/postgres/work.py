@@ -30,7 +30,8 @@ def start(tx: Transaction, lease: int, worker: str, seconds: float) -> list[Work
     work = [
         Work(*columns)
         for columns in tx.rows(
-            "SELECT o.id, s.name, o.key, o.wanted_version, o.imported_version, o.tasks > 0, o.redo, o.attempts, o.lost"
+            "SELECT o.id, s.name, o.key, o.wanted_version, o.imported_version, o.tasks > 0, o.redo, o.attempts, o.lost,"
+            " replace(o.trace::text, '-', '')"
             " FROM unnest(%s) WITH ORDINALITY AS u (id, n) JOIN objects AS o ON o.id = u.id"
             " JOIN sources AS s ON s.id = o.source_id WHERE o.lease = %s ORDER BY u.n",
             (started[0][0], lease),

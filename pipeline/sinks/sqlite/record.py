@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from pipeline.events import ObjectEvent
+from pipeline.events import ObjectEvent, trace_of
 from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, on_event
 from pipeline.sinks.texts import event_text, text_of
 from pipeline.sqlitefile import now, write_rows
@@ -19,9 +19,9 @@ _QUIET: frozenset[Effect] = frozenset({"duplicate", "stale", "unknown", "new"})
 
 _INSERT_OBJECTS = (
     "INSERT INTO objects (source_id, key, state, wanted_version, sequencer, due, first_seen, last_event, size,"
-    " discovered_by) VALUES {rows}"
+    " discovered_by, trace) VALUES {rows}"
 )
-_NEW_ROW = "(?,?,'ready',?,?,?,?,?,?,?)"
+_NEW_ROW = "(?,?,'ready',?,?,?,?,?,?,?,?)"
 
 
 def record(
@@ -76,13 +76,14 @@ def record_source(
         if row is None:
             if change.effect == "new":
                 new.append(
-                    (source_id, event.key, change.wanted, change.sequencer, at, at, at, event.size, event.discovered_by)
-                )
+                    (source_id, event.key, change.wanted, change.sequencer, at, at, at, event.size, event.discovered_by,
+                     trace_of(event.traceparent))
+                )  # fmt: skip
         elif change.effect not in ("duplicate", "stale") or (change.wanted, change.sequencer) != (
             row.wanted,
             row.sequencer,
         ):
-            changed.append((row, change, event.size))
+            changed.append((row, change, event))
             if change.effect not in _QUIET:
                 told.append((row.id, at, "event", event_text(event, change)))
     _insert(connection, source_id, new, counts)
@@ -99,20 +100,31 @@ def _insert(connection: sqlite3.Connection, source_id: int, rows: Sequence[tuple
 def _update(
     connection: sqlite3.Connection,
     source_id: int,
-    changed: Sequence[tuple[Known, Change, int | None]],
+    changed: Sequence[tuple[Known, Change, ObjectEvent]],
     at: float,
     counts: Counts,
 ) -> None:
     kept, moved = [], []
     ignored = 0
-    for row, change, size in changed:
+    for row, change, event in changed:
         if change.state is None:
             noted = change.effect == "ignored"
             ignored += noted
             kept.append((change.wanted, change.sequencer, at, noted, row.id))
         else:
             suspect = change.effect != "changed"
-            moved.append((change.state, change.wanted, change.sequencer, at, suspect, size, row.id))
+            moved.append(
+                (
+                    change.state,
+                    change.wanted,
+                    change.sequencer,
+                    at,
+                    suspect,
+                    event.size,
+                    row.id,
+                    trace_of(event.traceparent),
+                )
+            )
             counts[source_id, row.state] -= 1
             counts[source_id, change.state] += 1
     connection.executemany(
@@ -121,7 +133,7 @@ def _update(
     # The lease goes in the same statement: a worker with an older version cannot commit any more.
     connection.executemany(
         "UPDATE objects SET state = ?1, wanted_version = ?2, sequencer = ?3, last_event = ?4, due = ?4, attempts = 0,"
-        " lost = lost * ?5, lease = NULL, size = coalesce(?6, size) WHERE id = ?7",
+        " lost = lost * ?5, lease = NULL, size = coalesce(?6, size), trace = ?8 WHERE id = ?7",
         moved,
     )
     if ignored:

@@ -33,7 +33,7 @@ _SHOWN = (
 _OBJECT = (
     f"SELECT o.id, s.name AS source, o.key, {_SHOWN} AS state, o.wanted_version AS version, o.imported_version, o.size,"
     " o.attempts, o.lost, o.tasks, o.rejected, o.changes, o.reason, o.due AS not_before, o.discovered_by, o.first_seen,"
-    " o.last_event, o.finished_at, o.lease FROM objects AS o CROSS JOIN sources AS s ON s.id = o.source_id"
+    " o.last_event, o.finished_at, o.lease, o.trace FROM objects AS o CROSS JOIN sources AS s ON s.id = o.source_id"
 )
 _STARTED = "EXISTS (SELECT 1 FROM leases AS l WHERE l.id = o.lease AND l.started_at IS NOT NULL)"
 # The states stand in the text, not in a parameter: only so can SQLite use an index on some states.

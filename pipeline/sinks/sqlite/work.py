@@ -30,7 +30,8 @@ def start(connection: sqlite3.Connection, lease: int, worker: str, until: float)
             columns[0], columns[1], columns[2], columns[3], columns[4], bool(columns[5]), bool(columns[6]), *columns[7:]
         )
         for columns in connection.execute(
-            "SELECT o.id, s.name, o.key, o.wanted_version, o.imported_version, o.tasks > 0, o.redo, o.attempts, o.lost"
+            "SELECT o.id, s.name, o.key, o.wanted_version, o.imported_version, o.tasks > 0, o.redo, o.attempts, o.lost,"
+            " o.trace"
             " FROM json_each(?) AS j CROSS JOIN objects AS o ON o.id = j.value"
             " CROSS JOIN sources AS s ON s.id = o.source_id WHERE o.lease = ?",
             (row[0], lease),
