@@ -14,7 +14,7 @@ class OldRow(NamedTuple):
     has none), and what tells its content from another's.
 
     `kept` says that it carries annotations, so that nothing may be written over it. `told` is the content of its
-    newest revision, decided on or not, None where there is none; `open` says that one waits to be decided on.
+    newest revision that waits or was rejected, None where there is none; `open` says that one waits.
     """
 
     id: int

@@ -87,6 +87,15 @@ class RevisionContract:
         self.change(bench, Task(1, '{"text":"X"}', meta='{"m":1}', external_id="7"), version="v3")
         assert self.states(bench) == ["accepted"]
 
+    def test_what_was_accepted_long_ago_is_proposed_again(self, bench: Bench) -> None:
+        """An accepted content says nothing of a later change back to it."""
+        bench.imported("a", texts=(kept("x"),))  # type: ignore[arg-type]
+        self.change(bench, "X")
+        assert bench.ledger.decide([self.waiting(bench)[0]["id"]], accept=True) == {}
+        self.change(bench, kept("z"), version="v3")
+        self.change(bench, "X", version="v4")
+        assert (bench.texts("a"), self.proposed(bench)) == (["z"], [("z", "X")])
+
     def test_rejecting(self, bench: Bench) -> None:
         """The task stays, and what was rejected is not proposed again; another change is."""
         bench.imported("a", texts=(kept("x"), "y"))  # type: ignore[arg-type]

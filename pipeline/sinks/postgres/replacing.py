@@ -120,8 +120,9 @@ def _contents(tx: Transaction, tasks: Sequence[Task]) -> dict[int, object]:
 
 
 def _old_rows(tx: Transaction, outcome: Outcome, condition: str, *values: object) -> list[OldRow]:
+    # One that was accepted is the task itself by now.
     told: dict[int, tuple[object, bool]] = {
-        task_id: (content, state == "proposed")
+        task_id: (None if state == "accepted" else content, state == "proposed")
         for task_id, state, content in tx.rows(
             f"SELECT task_id, state, {_CONTENT} FROM revisions WHERE object_id = %s AND state <> 'withdrawn'"
             " ORDER BY id",

@@ -89,8 +89,9 @@ def _candidates(
 
 def _old_rows(connection: sqlite3.Connection, outcome: Outcome, statement: str) -> Iterator[OldRow]:
     key = key_of(outcome.row_key)
+    # One that was accepted is the task itself by now.
     told: dict[int, tuple[object, bool]] = {
-        row[0]: (tuple(row[2:]), row[1] == "proposed")
+        row[0]: (None if row[1] == "accepted" else tuple(row[2:]), row[1] == "proposed")
         for row in connection.execute(
             "SELECT task_id, state, data, annotations, predictions, meta, extra, external_id FROM revisions"
             " WHERE object_id = ? AND state <> 'withdrawn' ORDER BY id",
