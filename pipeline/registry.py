@@ -51,6 +51,7 @@ _ROWS = ("on_bad_row", "max_bad_rows")
 _TEXT = ("encoding", *_ROWS)
 _TABLE = (*_TEXT, "types", "na_values")
 _LINK = ("as", "links", "ttl")
+_HTTP = ("fetch", "http", "allow_private")
 
 BUILT_IN: tuple[Component, ...] = (
     Component("stores", "file", "pipeline.stores.local:open_store", options=("settle",)),
@@ -58,12 +59,18 @@ BUILT_IN: tuple[Component, ...] = (
     Component("stores", "s3", "pipeline.stores.s3:open_store", "s3", ("endpoint", "notifications")),
     Component("stores", "gs", "pipeline.stores.gcs:open_store", "gcs", ("endpoint", "notifications")),
     Component("stores", "az", "pipeline.stores.azure:open_store", "azure", ("account", "endpoint", "notifications")),
+    Component("stores", "http", "pipeline.stores.http:open_store", "http", _HTTP),
+    Component("stores", "https", "pipeline.stores.http:open_store", "http", _HTTP),
+    Component("stores", "urls", "pipeline.stores.http:open_list", "http", (*_HTTP, "as", "settle")),
     Component("producers", "file", "pipeline.producers.local:LocalProducer", options=("watch", "settle")),
     Component("producers", "s3", "pipeline.producers.sqs:SqsProducer", "s3", ("watch", "notifications")),
     Component("producers", "gs", "pipeline.producers.pubsub:PubSubProducer", "gcs", ("watch", "notifications")),
     Component(
         "producers", "az", "pipeline.producers.storage_queue:StorageQueueProducer", "azure", ("watch", "notifications")
     ),
+    Component("producers", "http", "pipeline.producers.urls:UrlsProducer", "http", ("watch",)),
+    Component("producers", "https", "pipeline.producers.urls:UrlsProducer", "http", ("watch",)),
+    Component("producers", "urls", "pipeline.producers.urls:UrlsProducer", "http", ("watch", "settle")),
     Component("parsers", "json", "pipeline.parsers.json:parser", options=(*_TEXT, "preannotated_from_fields")),
     Component("parsers", "csv", "pipeline.parsers.csv:parser", options=(*_TABLE, "separator")),
     Component("parsers", "tsv", "pipeline.parsers.csv:tsv_parser", options=_TABLE),

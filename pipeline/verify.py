@@ -103,7 +103,13 @@ def judge(entry: Entry | None, audit: Audit | None, source: Source) -> Verdict:
         return ("missing", "the ledger does not know it") if entry.settled else "waiting"
     if audit.state in ("ready", "claimed") or (entry is not None and not entry.settled):
         return "waiting"
-    return _tasks(audit) or (_absent(audit, source) if entry is None else _present(entry, audit, source))
+    return _tasks(audit) or _compared(entry, audit, source)
+
+
+def _compared(entry: Entry | None, audit: Audit, source: Source) -> Verdict:
+    if entry is None:
+        return _absent(audit, source)
+    return _present(entry, audit, source) if entry.version else _untold(audit, source)
 
 
 def _tasks(audit: Audit) -> Verdict | None:
@@ -130,6 +136,13 @@ def _present(entry: Entry, audit: Audit, source: Source) -> Verdict:
     if audit.wanted not in (None, entry.version):
         return "stale", f"the store has version {entry.version}, the ledger knows {audit.wanted}"
     return "good"
+
+
+def _untold(audit: Audit, source: Source) -> Verdict:
+    """Of an object of which the store could not say just now what it has."""
+    if audit.state in ("failed", "skipped", "out_of_scope"):
+        return "good"
+    return "good" if audit.state == "done" and source.on_change == "ignore" else "waiting"
 
 
 def _absent(audit: Audit, source: Source) -> Verdict:

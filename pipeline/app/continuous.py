@@ -12,7 +12,7 @@ from threading import Event
 from pipeline import logs, registry
 from pipeline.app.gauges import Gauges
 from pipeline.app.leading import Leading
-from pipeline.app.parts import Data, Feed, route_of
+from pipeline.app.parts import Data, Feed, component_of, route_of
 from pipeline.app.roles import Dispatching, Working, worker_name
 from pipeline.config import Config
 from pipeline.consumers.broker import LOCAL_EPOCH, Queue
@@ -129,7 +129,7 @@ class Continuous:
 
     def _producer(self, feed: Feed) -> Producer | None:
         """What notices a source's changes as they happen; None where only passes do."""
-        source, name = feed.source, registry.scheme(feed.source.url)
+        source, name = feed.source, component_of(feed.source)
         found = [row for row in registry.components() if (row.kind, row.name) == ("producers", name)]
         by_queue = any(NOTIFICATIONS in row.options for row in found)
         if not found or not source.watch or (by_queue and source.notifications is None):

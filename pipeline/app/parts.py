@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pipeline import registry
+from pipeline.app.serving.tokens import Links
 from pipeline.bus import EventLog
 from pipeline.config import Config, Source
 from pipeline.errors import ConfigError, LabelfeedError, UsageError
@@ -54,17 +56,31 @@ class Data:
     log: EventLog
 
 
-def open_feed(config: Config, source: Source, *, direct: bool = False) -> Feed:
-    """A source's store and rules. Raises UsageError where its words can't be followed."""
+def open_feed(config: Config, source: Source, *, direct: bool = False, store: Store | None = None) -> Feed:
+    """A source's store, where it is not open already, and rules. Raises UsageError where its words can't be followed."""
     project = config.projects[source.project]
     label_config = _label_config(source.project, project.label_config) if project.label_config else None
-    store = registry.load("stores", registry.scheme(source.url))(source, config.folder)
-    link = None
-    if source.links == "signed":
-        link = lambda key: store.sign(key, source.ttl)  # noqa: E731 - bound to this store
-    rules = Rules.of(source, label_config, project.validate_, link, direct)
+    store = store or registry.load("stores", component_of(source))(source, config.folder)
+    options = source
+    if getattr(store, "by_reference", False):
+        options = source.model_copy(update={"as_": "files", "format": None})
+    rules = Rules.of(options, label_config, project.validate_, _link(config, source, store), direct)
     shape = hashlib.blake2b(f"{source.shape_hash(project)} {versions()}".encode(), digest_size=8).hexdigest()
     return Feed(source, store, rules, Scope(source.match, source.exclude), shape)
+
+
+def component_of(source: Source) -> str:
+    """The name of the store and the producer of a source: its URL's scheme, or `urls` for a list of URLs."""
+    return "urls" if source.as_ == "urls" else registry.scheme(source.url)
+
+
+def _link(config: Config, source: Source, store: Store) -> Callable[[str], str] | None:
+    """How tasks refer to a source's objects; None for their URIs."""
+    if source.links == "signed":
+        return lambda key: store.sign(key, source.ttl)
+    if source.links == "durable" and config.links is not None:
+        return partial(Links(config.links).url, source.name)
+    return getattr(store, "reference", None)
 
 
 def _label_config(project: str, xml: str) -> LabelConfig:

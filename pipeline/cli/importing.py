@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import typer
 
@@ -23,6 +24,7 @@ from pipeline.cli.running import ONCE_LEVEL, again, finish
 from pipeline.config import DEFAULT_NAME, Config, build, load
 from pipeline.errors import UsageError
 from pipeline.ledger import Filter
+from pipeline.registry import load as load_component
 from pipeline.registry import scheme
 from pipeline.stores.named import NamedFiles, url_of
 
@@ -33,6 +35,7 @@ PREFIX = "import."
 """What the names of sources made here begin with."""
 COPY_BYTES = 1024 * 1024
 DEFAULT_DATABASE = "sqlite:///labelfeed.db"
+WEB = frozenset({"http", "https"})
 FOREVER = 10 * 365 * 86400
 """Sources made here are listed once; their `poll` must be something."""
 
@@ -60,6 +63,9 @@ def import_(
         str | None,
         typer.Option("--max-bad-rows", help="How many bad rows a file may have: a number, or a share like 5%."),
     ] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Let http(s) URLs lead to private and loopback addresses.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be imported; write nothing.")] = False,
     config: ConfigPath = None,
     json: Json = False,
@@ -76,7 +82,7 @@ def import_(
         sources = list(_sources(places, project, uploads, format))
         for source in sources:
             source |= {"format": format, "on_bad_row": on_bad_row, "max_bad_rows": max_bad_rows}
-            source |= {"minify": True}
+            source |= {"minify": True, "allow_private": allow_private}
             source |= {"settle": 0, "watch": False, "poll": FOREVER, "overlap": True}
         projects = {project: _project(base, project, label_config)}
         made = build({"database": target, "projects": projects, "sources": sources}, folder)
@@ -98,11 +104,17 @@ def _run(made: Config, *, json: bool, again: str) -> None:
     with App.open(made, direct=True) as app:
         reports = app.ledger.reports()
         for name, feed in app.feeds.items():
-            if isinstance(feed.store, NamedFiles):
+            named = feed.store.named if isinstance(feed.store, NamedFiles) else _every
+            if isinstance(feed.store, NamedFiles) or scheme(feed.source.url) in WEB:
                 failed = objects(reports, Filter(name, "failed"))
                 # Who names a file that failed wants it tried again: with another configuration, say.
-                reports.retry([row["id"] for row in failed if feed.store.named(row["key"])], force=False)
+                reports.retry([row["id"] for row in failed if named(row["key"])], force=False)
         finish(app, json=json, again=again)
+
+
+def _every(_key: str) -> bool:
+    """Whether an object of a URL was named: that is all there is of its source."""
+    return True
 
 
 def _base(config: Path | None) -> Config | None:
@@ -131,10 +143,26 @@ def _sources(places: Sequence[str], project: str, uploads: Path, form: str | Non
             paths.append(_upload(uploads, form))
         elif scheme(place) == "file":
             paths.extend(_paths(place))
+        elif scheme(place) in WEB:
+            yield _on_the_web(place, project, form)
         else:
             yield {"name": _name(project, place), "project": project, "url": place}
     if paths:
         yield {"name": _name(project, ""), "project": project, "url": url_of(paths)}
+
+
+def _on_the_web(place: str, project: str, form: str | None) -> dict[str, Any]:
+    """The source of an http(s) URL. A text file is one of tasks here, not a list of URLs."""
+    load_component("stores", scheme(place))
+    from pipeline.stores.http.urls import canonical
+
+    try:
+        shown = canonical(place)
+    except ValueError as error:
+        raise UsageError(f"a URL cannot be imported: {error}") from None
+    source = {"name": _name(project, shown), "project": project, "url": place}
+    text = form is None and urlsplit(place).path.endswith(".txt")
+    return source | ({"as": "tasks"} if text else {})
 
 
 def _name(project: str, place: str) -> str:

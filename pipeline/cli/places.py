@@ -12,6 +12,8 @@ from pipeline.errors import UsageError
 from pipeline.ledger import Filter, Reports
 
 PAGE = 500
+VALUES = ("redis://", "rediss://")
+"""Where keys are behind a prefix that need not end with a slash."""
 
 
 def found(reports: Reports, text: str) -> list[dict[str, Any]]:
@@ -53,6 +55,8 @@ def readings(sources: Sequence[dict[str, Any]], text: str) -> Iterator[tuple[str
     uri = text if "://" in text else "file://" + quote(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - no link is followed
     for source in sources:
         root = source["uri"]
+        if root.startswith(VALUES) and uri.startswith(root):
+            yield source["name"], uri[len(root) :]
         if uri == root:
             yield source["name"], unquote(root.rpartition("/")[2])
         folder = root if root.endswith("/") else root + "/"
@@ -65,7 +69,13 @@ def readings(sources: Sequence[dict[str, Any]], text: str) -> Iterator[tuple[str
 def uri_of(sources: dict[str, dict[str, Any]], source: str, key: str) -> str:
     """The canonical URI of an object, from its source's."""
     root: str = sources[source]["uri"]
+    if key.startswith(("http://", "https://")) and root.startswith(("http://", "https://", "file://")):
+        return key
     folder = root if root.endswith("/") else root + "/"
+    if root.startswith(("http://", "https://")):
+        return folder + quote(key)
+    if root.startswith(VALUES):
+        return root + key
     if not root.startswith("file://"):
         return folder + key
     path = quote(key)

@@ -38,15 +38,26 @@ def conflicts(config: Config) -> Iterator[Conflict]:
             near = get_close_matches(source.project, config.projects, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(config.projects) or 'none'}"
             yield Conflict(("sources", index, "project"), f"there is no project {source.project!r}", hint)
+        yield from _links(config, index, source)
         if source.row_key is not None and source.on_change != "replace":
             yield Conflict(("sources", index, "row_key"), "row_key needs on_change: replace")
     yield from _overlaps(config)
+
+
+def _links(config: Config, index: int, source: Source) -> Iterator[Conflict]:
+    if source.links == "durable" and config.links is None:
+        yield Conflict(
+            ("sources", index, "links"), "durable links need links: at the top of the file", "with base_url: and key:"
+        )
 
 
 def _overlaps(config: Config) -> Iterator[Conflict]:
     roots = [_root(config, source) for source in config.sources]
     for (one, first), (two, second) in combinations(enumerate(config.sources), 2):
         if first.project != second.project or first.overlap or second.overlap:
+            continue
+        if (first.as_ == "urls") != (second.as_ == "urls"):
+            # The objects of a list are its URLs, wherever the list itself is.
             continue
         if _cover(roots[one], first, roots[two], second):
             yield Conflict(

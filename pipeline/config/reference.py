@@ -51,6 +51,8 @@ _TITLES = {
     "Project": "`projects.<name>`",
     "Throttle": "`projects.<name>.throttle`",
     "Source": "`sources[]`",
+    "Http": "`sources[].http`",
+    "Links": "`links`",
     "Limits": "`limits`",
     "Server": "`server`",
 }
@@ -60,6 +62,7 @@ _MIXED = {
     ("string", "number"): "duration",
     ("string", "integer"): "size",
     ("integer", "number", "string"): "whole number or share",
+    ("boolean", "string", "array"): "true, false or networks",
 }
 
 

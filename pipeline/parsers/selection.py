@@ -41,7 +41,7 @@ def select(key: str, rules: Rules, content_head: bytes | None = None) -> Parser:
         UsageError: the parser needs an extra that is not installed.
     """
     options = rules.options
-    name = key.rpartition("/")[2].lower()
+    name = _name(key)
     stem, packed = _unpacked(name)
     extension = _extension(stem)
     if options.as_ == "files" or options.format == "files":
@@ -62,6 +62,12 @@ def select(key: str, rules: Rules, content_head: bytes | None = None) -> Parser:
             return found
         found = _FORMATS.get(form) or _arrow(form)
     return Parser(found.name, found.version, partial(_inflating, packed, found)) if packed else found
+
+
+def _name(key: str) -> str:
+    """The file's own name in lower case; a key that is a URL may have a query behind it."""
+    path = key.partition("?")[0] if key.startswith(("http://", "https://")) else key
+    return path.rpartition("/")[2].lower()
 
 
 def _unpacked(name: str) -> tuple[str, str]:

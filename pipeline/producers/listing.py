@@ -224,6 +224,9 @@ class _Listing:
             if entry is None:
                 if row.state not in _AWAY and row.last_event < requested:
                     missing.append(row)
+            elif not entry.version:
+                # The store could not say what it has now: no news of an object that is known.
+                continue
             elif row.wanted == entry.version and row.state not in _AWAY:
                 if follows and row.state == "done" and row.imported != row.wanted and row.last_event < requested:
                     changed.append(entry)
@@ -345,7 +348,7 @@ class _Listing:
             self._name,
             entry.key,
             kind,
-            entry.version,
+            entry.version or None,
             None,
             entry.size,
             entry.modified,

@@ -18,7 +18,8 @@ SMALL_BYTES = 1024 * 1024
 class Entry(NamedTuple):
     """What a store says of one object: its key, the opaque name of its content, bytes, seconds since 1970.
 
-    `settled` is False where somebody may still be writing it. `sequencer` as in `ObjectEvent`, as text.
+    `version` is empty where a listing could not tell it just now. `settled` is False where somebody may still be
+    writing it. `sequencer` as in `ObjectEvent`, as text.
     """
 
     key: str

@@ -1,0 +1,1 @@
+"""`labelfeed serve`: links of our own to objects (`tokens`), what answers them (`objects`), and in which process."""
