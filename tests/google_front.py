@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 ACCOUNT = "feeder@test.iam.gserviceaccount.com"
 LIFE_SECONDS = 3600
-_OF_IDENTITY = ("/token", "/sts", "/computeMetadata")
+_OF_IDENTITY = ("/token", "/sts")
+_FLAVOR = "metadata-flavor"
 _PRIVATE = ("connection", "keep-alive", "transfer-encoding", "content-length")
 
 
@@ -107,13 +108,16 @@ class Front:
 
     def store_requests(self) -> list[Asked]:
         """The requests to the store itself."""
-        return [one for one in self.asked if not one.path.startswith(_OF_IDENTITY) and ":" not in one.path]
+        return [
+            one for one in self.asked
+            if one.path not in _OF_IDENTITY and _FLAVOR not in one.headers and ":" not in one.path
+        ]  # fmt: skip
 
     # --- identities --------------------------------------------------------------------------------------------
 
     def _of_identity(self, request: Asked) -> Answer | None:
         path = request.path
-        if path in ("/token", "/sts"):
+        if path in _OF_IDENTITY:
             return said({**self._token(), "issued_token_type": "urn:ietf:params:oauth:token-type:access_token"})
         if path.endswith(":generateAccessToken"):
             end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + LIFE_SECONDS))
@@ -121,7 +125,7 @@ class Front:
         if path.endswith(":signBlob"):
             payload = base64.b64decode(json.loads(request.body)["payload"])
             return said({"keyId": "k", "signedBlob": base64.b64encode(signature(payload)).decode()})
-        if path.startswith("/computeMetadata/v1"):
+        if _FLAVOR in request.headers:
             return self._of_machine(path)
         return None
 
@@ -131,15 +135,15 @@ class Front:
             return {"access_token": self.tokens[-1], "expires_in": LIFE_SECONDS, "token_type": "Bearer"}
 
     def _of_machine(self, path: str) -> Answer:
-        flavor = (("metadata-flavor", "Google"),)
+        flavor, plain = ((_FLAVOR, "Google"),), (("content-type", "text/plain"),)
         if path.endswith("/token"):
             found = said(self._token())
         elif "/service-accounts/" in path:
             found = said({"email": ACCOUNT, "aliases": ["default"], "scopes": []})
         elif path.endswith("project-id"):
-            found = Answer(200, b"test")
+            found = Answer(200, b"test", plain)
         elif path.endswith(("universe-domain", "universe_domain")):
-            found = Answer(200, b"googleapis.com")
+            found = Answer(200, b"googleapis.com", plain)
         else:
             found = Answer(200, b"")
         return found._replace(headers=found.headers + flavor)

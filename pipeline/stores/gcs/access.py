@@ -6,10 +6,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import obstore
-from google.auth.credentials import Credentials
+from google.auth.credentials import Credentials, Signing
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud.storage import Client
 from google.cloud.storage.retry import DEFAULT_RETRY
@@ -156,13 +157,17 @@ class Full:
         )  # fmt: skip
         return content
 
+    @cached_property
+    def _signer(self) -> Signing:
+        return signer(self._options, self._credentials)
+
     def sign(self, key: str, ttl: float) -> str:
         """A signed URL, by V4. Raises UsageError where these credentials can't sign."""
         place = {"api_access_endpoint": self._options.endpoint.rstrip("/")} if self._options.endpoint else {}
         paying = {"userProject": self._options.user_project} if self._options.user_project else None
         signed: str = self._bucket.blob(key).generate_signed_url(
             version="v4", expiration=timedelta(seconds=int(ttl)), method="GET", query_parameters=paying,
-            credentials=signer(self._options, self._credentials), **place,
+            credentials=self._signer, **place,
         )  # fmt: skip
         return signed
 

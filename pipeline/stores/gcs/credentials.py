@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import google.auth
 from google.auth import aws, external_account, iam, identity_pool, impersonated_credentials
 from google.auth.credentials import AnonymousCredentials, Credentials, Signing
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.auth.exceptions import GoogleAuthError, MalformedError
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
@@ -39,13 +39,13 @@ def credentials(options: GcsOptions) -> Credentials:
             found = _of_file(options.credentials_file)
         else:
             found, _ = google.auth.default(scopes=SCOPES)
-    except DefaultCredentialsError:
+    except (OSError, ValueError, MalformedError) as error:
+        raise UsageError(f"{options.canonical}: the credentials cannot be read ({type(error).__name__})") from None
+    except GoogleAuthError:
         raise UsageError(
             f"{options.canonical}: no Google credentials found in GOOGLE_APPLICATION_CREDENTIALS, gcloud or the machine"
             " (anonymous=true asks without)"
         ) from None
-    except (OSError, ValueError, GoogleAuthError) as error:
-        raise UsageError(f"{options.canonical}: the credentials cannot be read ({type(error).__name__})") from None
     return _acting(found, options.impersonate) if options.impersonate else found
 
 
@@ -78,10 +78,15 @@ _KINDS: Mapping[str, Callable[[Mapping[str, Any]], Credentials]] = {
 
 def _acting(base: Credentials, chain: str) -> Credentials:
     *through, target = [name.strip() for name in chain.split(",")]
+    delegates = [name if "/" in name else f"projects/-/serviceAccounts/{name}" for name in through]
     found: Credentials = impersonated_credentials.Credentials(  # type: ignore[no-untyped-call]
-        source_credentials=base, target_principal=target, delegates=through, target_scopes=list(SCOPES)
+        source_credentials=base, target_principal=target, delegates=delegates, target_scopes=list(SCOPES)
     )
     return found
+
+
+_UNASKED = "default"
+"""What a machine's service account is called before it was asked for."""
 
 
 class Tokens:
@@ -146,12 +151,23 @@ class RemoteSigner(Signing):
 
 
 def signer(options: GcsOptions, found: Credentials) -> Signing:
-    """What signs URLs: the credentials themselves where they can, else IAM. Raises UsageError where nobody can."""
+    """What signs URLs: the credentials themselves where they can, else IAM.
+
+    Raises UsageError where nobody can, GoogleAuthError where a machine does not say who it is.
+    """
     if isinstance(found, Signing) and options.signer is None:
         return found
-    email = options.signer or getattr(found, "service_account_email", None)
+    email = options.signer or _email(found)
     if not email or options.unsigned:
         raise UsageError(
             f"{options.canonical}: these credentials cannot sign; name a service account that may by signer="
         )
     return RemoteSigner(found, email)
+
+
+def _email(found: Credentials) -> str | None:
+    """The service account that the credentials are of, if any; a machine's says its name with its first token."""
+    if getattr(found, "service_account_email", None) == _UNASKED:
+        found.refresh(Request())  # type: ignore[no-untyped-call]
+    email: str | None = getattr(found, "service_account_email", None)
+    return email
