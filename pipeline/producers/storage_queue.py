@@ -38,8 +38,8 @@ VISIBILITY_SECONDS = 60
 """How long a message is kept from others; it is extended at a third of it."""
 CONNECT_SECONDS = 5
 REQUEST_SECONDS = 10
-ATTEMPTS = 3
-RETRY_SECONDS = 1
+ATTEMPTS = 2
+"""Azure's client waits two seconds between them; the runner tries again after that."""
 EXCERPT = 500
 ROLE = "the role Storage Queue Data Message Processor on the queue, or a signature with read, update and process"
 
@@ -220,7 +220,7 @@ def _client(named: str, store: AzureStore) -> QueueClient:
         place,
         name,
         credential=store.credentials.sdk,
-        retry_policy=ExponentialRetry(RETRY_SECONDS, retry_total=ATTEMPTS - 1, random_jitter_range=1),
+        retry_policy=ExponentialRetry(0, 2, ATTEMPTS - 1, random_jitter_range=1),
         connection_timeout=CONNECT_SECONDS,
         read_timeout=REQUEST_SECONDS,
     )

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5
 REQUEST_SECONDS = 60
 ATTEMPTS = 4
-RETRY_SECONDS = 1
-"""The first wait of Azure's client; the others are longer by powers of three."""
+FULL_ATTEMPTS = 3
+"""Azure's client waits two and four seconds between them, also where there is no token."""
 FOLDER_MARK = "hdi_isfolder"
 """The metadata of an empty blob that stands for a folder, in hierarchical accounts and from older tools."""
 
@@ -99,7 +99,7 @@ class Full:
         self._service = BlobServiceClient(
             options.endpoint,
             credentials.sdk,
-            retry_policy=ExponentialRetry(RETRY_SECONDS, retry_total=ATTEMPTS - 1, random_jitter_range=1),
+            retry_policy=ExponentialRetry(0, 2, FULL_ATTEMPTS - 1, random_jitter_range=1),
             connection_timeout=CONNECT_SECONDS,
             read_timeout=REQUEST_SECONDS,
             # An answer to a first question is no longer than what is read at once.

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
-from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import DefaultAzureCredential, EnvironmentCredential, ManagedIdentityCredential
 from azure.storage.blob import BlobSasPermissions, BlobServiceClient, UserDelegationKey, generate_blob_sas
 
@@ -38,7 +37,6 @@ class Credentials:
         self._key: str | None = None
         self._sas: str | None = None
         self._token: TokenCredential | None = None
-        self.problem = ""
         self._find()
 
     # --- what there is -----------------------------------------------------------------------------------------
@@ -116,12 +114,7 @@ class Credentials:
         if self._sas is not None:
             return {"sas_token": self._sas, "expires_at": None}
         assert self._token is not None
-        try:
-            token = self._token.get_token(SCOPE)
-        except ClientAuthenticationError as error:
-            self.problem = type(error).__name__
-            raise
-        self.problem = ""
+        token = self._token.get_token(SCOPE)
         return {"token": token.token, "expires_at": datetime.fromtimestamp(token.expires_on, UTC)}
 
     def signer(self, service: BlobServiceClient) -> Signer:

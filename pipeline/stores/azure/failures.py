@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
-from obstore.exceptions import BaseError, PreconditionError
+from obstore.exceptions import BaseError, PreconditionError, UnauthenticatedError
 
 from pipeline.errors import ObjectFailed, ObjectGone, ObjectSkipped, ObjectUnsettled, UnavailableError, UsageError
 
@@ -27,17 +27,19 @@ def converted(uri: str) -> Iterator[None]:
     except PreconditionError:
         raise ObjectUnsettled(f"{uri} changed while it was read") from None
     except ClientAuthenticationError as error:
-        if error.status_code is None:
-            raise UnavailableError(f"{uri}: {_no_login(error)}", code="permission") from None
-        raise of_code(uri, code_of(error)) from None
+        raise _no_token(uri) if error.status_code is None else of_code(uri, code_of(error)) from None
     except HttpResponseError as error:
         raise of_code(uri, code_of(error)) from None
     except FileNotFoundError as error:
         raise of_code(uri, _code_in(error, "404")) from None
+    except UnauthenticatedError as error:
+        code = _code_in(error, "")
+        raise of_code(uri, code) if code else _no_token(uri) from None
     except (BaseError, PermissionError) as error:
-        raise of_code(uri, _code_in(error, type(error).__name__)) from None
+        code = _code_in(error, "")
+        raise of_code(uri, code) if code else _silent(uri, error) from None
     except (AzureError, OSError) as error:
-        raise UnavailableError(f"{uri}: the store does not answer ({type(error).__name__})") from None
+        raise _silent(uri, error) from None
 
 
 def of_code(uri: str, code: str) -> Exception:
@@ -69,9 +71,9 @@ def _denied(uri: str, code: str) -> Exception:
     return ObjectFailed("permission", f"{uri}: the store denies us access ({code})", hint=ROLES)
 
 
-def _unknown(uri: str, code: str) -> Exception:
-    why = "the key or signature is wrong or has ended, or this machine's clock is"
-    return UnavailableError(f"{uri}: the store does not know our login ({code}): {why}", code="permission")
+def _shut_out(uri: str, code: str) -> Exception:
+    why = "a wrong or ended key or signature, this machine's clock, or the account's firewall"
+    return UnavailableError(f"{uri}: the store does not let us in ({code}): {why}", code="permission")
 
 
 def _busy(uri: str, code: str) -> Exception:
@@ -88,15 +90,18 @@ _ERRORS: tuple[tuple[frozenset[str], Callable[[str, str], Exception]], ...] = (
     (frozenset({"BlobArchived", "BlobBeingRehydrated"}), _archived),
     (
         frozenset({
-            "AuthorizationFailure", "AuthorizationPermissionMismatch", "AuthorizationProtocolMismatch",
-            "AuthorizationResourceTypeMismatch", "AuthorizationServiceMismatch", "AuthorizationSourceIPMismatch",
-            "InsufficientAccountPermissions", "KeyBasedAuthenticationNotPermitted", "PublicAccessNotPermitted", "403",
+            "AuthorizationPermissionMismatch", "AuthorizationResourceTypeMismatch",
+            "AuthorizationServiceMismatch", "403",
         }),
         _denied,
     ),
     (
-        frozenset({"AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation", "401"}),
-        _unknown,
+        frozenset({
+            "AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation", "401",
+            "AuthorizationFailure", "AuthorizationSourceIPMismatch", "AuthorizationProtocolMismatch",
+            "InsufficientAccountPermissions", "KeyBasedAuthenticationNotPermitted", "PublicAccessNotPermitted",
+        }),
+        _shut_out,
     ),
     (frozenset({"ServerBusy", "TooManyRequests", "OperationTimedOut", "429", "503"}), _busy),
 )  # fmt: skip
@@ -114,5 +119,10 @@ def _code_in(error: Exception, otherwise: str) -> str:
     return found[1] if found else otherwise
 
 
-def _no_login(error: ClientAuthenticationError) -> str:
-    return f"no identity gives us a token ({type(error).__name__}); see `credential` and AZURE_* in the environment"
+def _silent(uri: str, error: Exception) -> Exception:
+    return UnavailableError(f"{uri}: the store does not answer ({type(error).__name__})")
+
+
+def _no_token(uri: str) -> Exception:
+    why = "no identity gives us a token; see `credential` and AZURE_… in the environment"
+    return UnavailableError(f"{uri}: {why}", code="permission")

@@ -1,0 +1,212 @@
+"""Tokens instead of keys: a managed identity's, at an Azurite that checks them, by HTTPS."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from azure.core.credentials import AzureNamedKeyCredential
+from azure.storage.blob import BlobServiceClient
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from deploy import services
+from deploy.services import Service
+from deploy.services.azure import ACCOUNT, KEY
+from pipeline.config import Source
+from pipeline.errors import UnavailableError, UsageError
+from pipeline.stores.azure import AzureStore, open_store
+from tests.stores.contract import listed
+
+HEADER = "planted-header"
+
+
+class Certificates(NamedTuple):
+    """Files: the authority to trust, the server's certificate with its chain, and its key."""
+
+    authority: Path
+    server: Path
+    key: Path
+
+
+def certificates(folder: Path) -> Certificates:
+    """An authority, and a certificate of this machine's loopback by it."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "127.0.0.1")]
+    now = datetime.now(UTC)
+    made = []
+    for at in range(2):
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(names[at])
+            .issuer_name(names[0])
+            .public_key(keys[at].public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=at == 0, path_length=None), critical=True)
+        )
+        if at:
+            place = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+            builder = builder.add_extension(place, critical=False)
+        made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    found = Certificates(folder / "authority.pem", folder / "server.pem", folder / "key.pem")
+    found.authority.write_bytes(made[0])
+    found.server.write_bytes(made[1] + made[0])
+    form, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    found.key.write_bytes(keys[1].private_bytes(serialization.Encoding.PEM, form, none))
+    return found
+
+
+@pytest.fixture(scope="module")
+def secure(azurite: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The URL of an Azurite that takes tokens, and the certificate to trust."""
+    files = certificates(tmp_path_factory.mktemp("tls"))
+    settings = {"cert": str(files.server), "key": str(files.key)}
+    with services.using("azurite", f"secure-{uuid.uuid4().hex[:8]}", settings=settings) as service:
+        yield f"https://127.0.0.1:{service.port}/{ACCOUNT}", files.authority
+
+
+class Identities:
+    """Where a machine's identity asks for its tokens: `asked` is how often, `seconds` how long they are good."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.seconds = 3600
+        self.refuses = False
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> tuple[int, dict[str, Any]]:
+        """A token for who shows the header, in the form that App Service gives it."""
+        self.asked += 1
+        if self.refuses or handler.headers["X-IDENTITY-HEADER"] != HEADER:
+            return 400, {"statusCode": 400, "message": "no such identity"}
+        resource = parse_qs(urlsplit(handler.path).query)["resource"][0]
+        now = int(time.time())
+        claims = {"iss": "https://sts.windows.net/t/", "aud": resource, "iat": now, "nbf": now - 60}
+        claims |= {"exp": now + self.seconds, "tid": "t", "oid": "o"}
+        token = ".".join(_encoded(part) for part in ({"alg": "RS256", "typ": "JWT"}, claims)) + ".AAAA"
+        return 200, {
+            "access_token": token,
+            "expires_on": str(claims["exp"]),
+            "resource": resource,
+            "token_type": "Bearer",
+        }
+
+
+def _encoded(part: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def identities(secure: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, azure: Any) -> Iterator[Identities]:
+    """A real server that gives tokens, named by the variables that a machine in Azure has."""
+    made = Identities()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = made.answer(self)
+            content = json.dumps(body).encode()
+            self.send_response_only(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"http://127.0.0.1:{server.server_port}/token")
+    monkeypatch.setenv("IDENTITY_HEADER", HEADER)
+    monkeypatch.setenv("SSL_CERT_FILE", str(secure[1]))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure[1]))
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    yield made
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def container(secure: tuple[str, Path], unique: str) -> str:
+    """A container with one blob, put there with the account's key."""
+    url, cert = secure
+    client = BlobServiceClient(url, AzureNamedKeyCredential(ACCOUNT, KEY), connection_verify=str(cert))
+    client.create_container(unique).upload_blob("a b.txt", b"content")
+    client.get_blob_client(unique, "odd//b.txt").upload_blob(b"odd")
+    client.close()
+    return unique
+
+
+def opened(container: str, url: str, query: str = "") -> AzureStore:
+    """The store of a source at an endpoint."""
+    return open_store(
+        Source(name="s", project="p", url=f"az://{container}{query}", account=ACCOUNT, endpoint=url), Path()
+    )
+
+
+@pytest.mark.parametrize("query", ["", "?credential=default", "?credential=managed_identity"])
+def test_an_identity_lists_and_reads(
+    identities: Identities, container: str, secure: tuple[str, Path], query: str
+) -> None:
+    """Both clients log in with its token, which is asked for a few times, not for each request."""
+    store = opened(container, secure[0], query)
+    assert [entry.key for entry in listed(store)] == ["a b.txt", "odd//b.txt"]
+    for _ in range(10):
+        for key, content in (("a b.txt", b"content"), ("odd//b.txt", b"odd")):
+            with store.open(key) as reading:
+                assert reading.content == content
+    store.close()
+
+    assert 1 <= identities.asked <= 4
+
+
+def test_an_identity_signs_with_a_key_that_it_is_given(
+    identities: Identities, container: str, secure: tuple[str, Path]
+) -> None:
+    """A URL is signed without any account key: the server gives a key for days, and is asked for it once."""
+    store = opened(container, secure[0])
+    first = parse_qs(urlsplit(store.sign("a b.txt", 3600)).query)
+    second = parse_qs(urlsplit(store.sign("odd//b.txt", 60)).query)
+
+    assert (first["skoid"], first["sktid"], first["sks"]) == (["o"], ["t"], ["b"])
+    assert (first["sr"], first["sp"]) == (["b"], ["r"])
+    assert datetime.fromisoformat(first["ske"][0]) - datetime.now(UTC) > timedelta(days=5)
+    assert timedelta(minutes=59) < datetime.fromisoformat(first["se"][0]) - datetime.now(UTC) <= timedelta(hours=1)
+    assert (second["skt"], second["ske"]) == (first["skt"], first["ske"])
+    assert second["sig"] != first["sig"]
+    with pytest.raises(UsageError, match="six days"):
+        store.sign("a b.txt", 7 * 86400)
+    store.close()
+
+
+def test_an_identity_that_gives_no_token_makes_the_source_wait(
+    identities: Identities, container: str, secure: tuple[str, Path]
+) -> None:
+    """It is said what is missing, without the secret that was shown, and works once there is a token."""
+    identities.refuses = True
+    store = opened(container, secure[0], "?credential=managed_identity")
+    for use in (lambda: store.list(None, 1), lambda: store.head("a b.txt")):
+        with pytest.raises(UnavailableError, match="no identity") as caught:
+            use()
+        assert caught.value.code == "permission"
+        assert HEADER not in str(caught.value)
+    identities.refuses = False
+
+    assert [entry.key for entry in listed(store)] == ["a b.txt", "odd//b.txt"]
+    store.close()
