@@ -29,14 +29,18 @@ EVENTS_LIMIT = 1000
 
 
 class UrlsProducer:
-    """Notices lines that come and go. One URL has no list: there only passes do."""
+    """Notices lines that come and go. One URL has no list: there only passes do.
 
-    def __init__(self, source: Source, store: HttpStore, scope: Scope) -> None:
+    `pause` is how many seconds pass from one look at the list to the next, if not as above.
+    """
+
+    def __init__(self, source: Source, store: HttpStore, scope: Scope, pause: float | None = None) -> None:
         self._name = source.name
         self._store = store
         self._scope = scope
         remote = urlsplit(source.url).scheme.lower() in ("http", "https")
-        self._pause = max(REMOTE_SECONDS, source.poll / LOOKS_PER_POLL) if remote else LOCAL_SECONDS
+        often = max(REMOTE_SECONDS, source.poll / LOOKS_PER_POLL) if remote else LOCAL_SECONDS
+        self._pause = often if pause is None else pause
 
     def notices(self, stop: threading.Event) -> Iterator[Notices]:
         """As `Producer.notices`."""
