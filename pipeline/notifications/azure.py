@@ -93,15 +93,13 @@ _KINDS: Mapping[str, str] = {
 def _renamed(document: Mapping[str, Any], at: float) -> Iterator[Hint]:
     """The old name is gone; what is under the new one has no ETag in the event, so that the store is asked."""
     data = part(document, "data")
+    source = _path(text(part(data, "sourceUrl"))).lstrip("/")
+    # Whether the URL is percent-encoded is told nowhere; the store is asked for either name before it is gone.
+    for path in sorted({source, unquote(source)}):
+        container, _, key = path.partition("/")
+        if key:
+            yield Hint(f"{_account(document)}/{container}", key, "deleted", at=at)
     place = _place(document)
-    target = _path(text(part(data, "destinationUrl")))
-    source = _path(text(part(data, "sourceUrl")))
-    # Whether URLs are percent-encoded is told by the one whose name is known.
-    if not target.endswith(f"/{place.key}"):
-        source = unquote(source)
-    container, _, key = source.lstrip("/").partition("/")
-    if key:
-        yield Hint(f"{_account(document)}/{container}", key, "deleted", at=at)
     yield Hint(place.bucket, place.key, "updated", sequencer=_sequencer(data), at=at)
 
 

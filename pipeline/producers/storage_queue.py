@@ -20,7 +20,7 @@ from azure.storage.queue import ExponentialRetry, QueueClient
 
 from pipeline.config import Source
 from pipeline.errors import UnavailableError, UsageError
-from pipeline.events import ObjectEvent, UndecodableEvent, check_key
+from pipeline.events import ObjectEvent, UndecodableEvent, check_key, new_id
 from pipeline.notifications import Route, Target, decode
 from pipeline.notifications.azure import folders, unwrapped
 from pipeline.producers import Notices
@@ -136,7 +136,7 @@ class StorageQueueProducer:
             except ValueError as error:
                 self._put_aside(message, str(error))
             else:
-                events += found
+                events += [event._replace(id=new_id()) for event in found]
         return Notices(events, lambda: self._delete(messages, pool), lost)
 
     def _put_aside(self, message: _Message, reason: str) -> None:
