@@ -13,7 +13,8 @@ from itertools import count
 VARIABLE = "LABELFEED_FAULT"
 
 POINTS = frozenset({
-    "watcher.published", "dispatcher.recorded", "scheduler.claimed", "worker.before_start", "worker.started",
+    "watcher.published", "watcher.taken", "watcher.recorded",
+    "dispatcher.recorded", "scheduler.claimed", "worker.before_start", "worker.started",
     "worker.parsing", "worker.staged", "worker.before_commit", "worker.committed",
 })  # fmt: skip
 """Every place that calls `reached`."""

@@ -59,6 +59,12 @@ BUILT_IN: tuple[Component, ...] = (
     Component("stores", "s3", "pipeline.stores.s3:open_store", "s3", ("endpoint", "notifications")),
     Component("stores", "gs", "pipeline.stores.gcs:open_store", "gcs", ("endpoint", "notifications")),
     Component("stores", "az", "pipeline.stores.azure:open_store", "azure", ("account", "endpoint", "notifications")),
+    Component("stores", "redis", "pipeline.stores.redis:open_store", "redis", ("watch",)),
+    Component("stores", "rediss", "pipeline.stores.redis:open_store", "redis", ("watch",)),
+    Component("stores", "redis+stream", "pipeline.stores.redis:open_stream", "redis", ("watch",)),
+    Component("stores", "rediss+stream", "pipeline.stores.redis:open_stream", "redis", ("watch",)),
+    Component("stores", "redis+list", "pipeline.stores.redis:open_list", "redis", ("watch",)),
+    Component("stores", "rediss+list", "pipeline.stores.redis:open_list", "redis", ("watch",)),
     Component("stores", "http", "pipeline.stores.http:open_store", "http", _HTTP),
     Component("stores", "https", "pipeline.stores.http:open_store", "http", _HTTP),
     Component("stores", "urls", "pipeline.stores.http:open_list", "http", (*_HTTP, "as", "settle")),
@@ -68,6 +74,8 @@ BUILT_IN: tuple[Component, ...] = (
     Component(
         "producers", "az", "pipeline.producers.storage_queue:StorageQueueProducer", "azure", ("watch", "notifications")
     ),
+    Component("producers", "redis", "pipeline.producers.redis:RedisProducer", "redis", ("watch",)),
+    Component("producers", "rediss", "pipeline.producers.redis:RedisProducer", "redis", ("watch",)),
     Component("producers", "http", "pipeline.producers.urls:UrlsProducer", "http", ("watch",)),
     Component("producers", "https", "pipeline.producers.urls:UrlsProducer", "http", ("watch",)),
     Component("producers", "urls", "pipeline.producers.urls:UrlsProducer", "http", ("watch", "settle")),

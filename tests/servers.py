@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
@@ -210,6 +210,20 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     monkeypatch.setenv("AWS_REGION", REGION)
+@pytest.fixture
+def own_redis(redis_server: Service, unique: str) -> Iterator[Callable[..., Service]]:
+    """Starts Redis servers for this test alone, with settings of its own."""
+    with ExitStack() as stack:
+
+        def started(**settings: str) -> Service:
+            name = f"{unique}{len(made)}"
+            made.append(stack.enter_context(services.using("redis", name, settings=settings)))
+            return made[-1]
+
+        made: list[Service] = []
+        yield started
+
+
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 

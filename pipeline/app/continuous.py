@@ -46,7 +46,7 @@ class Continuous:
         self._data = data
         self._feeds = feeds
         self._leading = {
-            name: Leading(SourceRunner(one, self._producer(feeds[name])), name, one.source_id, data.ledger, metrics)
+            name: Leading(SourceRunner(one, self._watcher(one)), name, one.source_id, data.ledger, metrics)
             for name, one in passes.items()
         }
         self._jobs = jobs
@@ -126,6 +126,12 @@ class Continuous:
         thread = threading.Thread(target=self._gauges.run, args=(stop,), name="gauges", daemon=True)
         thread.start()
         return thread
+
+    def _watcher(self, passes: PassRunner) -> Producer | None:
+        """As `_producer`; a queue is watched by what takes from it."""
+        if passes.taking is not None:
+            return passes.taking if passes.source.watch else None
+        return self._producer(self._feeds[passes.source.name])
 
     def _producer(self, feed: Feed) -> Producer | None:
         """What notices a source's changes as they happen; None where only passes do."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from pipeline.app.parts import Data
@@ -58,6 +59,14 @@ class Once:
         if self._errors:
             raise self._errors[0]
         return closing
+        self._settle()
+
+    def _settle(self) -> None:
+        """Tell queues what was imported; if that fails, the next run does."""
+        for passes in self._passes.values():
+            if passes.taking is not None:
+                with suppress(LabelfeedError):
+                    passes.taking.settle()
 
     def stop(self) -> None:
         """End the passes early."""

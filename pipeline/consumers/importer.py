@@ -36,7 +36,8 @@ from pipeline.faults import reached
 from pipeline.ledger import Ledger, Mode, Outcome, Work
 from pipeline.metrics import Metrics
 from pipeline.parsers import Body, Parser
-from pipeline.stores import Entry, Reading
+from pipeline.stores import Entry, Reading, is_queue
+from pipeline.waiting import Patience, our_error
 
 READING_THREADS_LIMIT = 256
 """Threads that read ahead from one source, for all worker threads of a process together."""
@@ -321,7 +322,8 @@ class _ClaimRun:
 
     def _done(self, work: Work, mode: Mode, rows: Rows, started: float) -> Outcome:
         tasks = rows.task_count
-        if not tasks:
+        # A batch of a queue holds what many pushed: where all of it is bad, none of it holds up what is behind.
+        if not tasks and not (rows.rejected_count and is_queue(self._store)):
             if rows.first_rejected is not None:
                 raise outcomes.bad_row(rows.first_rejected)
             raise ObjectSkipped(outcomes.NO_TASKS, "the file holds no task")

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from pipeline.errors import ObjectGone
 from pipeline.ledger import Work
 from pipeline.parsers import Parser, Rules, select
-from pipeline.stores import Entry, Reading, Store
+from pipeline.stores import Entry, Reading, Store, name_of
 
 READ_AHEAD_BYTES = 64 * 1024 * 1024
 """One claim holds no more than about this, read and not yet parsed."""
@@ -63,7 +63,7 @@ def open_object(store: Store, rules: Rules, key: str) -> tuple[Parser, Opened]:
 
     Raises ObjectSkipped if no parser takes it, and what `Store.open` raises.
     """
-    parser = select(key, rules, None)
+    parser = select(name_of(store, key), rules, None)
     if parser.reads:
         return parser, store.open(key)
     entry = store.head(key)

@@ -27,8 +27,9 @@ from pipeline.events import EventKind, ObjectEvent, check_key, new_id, new_trace
 from pipeline.faults import reached
 from pipeline.ledger import Known, Ledger, Pass
 from pipeline.metrics import Metrics
+from pipeline.producers.queues import Taking
 from pipeline.producers.seen import SeenKeys
-from pipeline.stores import Entry, Store
+from pipeline.stores import Entry, Store, is_queue
 from pipeline.stores.scope import Scope
 
 PAGE_KEYS = 1000
@@ -73,6 +74,12 @@ class PassRunner:
     unsettled: int = 0
     watched_since: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
+    taking: Taking | None = None
+    """What takes from the source, if it is a queue: then a pass takes what is there."""
+
+    def __post_init__(self) -> None:
+        if is_queue(self.store):
+            self.taking = Taking(self.source, self.source_id, self.store, self.ledger, self.metrics)
 
     def run(self, stop: threading.Event, *, wait_for_unsettled: bool = False, accept_deletions: bool = False) -> Pass:
         """One pass, from where an unfinished one had come to; unfinished itself if `stop` is set meanwhile.
@@ -82,6 +89,8 @@ class PassRunner:
         pass archive as much as it finds gone. Raises RetriableError.
         """
         state = self.ledger.begin_pass(self.source_id)
+        if self.taking is not None:
+            return self._take(self.taking, state, stop)
         if wait_for_unsettled and state.after is not None:
             state = self._run(state, stop, wait=True, accept=accept_deletions)
             if state.finished is None:
@@ -93,8 +102,23 @@ class PassRunner:
         began = time.monotonic()
         listing = _Listing(self, state, stop, wait=wait)
         self.unsettled = 0
-        state = listing.run(accept=accept)
-        seconds = time.monotonic() - began
+        return self._ended(listing.run(accept=accept), time.monotonic() - began, listing.trace)
+
+    def _take(self, taking: Taking, state: Pass, stop: threading.Event) -> Pass:
+        """Take what is there from a queue."""
+        began = time.monotonic()
+        self.state = state
+        taken = taking.take(stop, "listing")
+        taking.settle()
+        self.state = state = replace(state, listed=state.listed + taken, published=state.published + taken)
+        if stop.is_set():
+            self.ledger.save_pass(state, (), ())
+        else:
+            self.ledger.end_pass(state)
+            self.state = state = replace(state, finished=self.ledger.now())
+        return self._ended(state, time.monotonic() - began)
+
+    def _ended(self, state: Pass, seconds: float, trace: str | None = None) -> Pass:
         name = self.source.name
         if state.finished is None:
             self.metrics.add("passes_total", source=name, outcome="interrupted")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, TypeGuard
 
 SMALL_BYTES = 1024 * 1024
 """An object up to this size is read whole, in one request."""
@@ -81,3 +81,42 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of connections and files."""
+
+
+class Queue(Store, Protocol):
+    """A store of which others push tasks, that are taken in batches; each batch is one object, and never changes.
+
+    There are two kinds. What is *positioned* (a stream) keeps what was taken, and its batches are ranges that come to
+    be by being recorded together with the position behind them, in the ledger. What is not (a list) moves what it
+    gives into batches of its own, which it lists until they are settled. A batch that was imported need not stay.
+    """
+
+    positioned: bool
+
+    def take(self, after: str | None, limit: int) -> Page:
+        """The next batches, at most `limit`; `after` is the position of what is positioned, the key of its last
+        batch. A list gives what it has moved now, not what it lists already."""
+
+    def preview(self, after: str | None, limit: int) -> Page:
+        """What is there to be imported behind a position, with nothing moved by it."""
+
+    def wait(self, after: str | None, seconds: float) -> bool:
+        """Wait until there is more to take, but no longer than this; whether there is."""
+
+    def place(self, key: str) -> tuple[int, ...]:
+        """What a batch's key is sorted by, to be in the order in which it was pushed."""
+
+    def settle(self, done: Sequence[tuple[str, str | None]], left: str | None, after: str | None) -> None:
+        """These batches (key and version) are imported. `left` is the first one that is not, in their order; without
+        it all are up to the position `after`."""
+
+
+def is_queue(store: Store) -> TypeGuard[Queue]:
+    """Whether a store is a queue."""
+    return hasattr(store, "positioned")
+
+
+def name_of(store: Store, key: str) -> str:
+    """The file name that tells how an object is read: its key, unless the store says another one by `name_of`."""
+    own = getattr(store, "name_of", None)
+    return key if own is None else str(own(key))
