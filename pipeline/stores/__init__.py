@@ -7,6 +7,7 @@ will never answer, and UsageError where its own options are wrong. No message of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol, TypeGuard
