@@ -26,7 +26,15 @@ Show = Callable[[Sequence[Progress]], None]
 class Once:
     """Runs the passes in a thread each, and waits until nothing is left to do."""
 
-    def __init__(self, data: Data, passes: Mapping[str, PassRunner], gauge: Gauge, show: Show) -> None:
+    def __init__(
+        self,
+        data: Data,
+        passes: Mapping[str, PassRunner],
+        gauge: Gauge,
+        show: Show,
+        delivered: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._delivered = delivered
         self._data = data
         self._passes = passes
         self._gauge = gauge
@@ -51,14 +59,6 @@ class Once:
                 shown = time.monotonic()
                 self._show(self._read())
             time.sleep(LOOK_SECONDS)
-
-    def close(self) -> list[Progress]:
-        """The closing progress, when the workers have ended. Raises what a source's pass raised."""
-        closing = self._read(failures=True)
-        self._show(closing)
-        if self._errors:
-            raise self._errors[0]
-        return closing
         self._settle()
 
     def _settle(self) -> None:
@@ -67,6 +67,14 @@ class Once:
             if passes.taking is not None:
                 with suppress(LabelfeedError):
                     passes.taking.settle()
+
+    def close(self) -> list[Progress]:
+        """The closing progress, when the workers have ended. Raises what a source's pass raised."""
+        closing = self._read(failures=True)
+        self._show(closing)
+        if self._errors:
+            raise self._errors[0]
+        return closing
 
     def stop(self) -> None:
         """End the passes early."""
@@ -83,7 +91,7 @@ class Once:
         try:
             reached = self._data.ledger.positions(self._data.log.name)
             behind = any(reached.get(partition, 0) < end for partition, end in self._data.log.end().items() if end)
-            return not behind and self._gauge.pending() == 0
+            return not behind and self._gauge.pending() == 0 and self._delivered()
         except LabelfeedError:
             return False
 

@@ -127,7 +127,7 @@ class PassRunner:
         self.metrics.observe("pass_duration_seconds", seconds, source=name)
         fields = {
             "source": name,
-            "trace": listing.trace,
+            "trace": trace,
             "listed": state.listed,
             "published": state.published,
             "gone": state.candidates,
