@@ -32,10 +32,16 @@ def verbs() -> str:
 def _helps(command: Any, name: str) -> Iterator[tuple[str, str]]:
     for word, inner in command.commands.items():
         if hasattr(inner, "commands"):
+            if len(inner.params) > 1:
+                yield word, inner.get_help(_context(inner, f"{name} {word}"))
             yield from _helps(inner, f"{name} {word}")
         else:
-            context = inner.make_context(f"{name} {word}", [], resilient_parsing=True, terminal_width=WIDTH)
-            yield f"{name.removeprefix('labelfeed')} {word}".strip(), inner.get_help(context)
+            page = inner.get_help(_context(inner, f"{name} {word}"))
+            yield f"{name.removeprefix('labelfeed')} {word}".strip(), page
+
+
+def _context(command: Any, name: str) -> Any:
+    return command.make_context(name, [], resilient_parsing=True, terminal_width=WIDTH)
 
 
 def metrics() -> str:

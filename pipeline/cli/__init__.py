@@ -14,7 +14,18 @@ from traceback import print_exc
 import typer
 from typer.exceptions import TyperException
 
-from pipeline.cli import changing, importing, looking, output, planning, rejecting, replaying, running, starting
+from pipeline.cli import (
+    changing,
+    importing,
+    looking,
+    output,
+    planning,
+    rejecting,
+    replaying,
+    revisions,
+    running,
+    starting,
+)
 from pipeline.cli.output import note
 from pipeline.errors import LabelfeedError, UsageError
 
@@ -34,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.callback(invoke_without_command=True)(output.help_alone)
-for family in (starting, planning, running, importing, looking, rejecting, changing, replaying):
+for family in (starting, planning, running, importing, looking, rejecting, revisions, changing, replaying):
     family.add(app)
 
 

@@ -13,11 +13,13 @@ import typer
 
 from pipeline.bus import DeadLetter
 from pipeline.cli import output, places
+from pipeline.cli.notes import source_notes
 from pipeline.cli.options import ConfigPath, Database, Json, State, chosen
+from pipeline.cli.revisions import change, told
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.events import ObjectEvent
-from pipeline.ledger import Filter, Reports
+from pipeline.ledger import Filter, Reports, RevisionFilter
 from pipeline.tasks import ROW_CODES
 
 if TYPE_CHECKING:
@@ -115,6 +117,8 @@ def _print_status(sources: list[dict[str, Any]], projects: list[dict[str, Any]])
     for row in sources:
         if row["paused"] and not row["retired"]:
             output.write(output.paused(row["name"], row["paused"]))
+        for note in source_notes(row):
+            output.write(note)
     for row in projects:
         rate, most = row.get("tasks_per_second"), row.get("max_tasks")
         parts = [f"{rate:g} tasks/s" if rate else "", f"at most {most:,} tasks" if most else ""]
@@ -191,6 +195,9 @@ def _explained(reports: Reports, sources: dict[str, dict[str, Any]], row: dict[s
         ],
         "imports": reports.imports(row["id"]),
         "rejected_rows": mine,
+        "revisions": [
+            told(item) for item in reports.revisions(RevisionFilter(object_id=row["id"], decided=True), 0, ROWS_SHOWN)
+        ],
         "first_tasks": [_task(item, sources) for item in reports.object_tasks(row["id"], TASKS_SHOWN)],
     }
 
@@ -211,6 +218,7 @@ def _print_explained(row: dict[str, Any]) -> None:
         "trace": row["trace"],
         "first seen": output.clock(row["first_seen"]), "last event": output.clock(row["last_event"]),
         "ended": output.clock(row["finished_at"]), "tasks": row["tasks"], "rejected rows": row["rejected"],
+        "ignored changes": row["changes"] or None,
     }  # fmt: skip
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -221,6 +229,7 @@ def _print_explained(row: dict[str, Any]) -> None:
             output.write(f"\n{title}")
             for item in row[name]:
                 output.write("  " + _line(item))
+    _print_revisions(row)
     if row["asks"]:
         output.write("\nthe labelling configuration")
         for line in row["asks"]:
@@ -229,6 +238,14 @@ def _print_explained(row: dict[str, Any]) -> None:
         output.write(f"\ntasks (the first {len(row['first_tasks'])} of {row['tasks']})")
         for task in row["first_tasks"]:
             output.write("  " + orjson.dumps(task).decode())
+
+
+def _print_revisions(row: dict[str, Any]) -> None:
+    if row["revisions"]:
+        output.write("\nproposed revisions of annotated tasks")
+    for item in row["revisions"]:
+        at = output.clock(item["decided_at"] or item["proposed_at"])
+        output.write(f"  {at}  id={item['id']}  task={item['task_id']}  {item['state']}  {change(item)}")
 
 
 def _line(item: dict[str, Any]) -> str:

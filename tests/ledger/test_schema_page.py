@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.bench import Bench, rejected, task
+from tests.ledger.bench import Bench, done, rejected, task
 
 PAGE = Path(__file__).parents[2] / "docs" / "schema.md"
 STATEMENTS = re.findall(r"^```(sql|sqlite|postgresql)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -18,6 +18,10 @@ def fill(bench: Bench) -> None:
     """Something of everything."""
     full = task("a", annotations='[{"id":1}]', predictions='[{"id":2}]')
     bench.imported("a.json", texts=(full, "b"), rejected=(rejected(3),))  # type: ignore[arg-type]
+    bench.policy["inbox"] = "replace"
+    bench.imported("c.json", texts=(full,))  # type: ignore[arg-type]
+    bench.again("c.json", lambda work: done(work, ["c"], mode="replace"), version="v2")
+    bench.policy["inbox"] = "ignore"
     bench.note("b.json")
     bench.note("a.json", version="v2")
     bench.ledger.begin_pass(1)
