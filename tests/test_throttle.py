@@ -1,14 +1,37 @@
-"""The scheduler's arithmetic, by example and by property."""
+"""The scheduler's arithmetic, by example and by property; over minutes it is in consumers/test_turns."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import throttle
-from pipeline.throttle import Bucket, Waiting, batches, owed, project_room, refill, room, share
+from pipeline.throttle import (
+    WHYS,
+    Bucket,
+    Cost,
+    Flight,
+    History,
+    Pace,
+    Permit,
+    Pressure,
+    Wait,
+    Waiting,
+    adapt,
+    admit,
+    batches,
+    claims,
+    expected,
+    owed,
+    rank,
+    refill,
+    room,
+    share,
+    told,
+)
 
 sources = st.lists(
     st.builds(
@@ -78,6 +101,15 @@ def test_no_debt_without_work() -> None:
     assert owed(Waiting(1, 500, 1.0, 0.0), 100.5, 100) == 0.5
 
 
+@given(st.floats(0.0, 100.0))
+def test_priorities_age(seconds: float) -> None:
+    """Others that go first raise a source by a class after each time, up to the highest; nobody falls."""
+    for priority, own in throttle.PRIORITIES.items():
+        assert rank(priority, 0.0, 1000.0) == own
+        assert rank(priority, 1000.0, 1000.0 + seconds) == min(2, own + int(seconds / throttle.AGE_SECONDS))
+        assert rank(priority, 2000.0, 1000.0) == own
+
+
 @given(
     st.lists(st.integers(0, 2 * throttle.BATCH_BYTES), max_size=400),
     st.integers(1, 300),
@@ -103,48 +135,167 @@ def test_batches_spread_over_idle_threads() -> None:
 
 def test_room_is_bounded_by_time_and_ceiling() -> None:
     """Unstarted work is what was lately finished, or two batches for each idle thread, under the ceiling."""
-    common = {"in_flight": 0, "unstarted": 0, "waiting": 0, "batch": 100, "ceiling": 2000}
-    assert room(**common, recent=0, idle=2) == (400, 4)
-    assert room(**common, recent=900, idle=2) == (900, 9)
-    assert room(**common, recent=9000, idle=0) == (2000, 90)
-    assert room(**common, recent=0, idle=0) == (0, 0)
-    assert room(**(common | {"in_flight": 1990}), recent=0, idle=2).objects == 10
-    assert room(**(common | {"waiting": 4}), recent=0, idle=2) == (0, 0)
-    assert room(**(common | {"unstarted": 400, "waiting": 3}), recent=0, idle=2) == (0, 0)
+    common: dict[str, Any] = {"batch": 100, "ceiling": 2000}
+    idle, busy = Flight(threads=2), Flight(threads=2, running=2)
+    assert room(idle, **common) == (400, 4)
+    assert room(idle._replace(recent=900), **common) == (900, 9)
+    assert room(busy._replace(recent=9000), **common) == (2000, 90)
+    assert room(busy, **common) == (0, 0)
+    assert room(idle._replace(objects=1990), **common).objects == 10
+    assert room(idle._replace(waiting=4), **common) == (0, 0)
+    assert room(idle._replace(unstarted=400, waiting=3), **common) == (0, 0)
+    assert room(Flight(recent=900), **common) == (0, 0)
+
+
+def test_pressure_bounds_the_claims() -> None:
+    """With a bound there are no more claims than that, running or waiting; one above the threads bounds nothing."""
+    flight = Flight(threads=8, running=2, waiting=1, recent=1000)
+    assert room(flight, batch=100, ceiling=2000, bound=4).batches == 1
+    assert room(flight, batch=100, ceiling=2000, bound=3).batches == 0
+    assert room(flight, batch=100, ceiling=2000, bound=8) == room(flight, batch=100, ceiling=2000)
+
+
+def test_claims_are_short() -> None:
+    """A full batch keeps a thread busy for about a second, once the workers' pace is known; it is never a crumb."""
+    assert Pace().batch(250) == 250
+    assert Pace().after(1000, 4, 1.0).batch(250) == 250
+    assert Pace().after(400, 4, 1.0).batch(250) == 100
+    assert Pace().after(1, 4, 1.0).batch(250) == 10
+    assert Pace().after(1, 4, 1.0).batch(3) == 3
+    later = Pace().after(4000, 4, 1.0).after(0, 4, 60.0)
+    assert later.batch(250) == 10
+
+
+# --- permits ---
+
+
+def test_what_an_object_should_cost() -> None:
+    """By the tasks for each byte of its source so far; a task for each where each gave one; by the mean where the size
+    is not known; many for its bytes where nothing was read yet."""
+    assert expected(History(), 1000) == (1, 10.0, 1000.0)
+    assert expected(History(), 0) == (1, 1.0, 0.0)
+    assert expected(History(10, 5000, 100_000), 400) == (1, 20.0, 400.0)
+    assert expected(History(10, 5000, 100_000), 0) == (1, 500.0, 10_000.0)
+    assert expected(History(10, 10, 10_000), 1_000_000).tasks == 1.0
+    assert expected(History(10, 5000, 100_000), 1).tasks == 1.0
 
 
 @given(
     st.floats(0.1, 1000.0),
-    st.lists(st.tuples(st.floats(0.0, 2.0), st.integers(1, 50)), min_size=1, max_size=100),
+    st.lists(st.tuples(st.floats(0.0, 5.0), st.integers(1, 3000), st.floats(0.2, 3.0)), min_size=1, max_size=80),
 )
 @settings(deadline=None)
-def test_bucket_holds_the_rate(rate: float, steps: list[tuple[float, int]]) -> None:
-    """However often it is asked, tasks never exceed the rate over any time by more than the burst and what one
-    object brought beyond its estimate."""
-    now, tasks, started = 1000.0, 0, 1000.0
-    bucket = Bucket(0.0, 0.0)
-    surplus = 0
-    for pause, per_object in steps:
+def test_a_bucket_holds_its_rate(rate: float, steps: list[tuple[float, int, float]]) -> None:
+    """However often it is asked and however wrong the guesses were: from any moment on no more is used than the rate
+    and a burst, but for what one object has beyond them or beyond its guess."""
+    now, used, bucket = 1000.0, 0.0, Bucket(0.0, 0.0)
+    history = [(now, used)]
+    surplus = 0.0
+    for pause, guess, factor in steps:
         now += pause
-        bucket = refill(bucket, now, rate, tasks)
-        if project_room(tasks=tasks, in_flight=0, bucket=bucket, max_tasks=0):
-            tasks += per_object
-            surplus = max(surplus, per_object)
-        assert tasks <= rate * (now - started) + max(1.0, rate * throttle.BURST_SECONDS) + surplus + 1
+        bucket = refill(bucket, now, rate, used)
+        permit = throttle.paced("tasks", bucket, rate, used, 0.0)[0]
+        if admit([permit], Cost(1, float(guess), 0.0)) is None:
+            used += guess * factor
+            surplus = max(surplus, guess * factor)
+        history.append((now, used))
+        begun, before = history[0]
+        assert used - before <= rate * (now - begun) + throttle.burst(rate) + surplus + 1e-6
 
 
-def test_bucket_waits_out_a_wrong_guess() -> None:
-    """An object that gave more tasks than was guessed is paid for before the next one."""
+def test_a_wrong_guess_is_paid_for() -> None:
+    """What an object gave beyond its guess is waited out before the next one; what it did not give comes back."""
     bucket = refill(Bucket(0.0, 0.0), 100.0, 10.0, 0)
-    assert project_room(tasks=0, in_flight=0, bucket=bucket, max_tasks=0) == 10
     bucket = refill(bucket, 101.0, 10.0, 1000)
-    assert project_room(tasks=1000, in_flight=0, bucket=bucket, max_tasks=0) == 0
-    bucket = refill(bucket, 200.5, 10.0, 1000)
-    assert project_room(tasks=1000, in_flight=0, bucket=bucket, max_tasks=0) == 10
+    (permit, _) = throttle.paced("tasks", bucket, 10.0, 1000, 0.0)
+    assert not permit.admits(Cost(1, 1.0, 0.0))
+    assert permit.wait(Cost(1, 10.0, 0.0), 101.0).until == pytest.approx(101.0 + 99.0)
+    (permit, _) = throttle.paced("tasks", refill(bucket, 201.0, 10.0, 1000), 10.0, 1000, 0.0)
+    assert permit.admits(Cost(1, 10.0, 0.0))
+    (permit, _) = throttle.paced("tasks", refill(bucket, 101.0, 10.0, 5), 10.0, 5, 0.0)
+    assert permit.left == 10.0
 
 
-def test_full_project_holds() -> None:
-    """At `max_tasks` nothing more starts; what is under way counts."""
-    assert project_room(tasks=90, in_flight=5, bucket=None, max_tasks=100) == 5
-    assert project_room(tasks=100, in_flight=0, bucket=None, max_tasks=100) == 0
-    assert project_room(tasks=100, in_flight=0, bucket=None, max_tasks=0) is None
+def test_what_stands_still_saves_up_nothing() -> None:
+    """No more is under way than a rate gives in some seconds, however long it takes."""
+    rate, used = 10.0, 500.0
+    full = throttle.paced("tasks", Bucket(9999.0, 1.0), rate, used, rate * throttle.FLIGHT_SECONDS)
+    assert admit(full, Cost(1, 1.0, 0.0)) is full[1]
+
+
+def test_an_object_larger_than_a_bucket_passes() -> None:
+    """What costs more than a whole bucket begins when the bucket is full, and is paid for after that."""
+    permit = Permit("throttled", "tasks", 10.0, whole=10.0, rate=10.0)
+    assert admit([permit], Cost(1, 1000.0, 0.0)) is None
+    assert permit.left == -990.0
+
+
+def test_nothing_is_spent_where_one_limit_forbids() -> None:
+    """An object begins if every limit allows it, and only then costs anything."""
+    wide, narrow = Permit("full", "tasks", 100.0), Permit("in_flight", "bytes", 5.0, first=True)
+    assert admit([wide, narrow], Cost(1, 10.0, 10.0)) is narrow
+    assert (wide.left, narrow.left) == (100.0, 5.0)
+    assert admit([wide, narrow], Cost(1, 10.0, 10.0), first=True) is None
+    assert (wide.left, narrow.left) == (90.0, -5.0)
+
+
+# --- pressure ---
+
+
+def test_pressure_is_additive_up_and_multiplicative_down() -> None:
+    """Slow commits halve the bound, quick ones raise it by one, until it bounds nothing; it never falls below one."""
+    now, told_, spent = 1000.0, 0, 0.0
+    pressure = Pressure()
+    bounds = []
+    for seconds in [0.05, 0.05] + [1.0] * 5 + [0.05] * 20:
+        now, told_, spent = now + throttle.ADAPT_SECONDS, told_ + 10, spent + 10 * seconds
+        pressure = adapt(pressure, now, told_, spent, 16)
+        bounds.append(claims(pressure))
+    assert bounds[:7] == [0, 0, 8, 4, 2, 1, 1]
+    assert bounds[7:22] == list(range(2, 17))
+    assert bounds[22:] == [0] * 5
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.floats(0.0, 20.0), st.integers(0, 64)), max_size=60))
+@settings(deadline=None)
+def test_pressure_stays_within_bounds(looks: list[tuple[int, float, int]]) -> None:
+    """Whatever the workers tell, the bound is none, or from one to the number of threads that ever lived."""
+    now, told_, spent, pressure = 1000.0, 0, 0.0, Pressure()
+    for commits, mean, threads in looks:
+        now, told_, spent = now + 3.0, told_ + commits, spent + commits * mean
+        pressure = adapt(pressure, now, told_, spent, threads)
+        assert 0 <= claims(pressure) <= max(each[2] for each in looks)
+        assert pressure.bound == 0 or pressure.bound >= 1
+
+
+def test_commits_that_always_take_long_are_not_slow() -> None:
+    """Large batches take long even when nothing else runs: what counts is how long they took at best."""
+    pressure, now, told_ = Pressure(), 1000.0, 0
+    for _ in range(30):
+        now, told_ = now + 2.0, told_ + 5
+        pressure = adapt(pressure, now, told_, told_ * 0.9, 8)
+    assert claims(pressure) == 0
+
+
+def test_workers_that_end_take_their_commits_with_them() -> None:
+    """Totals that fall say nothing of the database."""
+    pressure = Pressure(bound=4.0, best=0.1, commits=100, seconds=10.0, at=1000.0)
+    assert adapt(pressure, 1003.0, 20, 2.0, 8).bound == 4.0
+    assert adapt(pressure, 1003.0, 20, 2.0, 8).commits == 20
+    assert adapt(pressure, 1001.0, 200, 2000.0, 8) == pressure
+
+
+# --- words ---
+
+
+def test_waits_are_told() -> None:
+    """What is waited for is said in words, with amounts and times."""
+    assert told(Wait("throttled", 112.0), 100.0) == "throttled: next import in 12 s"
+    assert told(Wait("full", at=100_000, of=100_000), 0) == "full: 100,000 of 100,000"
+    assert told(Wait("full", at=100_230, of=100_000), 0) == "full: 100,230 of 100,000, 230 too many"
+    assert told(Wait("share", behind="hot"), 0) == "waiting for a fair share behind hot"
+    assert told(Wait("paused"), 0) == "paused"
+    assert told(Wait("queue"), 0) == "Redis does not answer"
+    assert told(Wait("failing", 1000.0), 0) == "paused by its failures: next try in 17 min"
+    assert all(told(Wait(why, at=1, of=2, behind="b"), 0) for why in WHYS)
+    assert Wait.parse(list(Wait("full", None, None, 1.0, 2.0))) == Wait("full", None, None, 1.0, 2.0)

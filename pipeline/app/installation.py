@@ -11,12 +11,14 @@ from typing import Self
 
 from pipeline.app.continuous import Continuous
 from pipeline.app.once import Once
+from pipeline.app.outlets import identities, with_label_configs
 from pipeline.app.parts import Data, Feed, direct_log, open_data, open_feed, route_of
 from pipeline.app.progress import Gauge, Progress
 from pipeline.app.roles import Dispatching, Working
 from pipeline.bus import DeadLetter
 from pipeline.config import Config
 from pipeline.consumers.broker import EMBEDDED, Queue, queue
+from pipeline.consumers.delivering import drained
 from pipeline.ledger import Ledger, SourceIdentity
 from pipeline.metrics import Metrics
 from pipeline.producers.listing import PassRunner
@@ -66,6 +68,12 @@ class App:
             if readonly:
                 ids = {row["name"]: row["id"] for row in data.ledger.reports().sources()}
             else:
+                data = replace(data, deliveries=data.ledger.deliveries().register(identities(config), keep=direct))
+                config = with_label_configs(config, data.ledger, data.deliveries)
+                feeds = {
+                    name: open_feed(config, feed.source, direct=direct, store=feed.store)
+                    for name, feed in feeds.items()
+                }
                 ids = {row.name: row.id for row in data.ledger.register(_identities(feeds), accept=accept, keep=direct)}
             known = {name: replace(feed, source_id=ids.get(name, 0)) for name, feed in feeds.items()}
             return cls(config, data, known, stack.pop_all(), metrics or Metrics())
@@ -113,10 +121,11 @@ class App:
         """
         jobs = self._queue()
         dispatching = Dispatching(self.config, self._data, self.feeds, jobs, self.metrics, eager=True)
-        working = Working(self.config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.scheduler.wake)
+        working = Working(self.config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.wake)
         scheduler = dispatching.scheduler
         gauge = Gauge(self.ledger.reports(), self.metrics, list(self.feeds), lambda: scheduler.held)
-        once = Once(self._data, {name: self.pass_runner(name) for name in self.feeds}, gauge, show)
+        passes = {name: self.pass_runner(name) for name in self.feeds}
+        once = Once(self._data, passes, gauge, show, lambda: drained(self.ledger, self.config))
         dispatching.start()
         working.start()
         try:

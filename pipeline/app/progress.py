@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ class Progress:
     `imported`, `unchanged`, `tasks` and `rejected` count what this run did; `failed` and `skipped` are how
     many objects stand so in the ledger; `failures` are the first of them, as `Reports.objects` gives them.
     `skips` has the first skipped object of each reason, with the number of `objects` it stands for; `paused` is as
-    `Reports.sources` gives it.
+    `Reports.sources` gives it. `held` says why what waits was left: time alone would not have let it go on.
     """
 
     source: str
@@ -38,21 +38,32 @@ class Progress:
     failures: Sequence[dict[str, object]] = field(default_factory=tuple)
     skips: Sequence[dict[str, object]] = field(default_factory=tuple)
     paused: Mapping[str, Any] | None = None
+    held: str = ""
+
+
+def _none() -> Mapping[str, str]:
+    return {}
 
 
 class Gauge:
-    """Tells each source's progress from the ledger's counters, against what they were at the start."""
+    """Tells each source's progress from the ledger's counters, against what they were at the start. `held` names the
+    sources that no passing of time lets go on, and says why."""
 
-    def __init__(self, reports: Reports, metrics: Metrics, names: Sequence[str]) -> None:
+    def __init__(
+        self, reports: Reports, metrics: Metrics, names: Sequence[str], held: Callable[[], Mapping[str, str]] = _none
+    ) -> None:
+        self._held = held
         self._reports = reports
         self._metrics = metrics
         self._names = names
         self._before = {row["name"]: row for row in reports.sources()}
 
     def pending(self) -> int:
-        """How many objects of these sources wait or are under way; nothing waits of a source paused by hand."""
+        """How many objects of these sources wait or are under way. What is ready of a source that is held does not
+        count."""
+        held = self._held()
         rows = [row for row in self._reports.sources() if row["name"] in self._before and row["name"] in self._names]
-        return sum(_waiting(row) - (row["ready"] if _by_hand(row) else 0) for row in rows)
+        return sum(_waiting(row) - (row["ready"] if _by_hand(row) or row["name"] in held else 0) for row in rows)
 
     def read(self, passes: Mapping[str, Pass], seconds: float, *, failures: bool = False) -> list[Progress]:
         """The progress now, `seconds` after the start. `passes` is how far each source's pass has come."""
@@ -79,6 +90,7 @@ class Gauge:
             failures=self._failures(name) if failures and row["failed"] else (),
             skips=self._skips(name) if failures and row["skipped"] else (),
             paused=row["paused"],
+            held=self._held().get(name, "") if row["ready"] else "",
         )
 
     def _failures(self, name: str) -> list[dict[str, object]]:

@@ -10,10 +10,10 @@ from pipeline import logs
 from pipeline.app.installation import App
 from pipeline.config import Config
 from pipeline.consumers.broker import EMBEDDED
-from pipeline.waiting import Patience
 from pipeline.errors import LabelfeedError, NewerSchema, RetriableError, UsageError
 from pipeline.metrics import Metrics
 from pipeline.server import Server
+from pipeline.waiting import Patience
 
 TELL_SECONDS = 1.0
 """How often the metric `up` is brought up to date."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -85,28 +85,59 @@ def _chosen(app: App, uris: list[str], which: Filter, *, outdated: bool) -> Iter
         yield from places.objects(reports, which if which.state else which._replace(state="failed"))
 
 
-Name = Annotated[str, typer.Argument(metavar="SOURCE", help="The source.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROJECT|SOURCE", help="A project or a source; `project:NAME` or `source:NAME` where both have it."
+    ),
+]
 
 
-def pause(source: Name, config: ConfigPath = None) -> None:
-    """Import nothing of a source until `resume`; what lands there is noticed, and waits."""
+def pause(name: Name, config: ConfigPath = None) -> None:
+    """Import nothing of a project or a source until `resume`; what lands there is noticed, and waits."""
     from pipeline.app import App
 
-    with App.open(_naming(source, config)) as app:
-        app.ledger.pause(app.feeds[source].source_id)
-    output.note(
-        f"{source} is paused: what runs is finished, and nothing more is begun until `labelfeed resume {source}`"
-    )
+    loaded = load(config)
+    kind, called = _named(loaded, name)
+    with App.open(loaded) as app:
+        if kind == "project":
+            app.ledger.pause_project(called, paused=True)
+        else:
+            app.ledger.pause(app.feeds[called].source_id)
+    output.note(f"{name} is paused: what runs is finished, and nothing more is begun until `labelfeed resume {name}`")
 
 
-def resume(source: Name, config: ConfigPath = None) -> None:
-    """Let a source go on that was paused, by hand or by its failures."""
+def resume(name: Name, config: ConfigPath = None) -> None:
+    """Let a project or a source go on that was paused, by hand or by its failures."""
     from pipeline.app import App
 
-    with App.open(_naming(source, config)) as app:
-        paused = next(row["paused"] for row in app.ledger.reports().sources() if row["name"] == source)
-        app.ledger.resume(app.feeds[source].source_id)
-    output.note(f"{source} goes on" if paused else f"{source} was not paused")
+    loaded = load(config)
+    kind, called = _named(loaded, name)
+    with App.open(loaded) as app:
+        if kind == "project":
+            paused = app.ledger.pause_project(called, paused=False)
+        else:
+            paused = any(row["paused"] for row in app.ledger.reports().sources() if row["name"] == called)
+            app.ledger.resume(app.feeds[called].source_id)
+    output.note(f"{name} goes on" if paused else f"{name} was not paused")
+
+
+def _named(config: Config, name: str) -> tuple[Literal["project", "source"], str]:
+    """What a name stands for. Raises UsageError if that is nothing, or two things."""
+    sources = {source.name for source in config.sources}
+    kind, _, called = name.rpartition(":")
+    if kind == "project" and called in config.projects:
+        return "project", called
+    if kind == "source" and called in sources:
+        return "source", called
+    if name in sources and name in config.projects:
+        raise UsageError(f"a project and a source are called {name!r}; write project:{name} or source:{name}")
+    if name in config.projects:
+        return "project", name
+    if name in sources:
+        return "source", name
+    names = ", ".join([*config.projects, *sorted(sources)])
+    raise UsageError(f"the configuration has no project and no source {name!r}; there are {names or 'none'}")
 
 
 def _naming(name: str, path: Path | None) -> Config:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
 
 from pipeline.bus import DeadLetter
-from pipeline.cli import output, places
+from pipeline.cli import output, places, waiting
 from pipeline.cli.notes import source_notes
 from pipeline.cli.options import ConfigPath, Database, Json, State, chosen
 from pipeline.cli.revisions import change, told
 from pipeline.config import Config
 from pipeline.errors import UsageError
-from pipeline.events import ObjectEvent
+from pipeline.events import ObjectEvent, check_key
 from pipeline.ledger import Filter, Reports, RevisionFilter
 from pipeline.tasks import ROW_CODES
 
@@ -44,7 +44,10 @@ def add(app: typer.Typer) -> None:
 
 
 def status(config: ConfigPath = None, database: Database = None, json: Json = False) -> None:
-    """Show what is where: per source and per project; exit 1 if something failed."""
+    """Show what is where, and what it waits for: per source and per project.
+
+    Exits 1 if an object failed, or an event could not be recorded.
+    """
     from pipeline.app import App
 
     loaded = chosen(config, database)
@@ -52,7 +55,9 @@ def status(config: ConfigPath = None, database: Database = None, json: Json = Fa
         reports = app.ledger.reports()
         sources = _sources(reports, app.ledger.now())
         projects = _projects(reports, loaded)
-        refused = [_refused(letter) for letter in app.dead_letters(DEAD_LETTERS_SHOWN)]
+        waiting.add(sources, projects, reports.scheduling(), app.ledger.now())
+        letters = app.dead_letters(DEAD_LETTERS_SHOWN)
+        refused = [_refused(letter) for letter in letters if not _recorded_since(reports, letter)]
     if json:
         output.as_json({"sources": sources, "projects": projects, "dead_letters": refused})
     else:
@@ -62,8 +67,16 @@ def status(config: ConfigPath = None, database: Database = None, json: Json = Fa
                 row | {"object": f"{row['source']}:{row['key']}", "at": output.clock(row["at"])} for row in refused
             ]
             output.table(shown, {"object": "not recorded", "reason": "why", "at": "at"}, wide=["object", "reason"])
-    if any(row["failed"] for row in sources if not row["retired"]):
+    if refused or any(row["failed"] for row in sources if not row["retired"]):
         raise typer.Exit(1)
+
+
+def _recorded_since(reports: Reports, letter: DeadLetter) -> bool:
+    """Whether a later event of the same object could be recorded: then nothing is amiss any more."""
+    event = letter.event
+    if not isinstance(event, ObjectEvent) or check_key(event.key) is not None:
+        return False
+    return any(row["last_event"] > letter.at for row in reports.find(event.source, event.key))
 
 
 def _refused(letter: DeadLetter) -> dict[str, Any]:
@@ -94,7 +107,7 @@ def _sources(reports: Reports, now: float) -> list[dict[str, Any]]:
 def _projects(reports: Reports, config: Config) -> list[dict[str, Any]]:
     rows = {row["name"]: dict(row) for row in reports.projects()}
     for name, project in config.projects.items():
-        row = rows.setdefault(name, {"name": name, "tasks": 0})
+        row = rows.setdefault(name, {"name": name, "tasks": 0, "in_flight": 0, "paused": None})
         row |= project.throttle.model_dump()
     return list(rows.values())
 
@@ -105,26 +118,40 @@ def _print_status(sources: list[dict[str, Any]], projects: list[dict[str, Any]])
         row["pass"] = "" if not last else last["stopped"] or output.clock(last["finished"] or last["started"])
         row["oldest"] = output.span(row["oldest_waiting_seconds"])
         row["shown"] = row["name"] + (" (retired)" if row["retired"] else " (paused)" if row["paused"] else "")
+        row["waits for"] = (row["waits"] or {}).get("text", "")
     columns = {
         "shown": "source", "ready": "ready", "claimed": "claimed", "running": "running", "done": "done",
         "failed": "failed", "skipped": "skipped", "gone": "gone", "out_of_scope": "out of scope", "tasks": "tasks",
         "rejected": "rejected rows", "changes": "ignored changes", "oldest": "oldest waiting", "rate": "per second",
-        "pass": "last pass",
+        "pass": "last pass", "waits for": "waits for",
     }  # fmt: skip
-    rare = ("claimed", "running", "gone", "out_of_scope", "rejected", "changes", "oldest", "rate")
+    rare = ("claimed", "running", "gone", "out_of_scope", "rejected", "changes", "oldest", "rate", "waits for")
     quiet = [name for name in rare if not any(row[name] for row in sources)]
-    output.table(sources, {name: text for name, text in columns.items() if name not in quiet}, wide=["pass"])
+    shown = {name: text for name, text in columns.items() if name not in quiet}
+    output.table(sources, shown, wide=["pass", "waits for"])
     for row in sources:
         if row["paused"] and not row["retired"]:
             output.write(output.paused(row["name"], row["paused"]))
         for note in source_notes(row):
             output.write(note)
     for row in projects:
-        rate, most = row.get("tasks_per_second"), row.get("max_tasks")
-        parts = [f"{rate:g} tasks/s" if rate else "", f"at most {most:,} tasks" if most else ""]
-        row["throttle"] = ", ".join(filter(None, parts)) or "none"
+        row["throttle"] = _throttle(row)
+        row["waits for"] = (row["waits"] or {}).get("text", "")
     output.write("")
-    output.table(projects, {"name": "project", "tasks": "tasks", "throttle": "throttle"})
+    columns = {"name": "project", "tasks": "tasks", "throttle": "throttle"}
+    if any(row["waits"] for row in projects):
+        columns["waits for"] = "waits for"
+    output.table(projects, columns, wide=["throttle", "waits for"])
+
+
+def _throttle(row: Mapping[str, Any]) -> str:
+    rate, most, unlabelled = row.get("tasks_per_second"), row.get("max_tasks"), row.get("open_tasks")
+    parts = [
+        f"{rate:g} tasks/s" if rate else "",
+        f"at most {most:,} tasks" if most else "",
+        f"at most {unlabelled:,} open" if unlabelled else "",
+    ]
+    return ", ".join(filter(None, parts)) or "none"
 
 
 def objects(

@@ -115,7 +115,8 @@ def finish(app: App, *, json: bool, again: str) -> None:
     if json:
         output.as_json(
             [
-                row | {"failures": list(item.failures), "skips": list(item.skips), "paused": item.paused}
+                row
+                | {"failures": list(item.failures), "skips": list(item.skips), "paused": item.paused, "held": item.held}
                 for row, item in zip(rows, done, strict=True)
             ]
         )
@@ -143,6 +144,8 @@ def _summary(done: Sequence[Progress], rows: list[dict[str, Any]], again: str) -
     for item in done:
         if item.paused:
             output.note(output.paused(item.source, item.paused))
+        elif item.held:
+            output.note(f"{item.waiting:,} objects of {item.source} wait; {item.held}")
     unchanged = sum(item.unchanged for item in done)
     if unchanged:
         new = sum(item.imported for item in done)

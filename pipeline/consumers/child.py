@@ -27,9 +27,9 @@ from pipeline import logs
 from pipeline.config import Limits
 from pipeline.consumers.importer import NO_OBJECT, Importer
 from pipeline.consumers.renewer import Held, Renewer
-from pipeline.waiting import Patience
 from pipeline.errors import UnavailableError
 from pipeline.ledger import Ledger
+from pipeline.waiting import Patience
 
 START_SECONDS = 60.0
 """A child that has not come to its first object by then is ended."""

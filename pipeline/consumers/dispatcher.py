@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from pipeline import logs
 from pipeline.bus import Consumer, EventLog, Polled, Record
-from pipeline.waiting import Patience, our_error
 from pipeline.errors import DataRefused, LabelfeedError, RetriableError
 from pipeline.events import ObjectEvent, UndecodableEvent, check_key, fold, traces_of
 from pipeline.faults import reached
 from pipeline.ledger import Effect, Ledger, OnChange
 from pipeline.metrics import Metrics
+from pipeline.waiting import Patience, our_error
 
 POLL_EVENTS = 1000
 """Most events of one transaction."""

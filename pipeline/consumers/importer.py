@@ -20,7 +20,6 @@ from pipeline.consumers.commits import Commits, Summary
 from pipeline.consumers.reading import Open, ReadAhead, in_turn
 from pipeline.consumers.renewer import Held, Renewer
 from pipeline.consumers.rows import DatabaseDown, Rows
-from pipeline.waiting import Patience, our_error
 from pipeline.errors import (
     LabelfeedError,
     LeaseLost,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline import logs
 from pipeline.config import Config
@@ -18,12 +18,12 @@ from pipeline.consumers.notes import Notes
 from pipeline.consumers.opened import OpenTasks
 from pipeline.consumers.pausing import Pauses
 from pipeline.consumers.turns import Turn, Turns
-from pipeline.waiting import Patience, our_error
 from pipeline.errors import LabelfeedError, RetriableError, UnavailableError
 from pipeline.faults import reached
 from pipeline.ledger import Claim, Ledger, Tick
 from pipeline.metrics import Metrics
 from pipeline.throttle import Wait
+from pipeline.waiting import Patience, our_error
 
 BUSY_SECONDS = 0.05
 """Between two turns while there is work, unless something wakes the scheduler."""
@@ -57,8 +57,8 @@ class Scheduler:
         self._stop = threading.Event()
         self._gauged = self._swept = 0.0
         self._pauses = Pauses(metrics)
-        self.held: frozenset[str] = frozenset()
-        """Sources of which something is ready that no passing of time lets go on: paused by hand, or full."""
+        self.held: Mapping[str, str] = {}
+        """Sources of which something is ready that no passing of time lets go on, and why, for a person."""
 
     def run(self) -> None:
         """Work until `stop` is called."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -44,19 +44,29 @@ class Turn:
     load: Load | None = None
     sources: dict[str, Wait] = field(default_factory=dict)
     projects: dict[str, Wait] = field(default_factory=dict)
-    held: frozenset[str] = frozenset()
+    held: dict[str, str] = field(default_factory=dict)
 
 
 class Turns:
-    """Takes turns; keeps in mind what may be forgotten. `eager` as the scheduler has it."""
+    """Takes turns; keeps in mind what may be forgotten. `eager` as the scheduler has it; `clock` is monotonic."""
 
-    def __init__(self, config: Config, open_tasks: OpenTasks, *, eager: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        open_tasks: OpenTasks,
+        *,
+        eager: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._config = config
         self._limits = config.limits
         self._known = {source.name: source for source in config.sources}
         self._open = open_tasks
         self._eager = eager
         self._finished: deque[tuple[float, int]] = deque()
+        self._pace = throttle.Pace()
+        self._batch = config.limits.batch_objects
         self._cursors_reset: dict[int, float] = {}
         self._later: dict[int, Wait] = {}
 
@@ -120,7 +130,7 @@ class Turns:
 
     def _placed(self, source: SourceLoad) -> SourceLoad:
         """A source whose claims go on where they were, or now and then from the start."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._cursors_reset.setdefault(source.id, now) >= CURSOR_SECONDS:
             self._cursors_reset[source.id] = now
             return source._replace(cursor=_START)
@@ -135,17 +145,19 @@ class Turns:
             threads=load.threads,
             recent=self._recent(load),
         )
-        limits = self._limits
-        return throttle.room(
-            flight, batch=limits.batch_objects, ceiling=limits.in_flight_objects, bound=self._bound(tick, load)
-        )
+        ceiling = self._limits.in_flight_objects
+        return throttle.room(flight, batch=self._batch, ceiling=ceiling, bound=self._bound(tick, load))
 
     def _recent(self, load: Load) -> int:
         """Objects that ended in the last RECENT_SECONDS, wherever their workers are."""
-        now = time.monotonic()
+        now = self._clock()
         samples = self._finished
         if samples and load.finished < samples[-1][1]:
             samples.clear()
+        elif samples:
+            at, before = samples[-1]
+            self._pace = self._pace.after(load.finished - before, load.running, now - at)
+            self._batch = self._pace.batch(self._limits.batch_objects)
         samples.append((now, load.finished))
         while len(samples) > 2 and samples[1][0] <= now - throttle.RECENT_SECONDS:  # noqa: PLR2004 - one stays behind
             samples.popleft()
@@ -210,11 +222,11 @@ class Turns:
             healthy = [candidate for candidate in source.found if not candidate.lost]
             suspects = [candidate for candidate in source.found if candidate.lost]
             parts = max(1, round(idle * len(source.found) / total)) if total else 1
-            for batch in throttle.batches(healthy, _size, self._limits.batch_objects, parts):
+            for batch in throttle.batches(healthy, _size, self._batch, parts):
                 if budget <= 0:
                     source.left = True
                     break
-                budget -= throttle.cost(len(batch), sum(map(_size, batch)), self._limits.batch_objects)
+                budget -= throttle.cost(len(batch), sum(map(_size, batch)), self._batch)
                 turn.claims.append(self._claimed(tick, source, batch, epoch, alone=False))
             if suspects and alone > 0:
                 turn.claims.append(self._claimed(tick, source, suspects[:ALONE_OBJECTS], epoch, alone=True))
@@ -232,7 +244,7 @@ class Turns:
         exhausted = source.short and source.blocked is None
         if source.left or exhausted or len(source.found) >= source.ready:
             source.cursor = _START
-            self._cursors_reset[source.load.id] = time.monotonic()
+            self._cursors_reset[source.load.id] = self._clock()
 
     # --- what is kept, and told ---
 
@@ -241,6 +253,7 @@ class Turns:
         for source in load.sources:
             if source.passed_over and source.id not in waiting:
                 tick.save(source._replace(passed_over=0.0))
+        _level(queue)
         highest = max((each.rank for each in queue if each.served), default=-1)
         for each in queue:
             after = each.after(load.now, passed_over=not each.served and each.rank < highest)
@@ -262,9 +275,11 @@ class Turns:
                 if wait is not None:
                     turn.projects[project.name] = wait
         busy = {source.project_id for source in load.sources if source.claimed}
-        turn.held = frozenset(
-            source.name for source in load.sources if _held(turn.sources.get(source.name), source, busy)
-        )
+        turn.held = {
+            source.name: throttle.told(turn.sources[source.name], load.now)
+            for source in load.sources
+            if _held(turn.sources.get(source.name), source, busy)
+        }
 
     def _behind(self, each: Queueing, room: throttle.Room, load: Load) -> Wait | None:
         """Why a source that no limit of its own stops was given less than it has ready."""
@@ -286,6 +301,16 @@ def _shared(group: Sequence[Queueing], objects: int) -> Iterator[tuple[Queueing,
         quota, fair = shares[source.load.id]
         source.fair += fair
         yield source, quota
+
+
+def _level(queue: Sequence[Queueing]) -> None:
+    """Cut fair parts down to what was really claimed: there may have been fewer claims to give than objects, and what
+    nobody got is owed to nobody."""
+    for rank in {each.rank for each in queue}:
+        group = [each for each in queue if each.rank == rank]
+        fair, served = sum(each.fair for each in group), sum(each.served for each in group)
+        for each in group:
+            each.fair *= served / fair if fair else 0.0
 
 
 def _held(wait: Wait | None, source: SourceLoad, busy: AbstractSet[int]) -> bool:

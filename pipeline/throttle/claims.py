@@ -15,7 +15,34 @@ SMALL_BATCH_OBJECTS = 25
 BATCH_BYTES = 16 * 1024 * 1024
 """A claim of several objects holds no more than this, by the sizes that their events told."""
 
+BATCH_SECONDS = 1.0
+"""A claim is to keep a thread busy for about this long: whoever comes next waits for no more than that ..."""
+SHORTEST_BATCH_OBJECTS = 10
+"""... but it holds so many objects, if they are not large."""
+PACE_SECONDS = 2.0
+"""After this time the pace of the workers counts half of what it did."""
+KNOWN_SECONDS = 0.5
+"""So long a thread must have worked before anything is known of their pace."""
+
 T = TypeVar("T")
+
+
+class Pace(NamedTuple):
+    """How fast the workers are: objects that ended of late, and the seconds that threads worked on them."""
+
+    objects: float = 0.0
+    seconds: float = 0.0
+
+    def after(self, objects: int, running: int, seconds: float) -> Pace:
+        """The pace some seconds later, in which so many objects ended and `running` threads worked."""
+        kept = 0.5 ** (seconds / PACE_SECONDS)
+        return Pace(self.objects * kept + objects, self.seconds * kept + running * seconds)
+
+    def batch(self, most: int) -> int:
+        """How many objects make a full batch, at most `most`."""
+        if self.seconds < KNOWN_SECONDS:
+            return most
+        return max(min(most, SHORTEST_BATCH_OBJECTS), min(most, round(BATCH_SECONDS * self.objects / self.seconds)))
 
 
 class Flight(NamedTuple):

@@ -20,7 +20,8 @@ PROJECTS = (
 def scheduling(tx: Transaction) -> dict[str, Any]:
     """As `Reports.scheduling`."""
     ((at, notes),) = tx.rows("SELECT noted_at, notes FROM scheduling")
-    return {"at": at, "sources": {}, "projects": {}} | orjson.loads(notes)
+    said: dict[str, Any] = orjson.loads(notes)
+    return {"at": at, "sources": {}, "projects": {}} | said
 
 
 def open_tasks(tx: Transaction, project: str) -> tuple[int, int]:

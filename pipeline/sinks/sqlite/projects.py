@@ -17,7 +17,8 @@ PROJECTS = (
 def scheduling(connection: sqlite3.Connection) -> dict[str, Any]:
     """As `Reports.scheduling`."""
     (at, notes) = connection.execute("SELECT noted_at, notes FROM scheduling").fetchone()
-    return {"at": at, "sources": {}, "projects": {}} | orjson.loads(notes)
+    said: dict[str, Any] = orjson.loads(notes)
+    return {"at": at, "sources": {}, "projects": {}} | said
 
 
 def open_tasks(connection: sqlite3.Connection, project: str) -> tuple[int, int]:

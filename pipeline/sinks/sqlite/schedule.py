@@ -66,7 +66,11 @@ class SqliteTick:
         known = standings(self._connection)
         return [
             SourceLoad(
-                *row[:5],
+                row[0],
+                row[1],
+                row[2],
+                row[3],
+                row[4],
                 (row[5], row[6]),
                 row[7],
                 known.get(row[0], Standing()),

@@ -1,0 +1,192 @@
+"""Minutes of scheduling on a simulated clock: limits in every window, nobody idle, nobody starved, weights met."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from pipeline import throttle
+from pipeline.config import Config
+from pipeline.throttle import AGE_SECONDS, Wait
+from tests.consumers.world import BEGIN, World, heaviest
+
+simulated = settings(deadline=None, max_examples=5, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+
+
+def config(*sources: dict[str, Any], limits: dict[str, Any] | None = None, **throttled: Any) -> Config:
+    """One project `p` with this throttle, and sources of it."""
+    return Config.model_validate({
+        "projects": {"p": {"throttle": throttled}},
+        "sources": [{"name": "a", "project": "p", "url": "./x", **source} for source in sources or ({},)],
+        "limits": limits or {},
+    })  # fmt: skip
+
+
+@given(st.floats(0.5, 300.0), st.sampled_from([1, 3, 40]), st.floats(0.0005, 0.2), st.integers(1, 3))
+@simulated
+def test_rate_holds_in_every_window_and_nothing_idles(rate: float, tasks: int, seconds: float, schedulers: int) -> None:
+    """With any number of schedulers, no window holds more tasks than its rate, a burst and one object beyond it; and
+    while there is work and a token, and the workers can follow, the rate is used to the full."""
+    world = World(config({}, tasks_per_second=rate), seconds=seconds, schedulers=schedulers)
+    world.put("a", 3, tasks=tasks)
+    world.run(20)
+    world.put("a", 30_000, tasks=tasks)
+    del world.claims[:]
+    done, begun = world.tasks("p"), world.now
+    world.run(60)
+    beyond = max(0.0, tasks - throttle.burst(rate))
+    assert heaviest(world.claims, "tasks", rate) <= throttle.burst(rate) + beyond + 1e-6
+    possible = min(rate, world.threads * tasks / seconds * 0.5)
+    assert world.tasks("p") - done >= 0.95 * possible * (world.now - begun) - 2 * tasks
+
+
+@given(st.integers(1, 5000), st.sampled_from([1, 7, 500]), st.integers(1, 3))
+@simulated
+def test_a_full_project_holds_and_goes_on(most: int, tasks: int, schedulers: int) -> None:
+    """A project gets its `max_tasks` and no object more than the one that fills it; raised, it goes on."""
+    world = World(config({}, max_tasks=most), schedulers=schedulers)
+    world.put("a", 2, tasks=tasks)
+    world.run(2)
+    world.put("a", 6000, tasks=tasks)
+    world.run(30)
+    assert most <= world.tasks("p") < max(most, 2 * tasks) + tasks
+    assert world.last.sources["a"].why == world.last.projects["p"].why == "full"
+    assert set(world.last.held) == {"a"}
+    raised = World(config({}, max_tasks=most + 600))
+    raised.places, raised.projects, raised.now = world.places, world.projects, world.now
+    raised.run(30)
+    assert raised.tasks("p") >= most + 600
+
+
+def test_what_is_not_known_is_guessed_with_care() -> None:
+    """Before anything was read of a source, its bytes are taken for many tasks: large files do not flood a project."""
+    world = World(config({}, max_tasks=10_000), seconds=1.0)
+    world.put("a", 500, size=1_000_000, tasks=5000)
+    world.run(30)
+    assert world.tasks("p") == 10_000
+
+
+@given(st.lists(st.floats(0.3, 8.0), min_size=2, max_size=5), st.integers(1, 3), st.floats(0.004, 0.02))
+@simulated
+def test_weights_are_met_over_a_minute(weights: list[float], schedulers: int, seconds: float) -> None:
+    """Over a minute of contention each source gets its weight's share of what was begun, within 5 %."""
+    sources = [{"name": f"s{number}", "weight": weight} for number, weight in enumerate(weights)]
+    world = World(config(*sources), seconds=seconds, schedulers=schedulers)
+    for source in sources:
+        world.put(str(source["name"]), int(50 * world.threads / seconds))
+    world.run(60)
+    total = sum(world.served.values())
+    assert all(place.ready for place in world.places.values())
+    for number, weight in enumerate(weights):
+        fair = total * weight / sum(weights)
+        assert abs(world.served[f"s{number}"] - fair) <= 0.05 * fair + 5
+
+
+@given(st.floats(0.1, 10.0), st.floats(0.1, 10.0), st.integers(1, 3))
+@simulated
+def test_nobody_starves(high: float, low: float, schedulers: int) -> None:
+    """A source of low priority is served, however much of high priority waits and however the weights are."""
+    world = World(
+        config({"name": "h", "priority": "high", "weight": high}, {"name": "l", "priority": "low", "weight": low}),
+        schedulers=schedulers,
+        seconds=0.006,
+    )
+    world.put("h", 60_000)
+    world.put("l", 2000)
+    world.run(70)
+    assert world.places["h"].ready
+    times = [at for at, source, _ in world.claims if source == "l"]
+    gaps = [later - sooner for sooner, later in pairwise([BEGIN, *times, world.now])]
+    assert max(gaps) <= 2 * AGE_SECONDS + 2
+    assert world.served["h"] > world.served["l"]
+
+
+def test_higher_priority_goes_first() -> None:
+    """While something of higher priority waits, a lower one gets no more than its age gives it."""
+    world = World(config({"name": "h", "priority": "high"}, {"name": "n"}, {"name": "l", "priority": "low"}))
+    for name in "hnl":
+        world.put(name, 5000)
+    world.run(0.2)
+    assert world.served["h"] > 0
+    assert world.served["n"] == world.served["l"] == 0
+    assert world.last.sources["l"] == Wait("share", behind="h")
+
+
+@given(st.integers(10_000, 10_000_000), st.integers(1, 2_000_000), st.floats(0.001, 0.05))
+@simulated
+def test_bytes_per_second_hold(rate: int, size: int, seconds: float) -> None:
+    """A source is read no faster than it says, by the sizes that are known, and as fast as that."""
+    world = World(config({"bytes_per_second": rate}), seconds=seconds, schedulers=2)
+    world.put("a", max(200, 70 * rate // size), size=size)
+    world.run(60)
+    assert heaviest(world.claims, "size", rate) <= rate + max(0, size - rate) + 1
+    read = sum(thing.size for _, _, things in world.claims for thing in things)
+    assert read >= min(0.95 * rate * 60 - 2 * size, 0.4 * size * 60 * world.threads / seconds)
+
+
+@given(st.integers(1, 200), st.integers(1, 3))
+@simulated
+def test_max_in_flight_holds(most: int, schedulers: int) -> None:
+    """No more of a source than it says is under way at any moment; what that leaves goes to others."""
+    world = World(config({"name": "a", "max_in_flight": most}, {"name": "b"}), seconds=0.005, schedulers=schedulers)
+    world.put("a", 3000)
+    world.put("b", 30_000)
+    for _ in range(200):
+        world.run(0.05)
+        assert world.places["a"].claimed <= most
+    assert world.served["a"] > most
+    assert world.served["b"] > 500
+
+
+@given(st.integers(1000, 1_000_000), st.lists(st.integers(1, 3_000_000), min_size=3, max_size=30))
+@simulated
+def test_in_flight_bytes_hold(limit: int, sizes: list[int]) -> None:
+    """The bytes under way are within the limit, but for one object of each source that had nothing under way; and
+    everything gets its turn."""
+    world = World(config({"name": "a"}, {"name": "b"}, limits={"in_flight_bytes": limit}), seconds=0.01)
+    for size in sizes:
+        world.put("a", 1, size=size)
+    world.put("b", 500, size=1000)
+    largest = max(*sizes, 1000)
+    for _ in range(600):
+        world.run(0.05)
+        flying = sum(place.expected[1] for place in world.places.values())
+        assert flying <= limit + largest + 1000 + 1
+    assert not world.places["a"].ready
+    assert not world.places["b"].ready
+
+
+def test_a_rate_says_when_it_goes_on() -> None:
+    """A source whose project's rate is used up waits until a time that is told, and is not looked at before."""
+    world = World(config({}, tasks_per_second=0.1))
+    world.put("a", 10)
+    world.run(2)
+    wait = world.last.sources["a"]
+    assert wait.why == world.last.projects["p"].why == "throttled"
+    assert wait.until is not None
+    assert 7 < wait.until - world.now <= 10
+    assert throttle.told(wait, wait.until - 12).startswith("throttled: next import in 12 s")
+    assert not world.last.more
+
+
+def test_a_paused_project_begins_nothing() -> None:
+    """Nothing of a paused project is claimed; it and its sources say so, and hold up no run."""
+    world = World(config({}))
+    world.projects["p"] = world.projects["p"]._replace(paused=1.0)
+    world.put("a", 10)
+    world.run(1)
+    assert not world.claims
+    assert world.last.sources == {"a": Wait("paused")}
+    assert world.last.projects == {"p": Wait("paused")}
+    assert world.last.held == {"a": "paused"}
+
+
+def test_without_workers_it_is_told() -> None:
+    """While no worker lives, that is what everything waits for."""
+    world = World(config({}), threads=0)
+    world.put("a", 10)
+    world.run(1)
+    assert world.last.sources == {"a": Wait("workers")}
