@@ -116,9 +116,15 @@ def _as_values(item: Plan) -> dict[str, Any]:
 def verify(
     source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Only this source.")] = None,
     config: ConfigPath = None,
+    recount: Annotated[
+        bool, typer.Option("--recount", help="Put the ledger's counters right; others wait while that is done.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Compare every object of the store with the ledger and the tasks; exit 1 unless all is accounted for."""
+    """Compare every object of the store with the ledger and the tasks, and the ledger's counters with a count.
+
+    Exits 1 unless all is accounted for.
+    """
     from pipeline.app import App
     from pipeline.verify import Finding, Subject
     from pipeline.verify import verify as verified
@@ -131,7 +137,10 @@ def verify(
         if len(findings) < FINDINGS_SHOWN:
             findings.append(finding)
 
-    with App.open(loaded, readonly=True) as app:
+    with App.open(loaded, readonly=not recount) as app:
+        reports = app.ledger.reports()
+        counted = reports.recount() if recount else reports.miscounted()
+        counters = {name: counted[name] for name in app.feeds if name in counted and source in (None, name)}
         results = [
             verified(Subject(feed.source, feed.source_id, feed.store, app.ledger), tell)
             for name, feed in app.feeds.items()
@@ -140,10 +149,12 @@ def verify(
     rows = [asdict(result) | result.found for result in results]
     if json:
         values = [{name: value for name, value in row.items() if name != "found"} for row in rows]
-        output.as_json({"sources": values, "findings": [finding._asdict() for finding in findings]})
+        told = {"sources": values, "findings": [finding._asdict() for finding in findings]}
+        output.as_json(told | {"counters": counters, "recounted": recount})
     else:
         _print_verified(rows, findings)
-    if not all(result.ok for result in results):
+        _print_counters(counters, recounted=recount)
+    if not all(result.ok for result in results) or (counters and not recount):
         raise typer.Exit(1)
 
 
@@ -157,6 +168,13 @@ def _print_verified(rows: list[dict[str, Any]], findings: list[Any]) -> None:
         ]
         output.write("")
         output.table(shown, {"kind": "kind", "object": "object", "detail": "detail"}, wide=["object", "detail"])
+
+
+def _print_counters(counters: dict[str, dict[str, tuple[int, int]]], *, recounted: bool) -> None:
+    for name, found in counters.items():
+        for what, (kept, count) in found.items():
+            done = ", and was put right" if recounted else f"; labelfeed verify {name} --recount puts it right"
+            output.note(f"the counter {what} of {name} says {kept}, a count gives {count}{done}")
 
 
 def _check(config: Config, names: list[str]) -> None:

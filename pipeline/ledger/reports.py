@@ -85,6 +85,9 @@ class Reports(Protocol):
         """Where counters that are kept by deltas differ from a count of the rows themselves: by source and state
         (or `tasks`, `rejected`) the counter and the count. Reads every object once, in one statement."""
 
+    def recount(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """As `miscounted`, and puts the counters right. Nobody else writes meanwhile."""
+
     def threads(self) -> int:
         """How many worker threads are alive, in all processes."""
 

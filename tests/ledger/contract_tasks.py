@@ -361,7 +361,7 @@ class ReportContract:
         assert (work.trace, row["trace"], changed["trace"], other["trace"]) == (first, first, second, None)
 
     def test_miscounted(self, bench: Bench) -> None:
-        """Counters agree with a count of the rows, and one that was moved by another hand is told."""
+        """Counters agree with a count of the rows, and those that another hand moved are told, and put right."""
         bench.imported("a", texts=("x", "y"))
         bench.note("b", "c")
         right = bench.ledger.reports().miscounted()
@@ -369,8 +369,10 @@ class ReportContract:
         bench.execute("UPDATE objects SET tasks = 5 WHERE key = 'a'")
 
         wrong = bench.ledger.reports().miscounted()
-        bench.execute("UPDATE objects SET state = 'ready' WHERE key = 'b'")
         bench.execute("UPDATE objects SET tasks = 2 WHERE key = 'a'")
+        recounted = bench.ledger.reports().recount()
 
         assert right == {}
         assert wrong == {"inbox": {"ready": (2, 1), "skipped": (0, 1), "tasks": (2, 5)}}
+        assert recounted == {"inbox": {"ready": (2, 1), "skipped": (0, 1)}}
+        assert bench.ledger.reports().miscounted() == {}

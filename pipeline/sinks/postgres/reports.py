@@ -157,10 +157,24 @@ class PostgresReports:
         """As `Reports.miscounted`."""
         return differences(self._rows(_MISCOUNTED))
 
+    def recount(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """As `Reports.recount`."""
+        return differences(self._database.write(_recount))
+
     def threads(self) -> int:
         """As `Reports.threads`."""
         statement = "SELECT coalesce(sum(threads), 0)::bigint AS n FROM workers WHERE until > clock_timestamp()"
         return int(self._rows(statement)[0]["n"])
+
+
+def _recount(tx: Transaction) -> list[dict[str, Any]]:
+    # Whoever has moved an object and not yet its counter is waited for, and nobody else begins.
+    tx.execute("LOCK TABLE objects IN SHARE MODE")
+    ids = dict(tx.rows("SELECT name, id FROM sources"))
+    rows = tx.dicts(_MISCOUNTED)
+    for row in rows:
+        tx.count(ids[row["source"]], row["name"], row["counted"] - row["kept"])
+    return rows
 
 
 def _sources(tx: Transaction) -> list[dict[str, Any]]:

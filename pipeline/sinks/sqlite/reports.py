@@ -196,10 +196,29 @@ class SqliteReports:
         """As `Reports.miscounted`."""
         return differences(self._rows(_MISCOUNTED))
 
+    def recount(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """As `Reports.recount`."""
+        return differences(self._file.write(_recount))
+
     def threads(self) -> int:
         """As `Reports.threads`."""
         statement = "SELECT coalesce(sum(threads), 0) AS n FROM workers WHERE boot = ? AND until > ?"
         return int(self._rows(statement, (boot_id(), uptime()))[0]["n"])
+
+
+def _recount(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    names = ("source", "name", "kept", "counted")
+    rows = [dict(zip(names, row, strict=True)) for row in connection.execute(_MISCOUNTED)]
+    for row in rows:
+        values = (row["counted"] - row["kept"], row["source"])
+        if row["name"] in STATES:
+            (source_id,) = connection.execute("SELECT id FROM sources WHERE name = ?", (row["source"],)).fetchone()
+            add_counts(connection, Counter({(source_id, row["name"]): values[0]}))
+        elif row["name"] == "tasks":
+            connection.execute("UPDATE sources SET tasks = tasks + ? WHERE name = ?", values)
+        else:
+            connection.execute("UPDATE sources SET rejected = rejected + ? WHERE name = ?", values)
+    return rows
 
 
 def _where(which: Filter) -> tuple[str, list[object]]:
