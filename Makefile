@@ -11,7 +11,7 @@ UV := $(BIN)/uv --system-certs
 UV_VERSION = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-distributed test soak lint format bench lock services docs clean
+.PHONY: help setup demo demo-distributed test soak lint format bench lock services docs dashboard clean
 
 help: ## show these verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -63,6 +63,9 @@ services: $(STAMP) ## install and start the servers that some tests need
 
 docs: $(STAMP) ## write the pages that are made from the code
 	$(BIN)/python docs/reference.py
+
+dashboard: $(STAMP) ## write the dashboard for Grafana, which is made from the table of metrics
+	$(BIN)/python -m deploy.grafana.dashboard
 
 clean: ## forget what was built and what the demo left
 	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

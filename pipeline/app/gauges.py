@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline import logs
+from pipeline.app.credentials import expiries
 from pipeline.app.parts import Data, database_folder
 from pipeline.config import Config
 from pipeline.consumers.broker import Queue
@@ -50,6 +51,8 @@ class Gauges:
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop` is set."""
+        for path, at in expiries(self._config).items():
+            self._metrics.set("credentials_expire_timestamp_seconds", at, of=path)
         while True:
             try:
                 self.read()

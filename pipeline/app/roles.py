@@ -104,9 +104,7 @@ class Working:
     ) -> None:
         worker = worker_name()
         limits = config.limits
-        renewer = Renewer(
-            data.ledger, worker, limits.lease, commits=lambda: metrics.totals("commit_duration_seconds")
-        )
+        renewer = Renewer(data.ledger, worker, limits.lease, commits=lambda: metrics.totals("commit_duration_seconds"))
         importer = Importer(feeds, data.ledger, metrics, worker, limits, renewer, committed)
         children = ChildRunner(CHILD, child_payload(config), data.ledger, renewer, worker, limits)
         self._threads = limits.workers

@@ -1,0 +1,1 @@
+"""What shows people how an installation does: a dashboard for Grafana."""
