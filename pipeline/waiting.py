@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Callable
 
 from pipeline import logs
 from pipeline.errors import LabelfeedError, UnavailableError
@@ -35,8 +36,8 @@ class Patience:
         self.problem: str | None = None
         """Why the role waits, or None while it works."""
 
-    def wait(self, error: LabelfeedError, stop: threading.Event) -> None:
-        """Wait after one more failure, or until `stop` is set."""
+    def wait(self, error: LabelfeedError, stop: threading.Event, rest: Callable[[float], object] | None = None) -> None:
+        """Wait after one more failure, or until `stop` is set. `rest` is how the time is spent, if not idly."""
         self._failures += 1
         seconds = delay(self._failures - 1, FIRST_SECONDS, self._longest)
         retry_after = getattr(error, "retry_after", None) or 0.0
@@ -46,7 +47,7 @@ class Patience:
         self.problem = problem
         fields = {"code": error.code, "error": str(error), "seconds": seconds}
         _log.log(level, logs.WAITING, extra=self._told | fields)
-        stop.wait(seconds)
+        (rest or stop.wait)(seconds)
 
     def succeeded(self) -> None:
         """Forget the failures: what was waited for answers again."""

@@ -57,6 +57,10 @@ class Consumer(Protocol):
     def dead(self, records: Sequence[Record], reasons: Sequence[str]) -> None:
         """Put records aside with their reasons, durably, before their offsets are committed."""
 
+    def rest(self, seconds: float) -> None:
+        """Let so much time pass without reading, and stay in the group: nobody else takes over what waits here. Raises
+        RetriableError."""
+
     def close(self) -> None:
         """Leave the group at once, so that others need not wait for a time-out."""
 

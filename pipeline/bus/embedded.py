@@ -198,6 +198,10 @@ class EmbeddedConsumer:
         ]
         self._file.write(lambda connection: _bury(connection, rows))
 
+    def rest(self, seconds: float) -> None:
+        """As `Consumer.rest`; there is no group to stay in."""
+        time.sleep(seconds)
+
     def close(self) -> None:
         """As `Consumer.close`; there is no group to leave."""
         if self._committed:

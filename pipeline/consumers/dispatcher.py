@@ -104,7 +104,7 @@ class Dispatcher:
         self._metrics.add("received_events_total", len(polled.records))
         effects: Counter[Effect] = Counter()
         started = time.monotonic()
-        if not self._insist(lambda: self._record(consumer, polled, effects)):
+        if not self._insist(lambda: self._record(consumer, polled, effects), consumer):
             return {}
         reached("dispatcher.recorded")
         self._tell(polled, effects, time.monotonic() - started)
@@ -126,13 +126,14 @@ class Dispatcher:
         fields: dict[str, object] = {"events": len(polled.records)} | dict[str, object](effects.items())
         _log.info(logs.EVENTS_RECORDED, extra=fields | {"traces": traces_of(events), "seconds": seconds})
 
-    def _insist(self, call: Callable[[], None]) -> bool:
-        """Call until it is answered; False if `stop` came first."""
+    def _insist(self, call: Callable[[], None], consumer: Consumer) -> bool:
+        """Call until it is answered; False if `stop` came first. The log keeps the backlog meanwhile, and this member
+        its partitions."""
         while True:
             try:
                 call()
             except RetriableError as error:
-                self._wait(error)
+                self._wait(error, lambda seconds: self._rest(consumer, seconds))
                 if self._stop.is_set():
                     return False
             else:
@@ -207,6 +208,15 @@ class Dispatcher:
             self._patience.succeeded()
             self._metrics.set("up", 1, role="dispatch")
 
-    def _wait(self, error: LabelfeedError) -> None:
+    def _rest(self, consumer: Consumer, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set():
+            try:
+                consumer.rest(min(left, POLL_SECONDS))
+            except RetriableError:
+                # The log is away, too. It is joined again once there is something to record into.
+                self._stop.wait(min(left, POLL_SECONDS))
+
+    def _wait(self, error: LabelfeedError, rest: Callable[[float], object] | None = None) -> None:
         self._metrics.set("up", 0, role="dispatch")
-        self._patience.wait(error, self._stop)
+        self._patience.wait(error, self._stop, rest)

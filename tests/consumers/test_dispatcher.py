@@ -26,6 +26,10 @@ class Told:
         """Remember the positions."""
         self.committed.append(dict(positions))
 
+    def rest(self, seconds: float) -> None:
+        """Let the time pass."""
+        threading.Event().wait(seconds)
+
     def dead(self, records: Sequence[Record], reasons: Sequence[str]) -> None:
         """Remember what was put aside."""
         self.buried.extend((record.offset, reason) for record, reason in zip(records, reasons, strict=True))

@@ -28,6 +28,8 @@ from pipeline.notifications import Route
 SLICE_SECONDS = 0.2
 """How long one look for records lasts at most, so that newly assigned partitions soon begin."""
 CLOSE_MS = 5_000
+POLL_INTERVAL_MS = 300_000
+"""Longest time between two polls, after which a member is put out of the group."""
 REASON_BYTES = 1_000
 HEADER = "labelfeed-"
 """Prefix of the headers that a dead letter has beyond the original's."""
@@ -154,6 +156,27 @@ class Member:
         }
         return original._replace(headers=[*original.headers, *((HEADER + name, text) for name, text in extra.items())])
 
+    def rest(self, seconds: float) -> None:
+        """As `Consumer.rest`: who does not poll is put out of the group, so it is polled with all partitions paused."""
+        deadline = time.monotonic() + seconds
+        with converted(self._options):
+            try:
+                self._poll_paused(seconds)
+            except KafkaError:
+                self._leave()
+                raise
+        time.sleep(max(0.0, deadline - time.monotonic()))
+
+    def _poll_paused(self, seconds: float) -> None:
+        consumer = self._consumer
+        if consumer is None:
+            return
+        reading = consumer.assignment() - consumer.paused()
+        consumer.pause(*reading)
+        _insist(consumer)
+        consumer.poll(int(seconds * 1000), max_records=1)
+        consumer.resume(*(reading & consumer.assignment() - self._assignment.waiting))
+
     def close(self) -> None:
         """As `Consumer.close`. A static member leaves only when it is taken out of the group."""
         if self._consumer is None:
@@ -180,6 +203,7 @@ class Member:
                 group_instance_id=self._member,
                 session_timeout_ms=session,
                 heartbeat_interval_ms=session // 4,
+                max_poll_interval_ms=POLL_INTERVAL_MS,
                 partition_assignment_strategy=[CooperativeStickyAssignor],
                 enable_auto_commit=False,
                 metrics_enabled=False,
