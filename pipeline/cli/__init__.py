@@ -25,6 +25,7 @@ from pipeline.cli import (
     revisions,
     running,
     starting,
+    top,
 )
 from pipeline.cli.output import note
 from pipeline.errors import LabelfeedError, UsageError
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.callback(invoke_without_command=True)(output.help_alone)
-for family in (starting, planning, running, importing, looking, rejecting, revisions, changing, replaying):
+for family in (starting, planning, running, importing, looking, rejecting, revisions, changing, replaying, top):
     family.add(app)
 
 

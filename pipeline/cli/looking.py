@@ -54,7 +54,7 @@ def status(config: ConfigPath = None, database: Database = None, json: Json = Fa
     with App.open(loaded, readonly=True) as app:
         reports = app.ledger.reports()
         sources = _sources(reports, app.ledger.now())
-        projects = _projects(reports, loaded)
+        projects = projects_of(reports, loaded)
         waiting.add(sources, projects, reports.scheduling(), app.ledger.now())
         letters = app.dead_letters(DEAD_LETTERS_SHOWN)
         refused = [_refused(letter) for letter in letters if not _recorded_since(reports, letter)]
@@ -104,7 +104,8 @@ def _sources(reports: Reports, now: float) -> list[dict[str, Any]]:
     return rows
 
 
-def _projects(reports: Reports, config: Config) -> list[dict[str, Any]]:
+def projects_of(reports: Reports, config: Config) -> list[dict[str, Any]]:
+    """Per project what the ledger knows, and its throttle by the configuration."""
     rows = {row["name"]: dict(row) for row in reports.projects()}
     for name, project in config.projects.items():
         row = rows.setdefault(name, {"name": name, "tasks": 0, "in_flight": 0, "paused": None})

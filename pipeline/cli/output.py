@@ -50,6 +50,12 @@ def as_json(value: Any) -> None:
     write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
 
 
+def as_line(value: Any) -> None:
+    """A value as JSON in one line."""
+    write(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
+    sys.stdout.flush()
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, wide: Iterable[str] = ()) -> None:
     """Rows as a table: `columns` maps each key to its heading; numbers stand to the right, `wide` ones fold."""
     made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")

@@ -168,14 +168,15 @@ class Role:
         until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", what=f"the stop of {self.name}")
 
     @property
-    def _port(self) -> int:
+    def port(self) -> int:
+        """Where its HTTP server listens."""
         until(lambda: self.said("listening"), what="a port")
         return int(self.lines("listening")[0]["port"])
 
     def ready(self) -> tuple[int, dict[str, str | None]]:
         """What /readyz says."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=10) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -183,7 +184,7 @@ class Role:
 
     def metric(self, name: str, **labels: str) -> float:
         """A metric's value, 0 where it has none; values of labels that are not given are added up."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             families = list(text_string_to_metric_families(answer.read().decode()))
         samples = [sample for family in families for sample in family.samples if sample.name == f"labelfeed_{name}"]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
