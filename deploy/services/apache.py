@@ -54,7 +54,8 @@ def launch_kafka(site: Site) -> Launch:
     """Format the storage if it is new, and say how to run the broker."""
     properties = site.data / "server.properties"
     text = _PROPERTIES.format(host=HOST, data=site.data, **site.ports)
-    text += "".join(f"{name}={value}\n" for name, value in site.settings.items())
+    # A setting may name a port, as `listeners` must.
+    text += "".join(f"{name}={value.format(host=HOST, **site.ports)}\n" for name, value in site.settings.items())
     properties.write_text(text)
     java = (
         "java", "-Xms96m", f"-Xmx{HEAP}", "-XX:+UseSerialGC", "-Xshare:auto",

@@ -41,6 +41,38 @@ _FOR_A_PERSON = (
 )
 
 
+class _Refusals(logging.Handler):
+    """Remembers why a broker refused a connection: the client says only in its log that it did, and then that
+    time is up."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._last: Exception | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the exception that a line of the log tells of; a new one of its kind, that holds no socket."""
+        told = record.args if isinstance(record.args, tuple) else ()
+        for part in told:
+            # A broker that refuses a password also cuts the connection, and that may be told last.
+            if isinstance(part, _FOR_A_PERSON) or (isinstance(part, KafkaError) and self._last is None):
+                self._last = type(part)(str(part))
+
+    def forget(self) -> None:
+        """Be ready for another attempt."""
+        self._last = None
+
+    def why(self, error: Exception) -> Exception:
+        """What a broker said, where it said anything, else the error itself."""
+        return self._last or error
+
+
+_refusals = _Refusals()
+_connections_log = logging.getLogger("kafka.net.manager")
+_connections_log.addHandler(_refusals)
+_connections_log.setLevel(logging.WARNING)
+_connections_log.propagate = False
+
+
 @contextmanager
 def converted(options: KafkaOptions) -> Iterator[None]:
     """Turn the client's errors into UnavailableError, or UsageError where a person must act."""
@@ -49,7 +81,16 @@ def converted(options: KafkaOptions) -> Iterator[None]:
     except _FOR_A_PERSON as error:
         raise UsageError(f"{options.canonical} refuses us: {type(error).__name__}") from error
     except (KafkaError, OSError) as error:
-        raise UnavailableError(f"{options.canonical} does not answer: {type(error).__name__}") from error
+        raise UnavailableError(f"{options.canonical} does not answer: {_said(error, options)}") from error
+
+
+def _said(error: Exception, options: KafkaOptions) -> str:
+    """What of an error may be shown: what the system says of a certificate names no secret."""
+    if "CERTIFICATE" in str(error):
+        return str(error)
+    if "disconnected" in str(error) and options.sasl_mechanism:
+        return "it cuts the connection, as it does for a wrong user or password"
+    return type(error).__name__
 
 
 def opened(kind: Callable[..., T], options: KafkaOptions, **settings: Any) -> T:
@@ -58,6 +99,7 @@ def opened(kind: Callable[..., T], options: KafkaOptions, **settings: Any) -> T:
     One whose constructor fails would leave its thread and its sockets behind at every attempt; here they go.
     """
     _reach(options)
+    _refusals.forget()
     made: list[Any] = []
 
     def network(**given: Any) -> Any:
@@ -66,11 +108,11 @@ def opened(kind: Callable[..., T], options: KafkaOptions, **settings: Any) -> T:
 
     try:
         return kind(**options.client(), **settings, kafka_client=network)
-    except KafkaError:
+    except KafkaError as error:
         for client in made:
             client.close()
             client._net.stop()  # noqa: SLF001 - as the clients' own close() does
-        raise
+        raise _refusals.why(error) from error
 
 
 def _reach(options: KafkaOptions) -> None:
