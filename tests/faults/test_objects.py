@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 from urllib.parse import quote_plus
 
 import psycopg
+import pytest
 
 from deploy.services import Service
 from deploy.services.obtain import debian
@@ -18,6 +20,8 @@ from tests.servers import sqs_client
 
 ROWS = 12_000
 """More than are kept in memory: they are staged in pieces."""
+HEALTHY, DEADLY = (20_000, 50) if "LABELFEED_SOAK" in os.environ else (80, 2)
+"""Files, and files among them that kill whoever reads them."""
 
 
 def test_notifications_twice_and_reversed(make: Make, elasticmq: Service, unique: str) -> None:
@@ -95,12 +99,13 @@ def test_deleted_before_it_is_read(distributed: Installation) -> None:
     distributed.exactly_once()
 
 
+@pytest.mark.timeout(1800)
 def test_files_that_kill_their_worker(make: Make) -> None:
     """Files that kill whoever reads them end as `failed: worker_lost`; their neighbours are all imported."""
     installation = make(limits={"batch_objects": 20, "lease": "4s"})
-    installation.put(80)
-    for number in (30, 31):
-        installation.place.put(f"o/{number:05}-deadly.json", b'{"text": "never"}')
+    installation.put(HEALTHY)
+    for number in range(DEADLY):
+        installation.place.put(f"o/{number * HEALTHY // DEADLY:05}-deadly.json", b'{"text": "never"}')
     installation.start("watch", "dispatch")
     workers = [installation.start("work", fault="worker.parsing@deadly")]
 
@@ -109,9 +114,9 @@ def test_files_that_kill_their_worker(make: Make) -> None:
             assert workers[-1].process.returncode == -signal.SIGKILL
             workers.append(installation.start("work", fault="worker.parsing@deadly"))
         counts = installation.counts()
-        return (counts.get("done"), counts.get("failed")) == (80, 2)
+        return (counts.get("done"), counts.get("failed")) == (HEALTHY, DEADLY)
 
-    until(ended, 90.0, what=installation.explain)
+    until(ended, 60.0 + 15.0 * DEADLY, what=installation.explain)
     installation.exactly_once()
 
 
