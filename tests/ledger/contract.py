@@ -8,11 +8,13 @@ from tests.ledger.contract_queues import QueueContract
 from tests.ledger.contract_revisions import RevisionContract
 from tests.ledger.contract_standings import StandingContract
 from tests.ledger.contract_tasks import KeepContract, ReplaceContract, ReportContract
+from tests.ledger.contract_throttle import ThrottleContract
 from tests.ledger.contract_work import ClaimContract, LeaseContract, OutcomeContract, StageContract
 
 CONTRACTS = (
     EventContract, SourceContract, PassContract, ClaimContract, LeaseContract, OutcomeContract, StageContract,
     ReplaceContract, RevisionContract, KeepContract, ReportContract, LeaderContract, StandingContract, QueueContract,
+    ThrottleContract,
 )  # fmt: skip
 """Each becomes a test class of each database."""
 

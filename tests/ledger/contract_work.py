@@ -51,7 +51,7 @@ class ClaimContract:
         due = bench.ledger.now()
 
         def turn(tick: Tick) -> None:
-            tick.save(1, (due, 42), 1.5)
+            tick.save(tick.load().sources[0]._replace(cursor=(due, 42), deficit=1.5))
             tick.spend(tick.load().projects[0].id, 12.25)
 
         bench.tick(turn)
@@ -70,7 +70,7 @@ class ClaimContract:
             found = tick.candidates(source, 7)
             if found:
                 seen.extend(each.id for each in found)
-                tick.save(source.id, (found[-1].not_before, found[-1].id), 0.0)
+                tick.save(source._replace(cursor=(found[-1].not_before, found[-1].id)))
             return len(found)
 
         while bench.tick(turn):
