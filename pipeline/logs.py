@@ -48,6 +48,7 @@ OBJECT_REFUSED = "object_refused"
 POSITIONS_UNTOLD = "positions_untold"
 OUR_ERROR = "our_error"
 REQUEST_FAILED = "request_failed"
+LINK_FAILED = "link_failed"
 CONCERN = "concern"
 CONCERN_MENDED = "concern_mended"
 NOT_LISTENING = "not_listening"
@@ -85,6 +86,7 @@ NAMES: dict[str, str] = {
     CONCERN: "something works but should be mended: `code`, `text`",
     CONCERN_MENDED: "what was a concern is none any more: `code`",
     NOT_LISTENING: "the address of /metrics cannot be had, and the process ends: `listen`, `error`",
+    LINK_FAILED: "a link's object could not be given: `source`, `code`, `error`",
     REQUEST_FAILED: "a client of the HTTP server went away (level debug only)",
 }
 """Every event's name and what it says; `docs/operations.md` prints this table."""

@@ -23,7 +23,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 FRESH_SECONDS = 15.0
 """What a server was asked for is told for so long after it was asked."""
 
-Role = Literal["watch", "dispatch", "work", "deliver", "process"]
+Role = Literal["watch", "dispatch", "work", "deliver", "serve", "process"]
 
 
 class Concern(NamedTuple):
@@ -200,6 +200,15 @@ ROLES: Mapping[Role, tuple[Metric, ...]] = {
             "Batches sent to the labelling side, by outcome.",
             ("outcome",),
             ("delivered", "retried", "refused"),
+        ),
+    ),
+    "serve": (
+        Metric(
+            "counter",
+            "links_total",
+            "Links that were answered, by how: with a signed URL, with bytes, by what the client has already.",
+            ("source", "outcome"),
+            ("redirected", "streamed", "unchanged", "missing", "failed"),
         ),
     ),
     "process": (

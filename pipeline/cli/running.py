@@ -20,7 +20,7 @@ from rich.progress import Progress as Bars
 from pipeline import logs
 from pipeline.cli import output
 from pipeline.cli.options import ConfigPath, Json, Listen, LogFormat, LogLevel
-from pipeline.config import DEFAULT_NAME, load
+from pipeline.config import DEFAULT_NAME, Config, load
 
 if TYPE_CHECKING:
     from pipeline.app import App, Progress
@@ -96,12 +96,17 @@ def _serve(
     from pipeline.app import serve
 
     logs.set_up(log_format, log_level or "info")
-    loaded = load(config)
-    if listen is not None:
-        loaded = loaded.model_copy(update={"server": loaded.server.model_copy(update={"listen": listen})})
+    loaded = listening_at(load(config), listen)
     stop = Event()
-    with _signals(stop):
+    with signals(stop):
         serve(loaded, roles, stop)
+
+
+def listening_at(config: Config, listen: str | None) -> Config:
+    """The configuration with another `server.listen`, if one is asked for."""
+    if listen is None:
+        return config
+    return config.model_copy(update={"server": config.server.model_copy(update={"listen": listen})})
 
 
 def finish(app: App, *, json: bool, again: str) -> None:
@@ -228,7 +233,9 @@ def _bars() -> Iterator[Any]:
 
 
 @contextmanager
-def _signals(stop: Event) -> Iterator[None]:
+def signals(stop: Event) -> Iterator[None]:
+    """Set `stop` at SIGTERM and SIGINT while the block runs; a second one ends the process at once."""
+
     def handle(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(1)

@@ -128,6 +128,14 @@ class _FileStream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._reading.entry.size}[whence]
+        self._offset = base + offset
+        return self._offset
+
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         count = self._reading.read_at(buffer, self._offset)
         self._offset += count
