@@ -24,6 +24,7 @@ from pipeline.cli import (
     replaying,
     revisions,
     running,
+    serving,
     starting,
     top,
 )
@@ -46,7 +47,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.callback(invoke_without_command=True)(output.help_alone)
-for family in (starting, planning, running, importing, looking, rejecting, revisions, changing, replaying, top):
+FAMILIES = (
+    starting, planning, running, importing, looking, rejecting, revisions, changing, replaying, serving, top,
+)  # fmt: skip
+for family in FAMILIES:
     family.add(app)
 
 
