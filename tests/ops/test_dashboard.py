@@ -48,7 +48,7 @@ def test_every_metric_is_drawn() -> None:
 def at_three() -> str:
     """A time zone in which it is between three and four at night, when counters are held against a count."""
     ahead = (3 - time.gmtime().tm_hour) % 24
-    return f"X{-ahead if ahead < 13 else 24 - ahead}"
+    return f"NIGHT{-ahead if ahead < 13 else 24 - ahead}"
 
 
 @pytest.mark.timeout(180)
