@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -21,7 +21,8 @@ from pipeline.events import ObjectEvent
 from pipeline.labelconfig import type_name
 from pipeline.ledger import Known, on_event
 from pipeline.parsers import Body, Rules
-from pipeline.stores import Entry, Store
+from pipeline.producers.seen import SeenKeys
+from pipeline.stores import Entry, Page, Queue, Store, is_queue, name_of
 from pipeline.stores.scope import Scope
 from pipeline.tasks import Parsed, RejectedRow, Task
 
@@ -50,6 +51,12 @@ class Knowing(Protocol):
 
     def known(self, source_id: int, after: str | None, upto: str | None, limit: int) -> list[Known]:
         """As `Ledger.known`."""
+
+    def known_keys(self, source_id: int, keys: Sequence[str]) -> dict[str, Known]:
+        """As `Ledger.known_keys`."""
+
+    def taken(self, source_id: int) -> str | None:
+        """As `Ledger.taken`."""
 
 
 @dataclass(slots=True)
@@ -110,7 +117,32 @@ def plan(source: Source, store: Store, rules: Rules, ledger: Knowing | None, sou
     Raises RetriableError where the store or the database does not answer.
     """
     result = Plan(source.name)
+    for entry, row in _looked_at(result, source, store, ledger, source_id):
+        if _takes(result, source, entry, row):
+            _sample(result, store, rules, entry)
+    result.tasks = sum(kind.estimate() for kind in result.kinds.values())
+    if rules.label_config is not None and result.first_tasks:
+        asked = rules.label_config.data_keys
+        result.missing = [key for key in asked if key not in result.columns and key.split(".")[0] not in result.columns]
+        roots = {key.split(".")[0] for key in asked} | set(asked)
+        result.unused = [key for key in result.columns if key not in roots]
+    return result
+
+
+Looked = Iterator[tuple[Entry, Known | None]]
+"""Objects that the store has, each with what the ledger knows of it."""
+
+
+def _looked_at(result: Plan, source: Source, store: Store, ledger: Knowing | None, source_id: int) -> Looked:
+    """All that a run would look at; counts what is known and deleted."""
     scope = Scope(source.match, source.exclude)
+    if is_queue(store):
+        return _queued(store, ledger, source_id)
+    walk = _in_order if store.ordered else _in_no_order
+    return walk(result, scope, store, ledger, source_id)
+
+
+def _in_order(result: Plan, scope: Scope, store: Store, ledger: Knowing | None, source_id: int) -> Looked:
     after: str | None = None
     while True:
         page = store.list(after, PAGE)
@@ -123,18 +155,44 @@ def plan(source: Source, store: Store, rules: Rules, ledger: Knowing | None, sou
             elif scope.covers(row.key) and row.state in PRESENT and store.head(row.key) is None:
                 result.deleted += 1
         for key, entry in entries.items():
-            if _takes(result, source, entry, known.get(key)):
-                _sample(result, store, rules, entry)
+            yield entry, known.get(key)
         if page.complete:
-            break
+            return
         after = upto
-    result.tasks = sum(kind.estimate() for kind in result.kinds.values())
-    if rules.label_config is not None and result.first_tasks:
-        asked = rules.label_config.data_keys
-        result.missing = [key for key in asked if key not in result.columns and key.split(".")[0] not in result.columns]
-        roots = {key.split(".")[0] for key in asked} | set(asked)
-        result.unused = [key for key in result.columns if key not in roots]
-    return result
+
+
+def _in_no_order(result: Plan, scope: Scope, store: Store, ledger: Knowing | None, source_id: int) -> Looked:
+    """Only all pages together say what is missing."""
+    seen = SeenKeys()
+    for entries in _pages(store.list, None):
+        covered = [entry for entry in entries if scope.covers(entry.key)]
+        seen.add(entry.key for entry in covered)
+        known = ledger.known_keys(source_id, [entry.key for entry in covered]) if ledger is not None else {}
+        yield from ((entry, known.get(entry.key)) for entry in covered)
+    for row in _rows(ledger, source_id, None, None):
+        if scope.covers(row.key) and row.state in PRESENT and row.key not in seen and store.head(row.key) is None:
+            result.deleted += 1
+
+
+def _queued(store: Queue, ledger: Knowing | None, source_id: int) -> Looked:
+    """What is in a queue and not imported. What was taken and waits for a worker is told beside what is new."""
+    after = ledger.taken(source_id) if ledger is not None and store.positioned else None
+    for row in _rows(ledger, source_id, None, None) if store.positioned else ():
+        entry = store.head(row.key) if row.state in ("ready", "claimed") else None
+        if entry is not None:
+            yield entry, row
+    for entries in _pages(store.preview, after):
+        known = ledger.known_keys(source_id, [entry.key for entry in entries]) if ledger is not None else {}
+        yield from ((entry, known.get(entry.key)) for entry in entries)
+
+
+def _pages(listing: Callable[[str | None, int], Page], after: str | None) -> Iterator[list[Entry]]:
+    while True:
+        page = listing(after, PAGE)
+        yield page.entries
+        if page.complete:
+            return
+        after = page.entries[-1].key if page.entries else after
 
 
 def _takes(result: Plan, source: Source, entry: Entry, row: Known | None) -> bool:
@@ -170,7 +228,7 @@ def _rows(ledger: Knowing | None, source_id: int, after: str | None, upto: str |
 def _sample(result: Plan, store: Store, rules: Rules, entry: Entry) -> None:
     result.size += entry.size
     kinds = result.kinds
-    extension = PurePosixPath(entry.key).suffix.lower()
+    extension = PurePosixPath(name_of(store, entry.key)).suffix.lower()
     if extension not in kinds and len(kinds) >= EXTENSIONS_LIMIT:
         extension = ""
     kind = kinds.setdefault(extension, Kind())

@@ -13,10 +13,12 @@ from typing import Literal, NamedTuple
 from pipeline.config import Source
 from pipeline.events import check_key
 from pipeline.ledger import Audit, Known, Ledger
-from pipeline.stores import Entry, Store
+from pipeline.stores import Entry, Queue, Store, is_queue
 from pipeline.stores.scope import Scope
 
 PAGE = 1000
+LOOKS = 3
+"""How often a stream that may be trimmed meanwhile is held against its ranges."""
 
 Kind = Literal["missing", "doubled", "stale", "orphaned"]
 """The store has it and the ledger (or the tasks) lack it; tasks are there twice; the ledger is behind the
@@ -69,6 +71,8 @@ def verify(subject: Subject, tell: Callable[[Finding], None]) -> Verified:
 
     Raises RetriableError where the store or the database does not answer.
     """
+    if is_queue(subject.store):
+        return _verify_queue(subject, subject.store, tell)
     result = Verified(subject.source.name)
     scope = Scope(subject.source.match, subject.source.exclude)
     for entry, audit in _pairs(subject, scope):
@@ -87,6 +91,48 @@ def verify(subject: Subject, tell: Callable[[Finding], None]) -> Verified:
                 result.failed += audit.state == "failed"
                 result.skipped += audit.state == "skipped"
     return result
+
+
+# --- queues --------------------------------------------------------------------------------------------
+
+
+def _verify_queue(subject: Subject, store: Queue, tell: Callable[[Finding], None]) -> Verified:
+    """A queue lists no keys of its own: what the ledger has taken is held against the tasks, what a stream still
+    holds against the ranges that were taken of it, and what was not taken yet is waiting."""
+    result = Verified(subject.source.name)
+    for audit in _audits(subject):
+        verdict = _tasks(audit, empty=True)
+        if audit.state in ("ready", "claimed"):
+            result.waiting += 1
+        elif verdict is not None:
+            result.found[verdict[0]] += 1
+            tell(Finding(subject.source.name, audit.key, *verdict))
+        else:
+            result.good += 1
+            result.failed += audit.state == "failed"
+            result.skipped += audit.state == "skipped"
+    after = subject.ledger.taken(subject.source_id)
+    gap = _gap(subject, store, after) if after is not None else None
+    if after is not None and gap is not None:
+        result.found[gap[0]] += 1
+        tell(Finding(subject.source.name, after, *gap))
+    left = [entry.key for entry in store.preview(after, PAGE).entries]
+    result.waiting += len(set(left) - subject.ledger.known_keys(subject.source_id, left).keys())
+    return result
+
+
+def _gap(subject: Subject, store: Queue, after: str) -> tuple[Kind, str] | None:
+    """Whether the ranges that were taken hold all entries up to the last one, and none twice."""
+    held = taken = 0
+    for _ in range(LOOKS):
+        held, taken = store.holds(after, ())[0], 0
+        last = store.place(after)
+        for page in _audit_pages(subject):
+            taken += store.holds(None, [audit.key for audit in page if store.place(audit.key) <= last])[1]
+        if held == taken:
+            return None
+    told = f"the stream holds {held} entries up to this range, the ranges that were taken hold {taken}"
+    return ("missing" if taken < held else "doubled"), told
 
 
 # --- judging one object --------------------------------------------------------------------------------
@@ -112,14 +158,15 @@ def _compared(entry: Entry | None, audit: Audit, source: Source) -> Verdict:
     return _present(entry, audit, source) if entry.version else _untold(audit, source)
 
 
-def _tasks(audit: Audit) -> Verdict | None:
+def _tasks(audit: Audit, *, empty: bool = False) -> tuple[Kind, str] | None:
+    """What is wrong with the tasks of an object; `empty` says that it may have none."""
     if audit.imports > 1:
         return "doubled", f"{audit.imports} imports of it are live"
     if audit.live > audit.counted:
         return "doubled", f"{audit.live} tasks are live, the ledger counts {audit.counted}"
     if audit.live < audit.counted:
         return "missing", f"{audit.live} tasks are live, the ledger counts {audit.counted}"
-    if audit.state == "done" and not audit.live:
+    if audit.state == "done" and not audit.live and not empty:
         return "missing", "it is imported, and has no tasks"
     return None
 
@@ -223,8 +270,13 @@ def _entries(store: Store) -> Iterator[Entry]:
 
 
 def _audits(subject: Subject) -> Iterator[Audit]:
+    for page in _audit_pages(subject):
+        yield from page
+
+
+def _audit_pages(subject: Subject) -> Iterator[list[Audit]]:
     reports = subject.ledger.reports()
     after: str | None = None
     while page := list(reports.audit(subject.source_id, after, PAGE)):
-        yield from page
+        yield page
         after = page[-1].key

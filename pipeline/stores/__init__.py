@@ -111,6 +111,9 @@ class Queue(Store, Protocol):
         """These batches (key and version) are imported. `left` is the first one that is not, in their order; without
         it all are up to the position `after`."""
 
+    def holds(self, after: str | None, keys: Sequence[str]) -> tuple[int, int]:
+        """How many entries what is positioned still holds up to a position, and in these batches; else 0 and 0."""
+
 
 def is_queue(store: Store) -> TypeGuard[Queue]:
     """Whether a store is a queue."""

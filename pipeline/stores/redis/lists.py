@@ -153,6 +153,11 @@ class ListStore:
                 pipeline.srem(self._index, key)
             pipeline.execute()
 
+    def holds(self, after: str | None, keys: Sequence[str]) -> tuple[int, int]:
+        """As `Queue.holds`: there is no position."""
+        del after, keys
+        return 0, 0
+
     # --- one batch -----------------------------------------------------------------------------------------------
 
     def head(self, key: str) -> Entry | None:
