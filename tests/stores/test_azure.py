@@ -411,6 +411,7 @@ def test_a_public_container_needs_no_login(azure: Any, unique: str) -> None:
     assert [entry.key for entry in listed(store)] == ["k"]
     with store.open("k") as reading:
         assert reading.content == b"v"
+    assert store.ordered  # what nobody may ask is taken for the usual
     store.close()
     azure.get_container_client(unique).set_container_access_policy({}, public_access=None)
     store = opened(unique, "?credential=anonymous")
@@ -450,10 +451,12 @@ def test_a_container_that_is_not_there_is_for_a_person(container: str, unique: s
 
 
 def test_a_store_that_is_not_there_is_unavailable(container: str) -> None:
-    """Nobody listens: it may work later."""
+    """Nobody listens: it may work later, and nothing is concluded from it."""
     store = opened(container, endpoint=f"http://127.0.0.1:1/{ACCOUNT}")
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="does not answer"):
         store.list(None, 10)
+    with pytest.raises(UnavailableError, match="does not answer"):
+        _ = store.ordered
     store.close()
 
 

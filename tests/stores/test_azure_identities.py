@@ -176,6 +176,24 @@ def test_an_identity_lists_and_reads(
     assert 1 <= identities.asked <= 4
 
 
+def test_a_token_that_ends_in_mid_pass_is_replaced(
+    identities: Identities, container: str, secure: tuple[str, Path]
+) -> None:
+    """Whoever goes on after its end asks for another one, and nobody notices."""
+    identities.seconds = 1
+    store = opened(container, secure[0])
+    first = store.list(None, 1)
+    asked, ended = identities.asked, time.monotonic() + 2
+    while time.monotonic() < ended:
+        with store.open("a b.txt") as reading:
+            assert reading.content == b"content"
+    rest = store.list(first.entries[-1].key, 1)
+    store.close()
+
+    assert [entry.key for entry in first.entries + rest.entries] == ["a b.txt", "odd//b.txt"]
+    assert identities.asked > asked
+
+
 def test_an_identity_signs_with_a_key_that_it_is_given(
     identities: Identities, container: str, secure: tuple[str, Path]
 ) -> None:

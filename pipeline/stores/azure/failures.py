@@ -63,7 +63,7 @@ def _changed(uri: str, _code: str) -> Exception:
 
 
 def _archived(uri: str, _code: str) -> Exception:
-    hint = "rehydrate it to Hot or Cool; then `labelfeed retry --code archived`"
+    hint = "rehydrate it to Hot or Cool; then `labelfeed retry --state skipped --code archived`"
     return ObjectSkipped("archived", f"{uri} is in the archive tier", hint=hint)
 
 

@@ -41,13 +41,20 @@ class Listings:
     def ordered(self) -> bool:
         """Whether keys come in byte order: as configured, else unless the account has folders."""
         if self._ordered is None:
-            try:
-                with converted(self._options.canonical):
-                    self._ordered = not self._full.hierarchical()
-            except (ObjectFailed, ObjectGone, UsageError):
-                # Not everybody who may list may ask this. If it lists otherwise, the first pages tell.
-                self._ordered = True
+            self._ordered = not self._hierarchical()
         return self._ordered
+
+    def _hierarchical(self) -> bool:
+        """Whether the account has folders; no, where we may not ask: if it has, the first pages tell."""
+        try:
+            with converted(self._options.canonical):
+                return self._full.hierarchical()
+        except (ObjectFailed, ObjectGone, UsageError):
+            return False
+        except UnavailableError as error:
+            if error.code != "permission":
+                raise
+            return False
 
     def page(self, after: str | None, limit: int) -> Page:
         """The page of at most `limit` keys after a key; empty only at the end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -71,18 +72,28 @@ def test_a_container_becomes_tasks(house: House, box: Any) -> None:
 
 
 def test_media_are_referred_to_by_azures_own_uri(house: House, box: Any) -> None:
-    """A picture's task names it as labelling tools know blobs of Azure; a signed one needs no login."""
-    box.upload_blob("in/a b.jpg", b"\xff\xd8\xff\xe0 picture")
+    """A picture's task names it as labelling tools know blobs of Azure, and so does `explain`; a signed one can be
+    read by anybody."""
+    box.upload_blob("in/a b.jpg", b"picture")
+    uri = f"azure-blob://{box.container_name}/in/a b.jpg"
     house.configure({"url": f"az://{box.container_name}/in"})
     house.once()
-    (data,) = house.tasks()["a b.jpg"]
-
-    assert f"azure-blob://{box.container_name}/in/a b.jpg" in data.values()
+    assert uri in house.tasks()["a b.jpg"][0].values()
+    assert house.look("explain", "--json", uri).json()[0]["state"] == "done"
+    house.configure({"url": f"az://{box.container_name}/in", "links": "signed", "ttl": "1m"})
+    assert house.run("retry", "--outdated").code == 0
+    house.once()
+    (url,) = (value for value in house.tasks()["a b.jpg"][0].values() if str(value).startswith("http"))
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"picture"
 
 
 def test_a_queues_messages_become_tasks(house: House, box: Any, queue: Any) -> None:
-    """New, changed and deleted blobs are noticed by their events alone, and the messages go."""
+    """New, changed, deleted and rehydrated blobs are noticed by their events alone, and the messages go."""
     put(box, "in/a.json", '{"text": "a"}')
+    put(box, "in/cold.json", '{"text": "cold"}')
+    cold = box.get_blob_client("in/cold.json")
+    cold.set_standard_blob_tier("Archive")
     source = {
         "url": f"az://{box.container_name}/in",
         "notifications": queue.queue_name,
@@ -102,8 +113,12 @@ def test_a_queues_messages_become_tasks(house: House, box: Any, queue: Any) -> N
         box.delete_blob("in/a.json")
         tell(queue, box, "BlobDeleted", "in/a.json")
         until(lambda: "a.json" not in house.tasks(), what="the deletion")
+        assert house.states()["cold.json"] == "skipped: archived"
+        cold.set_standard_blob_tier("Hot")
+        tell(queue, box, "BlobTierChanged", "in/cold.json")
+        until(lambda: "cold.json" in house.tasks(), what="the rehydrated blob")
         until(lambda: queue.get_queue_properties().approximate_message_count == 0, what="an empty queue")
-    house.agrees({"b.json": [{"text": "b2"}]})
+    house.agrees({"b.json": [{"text": "b2"}], "cold.json": [{"text": "cold"}]})
 
 
 def test_an_archived_blob_is_skipped_and_comes_when_it_is_rehydrated(house: House, box: Any) -> None:
