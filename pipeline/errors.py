@@ -8,11 +8,13 @@
     │   └── NewerSchema            the database was written by a newer program
     ├── RetriableError             the same thing may work later, after `retry_after` seconds
     │   ├── UnavailableError       a server, a disk or a lock does not answer
-    │   └── ObjectUnsettled        the object changed while it was read
+    │   ├── ObjectUnsettled        the object changed while it was read
+    │   └── BatchUnsure            a delivery's batch may have arrived; ask before sending it again
     └── TerminalError              trying again cannot help
         ├── ObjectFailed           this object cannot be imported: says what, where and what to do
         ├── ObjectSkipped          this object is not for us: says why
         ├── ObjectGone             the store no longer has this object
+        ├── BatchRefused           the remote refuses tasks of a delivery's batch, and took none of it
         ├── LeaseLost              somebody else owns the object now; write nothing
         └── DataRefused            the database refuses this data; some record of the batch is bad
 
@@ -22,6 +24,7 @@ the log. Messages hold canonical URIs only: never a signature, a token or a pass
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -88,6 +91,21 @@ class ObjectUnsettled(RetriableError):
     code = "unsettled"
 
 
+class BatchUnsure(RetriableError):
+    """Nobody knows whether a delivery's batch has arrived: the remote has to be asked before it is sent again.
+
+    `handle` is the remote's own name of an import that goes on behind its answer.
+    """
+
+    code = "unsure"
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, code: str | None = None, handle: str | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, code=code)
+        self.handle = handle
+
+
 class TerminalError(LabelfeedError):
     """Trying again cannot help."""
 
@@ -138,6 +156,19 @@ class ObjectGone(TerminalError):
     """The store answered that there is no such object."""
 
     code = "gone"
+
+
+class BatchRefused(TerminalError):
+    """The remote refuses a delivery's batch, and has taken nothing of it.
+
+    `reasons` are those of single tasks, by their place in the batch from 0; empty where it named none.
+    """
+
+    code = "refused"
+
+    def __init__(self, message: str, reasons: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons or {})
 
 
 class LeaseLost(TerminalError):

@@ -46,6 +46,10 @@ CLAIM_KEPT = "claim_kept"
 LEASE_NOT_RENEWED = "lease_not_renewed"
 OBJECT_REFUSED = "object_refused"
 POSITIONS_UNTOLD = "positions_untold"
+BATCH_DELIVERED = "batch_delivered"
+TASKS_REFUSED = "tasks_refused"
+DELIVERY_FAILED = "delivery_failed"
+DELIVERY_LOST = "delivery_lost"
 OUR_ERROR = "our_error"
 REQUEST_FAILED = "request_failed"
 LINK_FAILED = "link_failed"
@@ -82,6 +86,10 @@ NAMES: dict[str, str] = {
     LEASE_NOT_RENEWED: "the database did not renew a lease: `lease`, `failures` in a row",
     OBJECT_REFUSED: "the database refuses an object's tasks or a record: an error in Labelfeed",
     POSITIONS_UNTOLD: "the event log was not told how far the ledger has come; the ledger's word counts",
+    BATCH_DELIVERED: "a delivery's remote has a batch: `delivery`, `tasks`, `seconds`",
+    TASKS_REFUSED: "a delivery's remote refuses tasks, which are set aside: `delivery`, `tasks`, `error` of the first",
+    DELIVERY_FAILED: "an attempt to deliver has failed, or nobody knows what came of it: `delivery`, `code`, `error`",
+    DELIVERY_LOST: "a sender's grant has ended, and it writes nothing; what it sent is looked for: `delivery`",
     OUR_ERROR: "something failed by an error in Labelfeed; the traceback says where",
     CONCERN: "something works but should be mended: `code`, `text`",
     CONCERN_MENDED: "what was a concern is none any more: `code`",

@@ -197,10 +197,25 @@ ROLES: Mapping[Role, tuple[Metric, ...]] = {
         Metric(
             "counter",
             "deliveries_total",
-            "Batches sent to the labelling side, by outcome.",
-            ("outcome",),
-            ("delivered", "retried", "refused"),
+            "Attempts to deliver a batch, by outcome.",
+            ("delivery", "outcome"),
+            ("delivered", "retried", "refused", "unsure", "absent", "lost"),
         ),
+        Metric(
+            "counter",
+            "delivered_tasks_total",
+            "Tasks by what became of them at the labelling side.",
+            ("delivery", "outcome"),
+            ("delivered", "refused", "changed", "kept", "gone"),
+        ),
+        Metric(
+            "histogram",
+            "delivery_duration_seconds",
+            "Time from the mark that a batch is sent to what came of it.",
+            ("delivery",),
+        ),
+        Metric("gauge", "undelivered_tasks", "Tasks that a delivery has not taken yet.", ("delivery",)),
+        Metric("gauge", "delivery_waiting", "1 while a delivery is paused or its last attempt failed.", ("delivery",)),
     ),
     "serve": (
         Metric(

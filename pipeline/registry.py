@@ -91,6 +91,8 @@ BUILT_IN: tuple[Component, ...] = (
     Component("buses", "kafka", "pipeline.bus.kafka:open_log", "kafka"),
     Component("sinks", "sqlite", "pipeline.sinks.sqlite:SqliteLedger"),
     Component("sinks", "postgresql", "pipeline.sinks.postgres:PostgresLedger", "postgres"),
+    Component("sinks", "label_studio", "pipeline.sinks.label_studio:LabelStudioDelivery", "http"),
+    Component("sinks", "jsonl", "pipeline.sinks.jsonl:JsonLinesDelivery"),
 )
 
 _BY_NAME: Mapping[tuple[str, str], Component] = {(row.kind, row.name): row for row in BUILT_IN}

@@ -103,7 +103,7 @@ class Continuous:
             self._dispatching = Dispatching(self._config, self._data, self._feeds, self._jobs, self._metrics)
             self._dispatching.start()
         if self._jobs is not None and "work" in roles:
-            wake = self._dispatching.scheduler.wake if self._dispatching is not None else _nothing
+            wake = self._dispatching.wake if self._dispatching is not None else _nothing
             self._working = Working(self._config, self._data, self._feeds, self._jobs, self._metrics, committed=wake)
             self._working.start()
 
@@ -151,6 +151,8 @@ class Continuous:
             self._dispatching.stop()
         if self._working is not None:
             self._working.stop(self._config.shutdown_timeout)
+        if self._dispatching is not None:
+            self._dispatching.join()
         if self._jobs is not None:
             self._jobs.close()
 

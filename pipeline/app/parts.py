@@ -19,6 +19,7 @@ from pipeline.config import Config, Source
 from pipeline.errors import ConfigError, LabelfeedError, UsageError
 from pipeline.labelconfig import LabelConfig
 from pipeline.ledger import Ledger
+from pipeline.ledger.deliveries import DeliveryRow
 from pipeline.notifications import Route, Target
 from pipeline.parsers import Rules
 from pipeline.parsers.fingerprint import versions
@@ -50,14 +51,15 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The database and the event log."""
+    """The database, the event log, and the deliveries that the database knows of the configuration."""
 
     ledger: Ledger
     log: EventLog
+    deliveries: Sequence[DeliveryRow] = ()
 
 
 def open_feed(config: Config, source: Source, *, direct: bool = False, store: Store | None = None) -> Feed:
-    """A source's store, where it is not open already, and rules. Raises UsageError where its words can't be followed."""
+    """A source's rules, and its store, unless that is open. Raises UsageError where its words can't be followed."""
     project = config.projects[source.project]
     label_config = _label_config(source.project, project.label_config) if project.label_config else None
     store = store or registry.load("stores", component_of(source))(source, config.folder)

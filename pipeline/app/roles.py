@@ -11,10 +11,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 
+from pipeline.app.outlets import open_outlets
 from pipeline.app.parts import Data, Feed
 from pipeline.config import Config
 from pipeline.consumers.broker import Queue
 from pipeline.consumers.child import ChildRunner
+from pipeline.consumers.deliverer import Deliverer
+from pipeline.consumers.delivering import Delivering
 from pipeline.consumers.dispatcher import Dispatcher, Scope
 from pipeline.consumers.importer import Importer
 from pipeline.consumers.renewer import Renewer
@@ -29,6 +32,8 @@ JOIN_SECONDS = 5.0
 COLLECT_AFTER = 50_000
 """Containers that are made before Python looks for cycles among them. A parser makes that many in a tenth of a second,
 and none of them in a cycle: with Python's own 700 a third of its time goes into looking."""
+DELIVERY_THREADS = 4
+"""Deliveries that one process sends to at once, at most."""
 CHILD = (sys.executable, "-m", "pipeline.app.child")
 
 
@@ -52,6 +57,7 @@ class Dispatching:
         scopes = {name: Scope(feed.scope.covers, feed.source.on_change) for name, feed in feeds.items()}
         self.scheduler = Scheduler(config, data.ledger, queue, metrics, eager=eager)
         self._dispatcher = Dispatcher(data.log, data.ledger, scopes, metrics, recorded=self.scheduler.wake)
+        self._delivering = Delivering(config, data.ledger, queue, metrics) if data.deliveries else None
         self._log = data.log
         self._retention = config.limits.retention
         self._stop = threading.Event()
@@ -60,6 +66,8 @@ class Dispatching:
             threading.Thread(target=self.scheduler.run, name="scheduler", daemon=True),
             threading.Thread(target=self._prune_often, name="pruner", daemon=True),
         ]
+        if self._delivering is not None:
+            self._threads.append(threading.Thread(target=self._delivering.run, name="deliveries", daemon=True))
 
     def start(self) -> None:
         """Start the threads."""
@@ -71,6 +79,14 @@ class Dispatching:
         self._stop.set()
         self._dispatcher.stop()
         self.scheduler.stop()
+        if self._delivering is not None:
+            self._delivering.stop()
+
+    def wake(self) -> None:
+        """There may be something to claim or to deliver: a worker has committed, or a delivery has ended."""
+        self.scheduler.wake()
+        if self._delivering is not None:
+            self._delivering.wake()
 
     def join(self) -> None:
         """Wait for the threads, which were told to end."""
@@ -111,15 +127,23 @@ class Working:
         self._importer = importer
         self._renewer = renewer
         self._pool = WorkerPool(queue, importer, children, renewer, data.ledger)
+        outlets = open_outlets(config, data.deliveries)
+        self._deliverer = Deliverer(outlets, data.ledger, metrics, worker, committed)
+        self._delivering = min(len(outlets), DELIVERY_THREADS)
+        self._queue = queue
 
     def start(self) -> None:
         """Take claims."""
         collect_seldom()
         self._pool.start(self._threads)
+        if self._delivering:
+            self._queue.start_deliveries(self._deliverer.run, self._delivering)
 
     def stop(self, timeout: float) -> None:
         """Take no further claim; finish, or cancel and give back, what runs."""
+        self._deliverer.cancel()
         self._pool.stop(timeout)
+        self._deliverer.close()
 
     def problem(self) -> str | None:
         """Why the workers wait, or None."""

@@ -3,8 +3,11 @@
 from pipeline.config.loading import DEFAULT_NAME, build, load
 from pipeline.config.models import (
     Config,
+    Delivery,
     Duration,
     Globs,
+    JsonLines,
+    LabelStudio,
     Limits,
     ParseOptions,
     Project,
@@ -20,8 +23,11 @@ from pipeline.config.models import (
 __all__ = [
     "DEFAULT_NAME",
     "Config",
+    "Delivery",
     "Duration",
     "Globs",
+    "JsonLines",
+    "LabelStudio",
     "Limits",
     "ParseOptions",
     "Project",

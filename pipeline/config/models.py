@@ -142,7 +142,9 @@ class Throttle(Model):
     """How fast one project takes tasks."""
 
     imports_every: Duration = Field(
-        30.0, ge=0, description="Between the end of one import into a delivery of the project and the start of the next."
+        30.0,
+        ge=0,
+        description="Between the end of one import into a delivery of the project and the start of the next.",
     )
     tasks_per_import: int = Field(250_000, ge=1, description="Most tasks in one import into a delivery.")
     bytes_per_import: Size = Field(50_000_000, ge=1024, description="Most bytes in one import into a delivery.")
@@ -158,7 +160,9 @@ class Throttle(Model):
 class LabelStudio(Model):
     """A project of a Label Studio that tasks go on to."""
 
-    url: str = Field(pattern=r"^https?://[^@]+$", description="The address of the Label Studio, such as http://host:8080.")
+    url: str = Field(
+        pattern=r"^https?://[^@]+$", description="The address of the Label Studio, such as http://host:8080."
+    )
     project: int = Field(ge=1, description="The number of the project there.")
     token: Secret = Field(description="A personal access token, or a legacy token, of one who may import there.")
     delete_remote: bool = Field(False, description="Whether archived tasks are deleted there, annotations and all.")
@@ -178,14 +182,18 @@ class JsonLines(Model):
     delete_remote: bool = Field(False, description="Whether archived tasks are told there, as deleted ones.")
     timeout: Duration = Field(60.0, ge=1, description="How long one file may take to be written.")
     settle: Duration = Field(
-        60.0, ge=0, description="After a file that nobody answered for: how long it is looked for before it is sent again."
+        60.0,
+        ge=0,
+        description="After a file that nobody answered for: how long it is looked for before it is sent again.",
     )
 
 
 class Delivery(Model):
     """Where a project's tasks go on to: one of the kinds."""
 
-    name: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,63}$", description="Its name in the project; by default its kind.")
+    name: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]{0,63}$", description="Its name in the project; by default its kind."
+    )
     label_studio: LabelStudio | None = Field(None, description="A project of a Label Studio.")
     jsonl: JsonLines | None = Field(None, description="Files of JSON lines.")
 
@@ -204,6 +212,14 @@ class Delivery(Model):
     def known_as(self) -> str:
         """Its name in the project."""
         return self.name or self.kind
+
+    @property
+    def target(self) -> str:
+        """What tells its remote from all others."""
+        if self.label_studio is not None:
+            return f"{self.label_studio.url.rstrip('/')} project {self.label_studio.project}"
+        assert self.jsonl is not None
+        return f"{self.jsonl.endpoint or ''} {self.jsonl.url.rstrip('/')}".strip()
 
     @property
     def options(self) -> LabelStudio | JsonLines:
@@ -389,9 +405,7 @@ class Links(Model):
         pattern=r"^https?://[^/?#@\s]+[^?#@\s]*$", description="What such links begin with: where `serve` is reached."
     )
     key: Secret = Field(description="What links are signed with: 16 characters or more that nobody can guess.")
-    previous: Secrets = Field(
-        (), description="Keys of before, whose links still count; without its key a link ends."
-    )
+    previous: Secrets = Field((), description="Keys of before, whose links still count; without its key a link ends.")
     ttl: Duration = Field(600.0, gt=0, description="How long the signed URL lives that a link leads to.")
 
     @field_validator("key", "previous")

@@ -10,9 +10,20 @@ from typing import NamedTuple, Protocol
 from dramatiq import Broker, Worker
 from dramatiq.brokers.stub import StubBroker
 
-from pipeline.consumers.actors import ALONE_QUEUE, IMPORT_QUEUE, Run, declare, message
+from pipeline.consumers.actors import (
+    ALONE_QUEUE,
+    DELIVER_QUEUE,
+    IMPORT_QUEUE,
+    Run,
+    RunDelivery,
+    declare,
+    declare_delivery,
+    delivery_message,
+    message,
+)
 from pipeline.errors import UnavailableError, UsageError
 from pipeline.ledger import Claim
+from pipeline.ledger.deliveries import Granted
 from pipeline.metrics import Concern
 
 EMBEDDED = "embedded"
@@ -48,6 +59,12 @@ class Queue(Protocol):
     def start(self, run: Run, run_alone: Run, threads: int) -> None:
         """Work on claims in `threads` threads of this process, and on `alone` ones in one more."""
 
+    def deliver(self, granted: Granted) -> None:
+        """Put the message of a delivery's grant on the queue. Raises UnavailableError."""
+
+    def start_deliveries(self, run: RunDelivery, threads: int) -> None:
+        """Work on deliveries' grants in `threads` threads of this process, until `stop`."""
+
     def stop(self, timeout: float) -> list[int]:
         """Take no further message, and wait up to `timeout` seconds for those under way. Gives the leases of
         claims that nobody will start any more."""
@@ -64,9 +81,10 @@ class Workers:
     one worker to a broker."""
 
     def __init__(
-        self, broker: Broker, queue: str, run: Run, threads: int, timeout_ms: int = WORKER_TIMEOUT_MS
+        self, broker: Broker, queue: str, run: Run | None, threads: int, timeout_ms: int = WORKER_TIMEOUT_MS
     ) -> None:
-        declare(broker, queue, run)
+        if run is not None:
+            declare(broker, queue, run)
         self._worker = Worker(broker, queues={queue}, worker_threads=threads, worker_timeout=timeout_ms)
         # A message is taken when a thread is about to be free, so that no process hoards work.
         self._worker.queue_prefetch = threads + 1
@@ -83,7 +101,7 @@ class EmbeddedQueue:
 
     def __init__(self) -> None:
         self._epoch = LOCAL_EPOCH + uuid.uuid4().hex
-        self._brokers = {name: StubBroker(middleware=[]) for name in (IMPORT_QUEUE, ALONE_QUEUE)}
+        self._brokers = {name: StubBroker(middleware=[]) for name in (IMPORT_QUEUE, ALONE_QUEUE, DELIVER_QUEUE)}
         for name, broker in self._brokers.items():
             broker.declare_queue(name)
         self._workers: list[Workers] = []
@@ -107,6 +125,18 @@ class EmbeddedQueue:
             self._sent.add(claim.lease)
         sent = message(claim)
         self._brokers[sent.queue_name].enqueue(sent)
+
+    def deliver(self, granted: Granted) -> None:
+        """As `Queue.deliver`."""
+        if self._closed:
+            raise UnavailableError("the queue is closed", code="closed")
+        self._brokers[DELIVER_QUEUE].enqueue(delivery_message(granted))
+
+    def start_deliveries(self, run: RunDelivery, threads: int) -> None:
+        """As `Queue.start_deliveries`."""
+        broker = self._brokers[DELIVER_QUEUE]
+        declare_delivery(broker, lambda delivery, lease: None if self._closed else run(delivery, lease))
+        self._workers.append(Workers(broker, DELIVER_QUEUE, None, threads, EMBEDDED_TIMEOUT_MS))
 
     def start(self, run: Run, run_alone: Run, threads: int) -> None:
         """As `Queue.start`."""

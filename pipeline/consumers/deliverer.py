@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from pipeline import logs
 from pipeline.config import Throttle
-from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, LeaseLost, UnavailableError
+from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, LeaseLost
 from pipeline.faults import reached
 from pipeline.ledger import Ledger
 from pipeline.ledger.deliveries import (
@@ -23,16 +23,24 @@ from pipeline.ledger.deliveries import (
     Failure,
     Grant,
     Item,
+    Page,
     Taken,
     Waiting,
 )
 from pipeline.metrics import Metrics
 from pipeline.sinks import Delivery, Encoded
 
-GRANT_SECONDS = 60.0
-"""How long a started grant lasts while its batch is filled."""
+FILL_SECONDS = 60.0
+"""How long a started grant lasts while its batch is filled; each page lengthens it."""
+ASK_SECONDS = 600.0
+"""How long it lasts while the remote is asked for a batch, or told of changes."""
+LATEST = 0.5
+"""A sender begins, and goes on sending, within this part of its time-out; its grant lasts for that, for the time-out
+itself ..."""
 MARGIN_SECONDS = 10.0
-"""How much longer than its time-out a sender's grant lasts, so that it can write what came of it."""
+"""... and for so much more, to write what came of it."""
+
+_log = logging.getLogger(__name__)
 
 
 class Outlet(NamedTuple):
@@ -48,29 +56,79 @@ class Outlet(NamedTuple):
 
 
 class Filling:
-    """A batch that is being filled: what is in it on the wire."""
+    """What is in one batch, as it goes on the wire: never more than one import may hold."""
 
-    def __init__(self, outlet: Outlet, stamp: str, batch: int | None, most: int) -> None:
+    def __init__(self, outlet: Outlet, grant: Grant, batch: int) -> None:
         self._outlet = outlet
-        self._stamp = stamp
-        self._most = most
-        self.batch = batch
-        self.encoded: list[Encoded] = []
+        self._most = 1 if grant.probe else outlet.throttle.tasks_per_import
         self._bytes = 0
+        self.batch = batch
+        self.name = f"{grant.stamp}-{batch}"
+        self.encoded: list[Encoded] = []
 
-    @property
-    def name(self) -> str:
-        """What the remote knows the batch by."""
-        return f"{self._stamp}-{self.batch}"
-
-    def add(self, body: bytes, number: int) -> bool:
+    def add(self, item: Item) -> bool:
         """Take in a task if there is room for it."""
+        body = self._outlet.delivery.encode(self.name, item)
         size = self._outlet.delivery.size(self._bytes + len(body), len(self.encoded) + 1)
         if len(self.encoded) >= self._most or size > self._outlet.throttle.bytes_per_import:
             return False
-        self.encoded.append(Encoded(number, body))
+        self.encoded.append(Encoded(item.id, body))
         self._bytes += len(body)
         return True
+
+    def too_large(self, item: Item) -> str | None:
+        """Why a task is too large for any import, if it is."""
+        most = self._outlet.throttle.bytes_per_import
+        size = self._outlet.delivery.size(len(self._outlet.delivery.encode(self.name, item)), 1)
+        return f"too_large: it has {size:,} bytes, and bytes_per_import is {most:,}" if size > most else None
+
+
+def decided(page: Page, filling: Filling, *, delete_remote: bool) -> tuple[Taken, bool]:
+    """What becomes of a page of the outbox, and whether the batch is full.
+
+    It goes by how each task stands, here and there, and not by what was noted of it: what was noted twice, or is
+    out of date, does no harm.
+    """
+    members: list[Item] = []
+    updates: list[int] = []
+    deletions: list[int] = []
+    refused: list[tuple[Item, str]] = []
+    cursor, before = None, len(filling.encoded)
+    seen: set[int] = set()
+    for one in page.waiting:
+        if one.item.id in seen:
+            continue
+        seen.add(one.item.id)
+        step = wanted(one, delete_remote=delete_remote)
+        if step == "update":
+            updates.append(one.item.id)
+        elif step == "delete":
+            deletions.append(one.item.id)
+        elif step == "import" and filling.add(one.item):
+            members.append(one.item)
+        elif step == "import" and (why := filling.too_large(one.item)) is not None:
+            refused.append((one.item, why))
+        elif step == "import":
+            cursor = (one.outbox, one.lease, one.position)
+            break
+    full = cursor is not None
+    if cursor is None and not page.complete:
+        last = page.waiting[-1]
+        cursor = (last.outbox, last.lease, last.position + 1)
+    size = sum(len(task.body) for task in filling.encoded[before:])
+    rows = page.rows if cursor is None else [row for row in page.rows if row < cursor[0]]
+    why_not = {item.id: why for item, why in refused}
+    return Taken(rows, cursor, members, size, updates, deletions, why_not, [item for item, _ in refused]), full
+
+
+def wanted(one: Waiting, *, delete_remote: bool) -> Literal["import", "update", "delete"] | None:
+    """What the remote needs so that it has a task as it stands here; None for nothing."""
+    newer = one.item.revision > one.sent_revision
+    if not one.live:
+        return "delete" if delete_remote and one.state in ("batched", "done") else None
+    if one.state in (None, "deleted") or (one.state == "refused" and newer):
+        return "import"
+    return "update" if one.state in ("batched", "done") and newer else None
 
 
 class Deliverer:
@@ -96,14 +154,19 @@ class Deliverer:
         outlet = self._outlets.get(delivery)
         if outlet is None or self._cancelled:
             return
-        grant = self._ledger.start(delivery, lease, self._worker, GRANT_SECONDS)
+        grant = self._ledger.start(delivery, lease, self._worker, FILL_SECONDS)
         if grant is None:
             return
         try:
             {"import": self._import, "resolve": self._resolve, "change": self._change}[grant.step](outlet, grant)
-        except LeaseLost:
-            self._metrics.add("deliveries_total", outcome="lost")
-            _log.warning(logs.DELIVERY_LOST, extra={"delivery": outlet.name})
+        except LeaseLost as error:
+            self._count(outlet, "lost")
+            _log.warning(logs.DELIVERY_LOST, extra={"delivery": outlet.name, "error": str(error)})
+        except Exception as error:
+            # An error of ours: it is told, and what may have been sent by then is looked for.
+            name = type(error).__name__
+            self._ledger.failed(delivery, lease, None, Failure("internal", f"an error of ours: {name}"), sent=False)
+            raise
         finally:
             self._done()
 
@@ -119,75 +182,183 @@ class Deliverer:
     # --- imports ---
 
     def _import(self, outlet: Outlet, grant: Grant) -> None:
-        filling = self._refilled(outlet, grant) if grant.batch is not None else self._filled(outlet, grant)
-        if not filling.encoded or filling.batch is None:
-            self._ledger.rest(grant.delivery, grant.lease)
+        filling = self._filled(outlet, grant) if grant.batch is None else self._fixed(outlet, grant, grant.batch)
+        if filling is None:
             return
-        seconds = outlet.timeout + MARGIN_SECONDS
-        until = _uptime() + seconds - MARGIN_SECONDS / 2 - outlet.timeout
-        if not self._ledger.sending(grant.delivery, grant.lease, filling.batch, seconds, outlet.settle):
-            raise LeaseLost("the grant has ended")
+        if not filling.encoded:
+            self._keep(self._ledger.rest(grant.delivery, grant.lease))
+            return
+        reached("deliverer.filled")
+        begun = _uptime()
+        seconds = (1 + LATEST) * outlet.timeout + MARGIN_SECONDS
+        self._keep(self._ledger.sending(grant.delivery, grant.lease, filling.batch, seconds, outlet.settle))
         reached("deliverer.sending")
-        started = time.monotonic()
         try:
-            remote = outlet.delivery.send(filling.name, filling.encoded, _guard(until))
+            remote = outlet.delivery.send(filling.name, filling.encoded, _before(begun + LATEST * outlet.timeout))
         except LabelfeedError as error:
             self._not_sent(outlet, grant, filling, error)
             return
         reached("deliverer.sent")
-        self._kept(self._ledger.arrived(grant.delivery, grant.lease, filling.batch, remote))
-        seconds = time.monotonic() - started
-        self._tell_delivered(outlet, len(remote), seconds)
+        self._keep(self._ledger.arrived(grant.delivery, grant.lease, filling.batch, remote))
+        reached("deliverer.remembered")
+        self._delivered(outlet, len(remote), _uptime() - begun)
 
-    def _tell_delivered(self, outlet: Outlet, tasks: int, seconds: float) -> None:
-        self._metrics.add("deliveries_total", outcome="delivered")
+    def _filled(self, outlet: Outlet, grant: Grant) -> Filling | None:
+        """A new batch of what the outbox has, as much as one import may hold."""
+        batch = self._ledger.begin(grant.delivery, grant.lease)
+        if batch is None:
+            raise LeaseLost("the grant has ended")
+        filling = Filling(outlet, grant, batch)
+        full = False
+        while not full and (page := self._ledger.peek(grant.delivery, PAGE_TASKS)).rows:
+            taken, full = decided(page, filling, delete_remote=outlet.delete_remote)
+            self._keep(self._ledger.take(grant.delivery, grant.lease, batch, taken, FILL_SECONDS))
+            if taken.refused:
+                self._metrics.add("delivered_tasks_total", len(taken.refused), delivery=outlet.name, outcome="refused")
+        return filling
+
+    def _fixed(self, outlet: Outlet, grant: Grant, batch: Batch) -> Filling | None:
+        """A batch that was fixed before. Only where its tasks have grown since, or are tried one by one, or the
+        limits have shrunk, what is too much becomes a batch of its own. None if nothing is left to do."""
+        filling = Filling(outlet, grant, batch.id)
+        after = 0
+        while page := self._ledger.items(batch.id, after, PAGE_TASKS):
+            self._keep(self._ledger.renew(grant.delivery, grant.lease, FILL_SECONDS))
+            for item in page:
+                if filling.add(item):
+                    continue
+                if not filling.encoded and (why := filling.too_large(item)) is not None:
+                    self._set_aside(outlet, grant, batch.id, {item.id: why}, sent=False)
+                    return None
+                kept = [task.id for task in filling.encoded]
+                self._keep(self._ledger.split(grant.delivery, grant.lease, batch.id, kept))
+                return filling
+            after = page[-1].id
+        return filling
+
+    def _not_sent(self, outlet: Outlet, grant: Grant, filling: Filling, error: LabelfeedError) -> None:
+        held, batch = (grant.delivery, grant.lease), filling.batch
+        failure = Failure(error.code, str(error), getattr(error, "retry_after", None))
+        if isinstance(error, BatchRefused):
+            self._refused(outlet, grant, [task.id for task in filling.encoded], batch, error)
+            return
+        if isinstance(error, BatchUnsure):
+            kept, outcome = self._ledger.unsure(*held, batch, failure, error.handle), "unsure"
+        else:
+            sent = not isinstance(error, LeaseLost)
+            kept, outcome = self._ledger.failed(*held, batch, failure, sent=sent), "retried"
+        self._count(outlet, outcome)
+        self._failing(outlet, failure)
+        self._keep(kept)
+
+    def _refused(self, outlet: Outlet, grant: Grant, ids: Sequence[int], batch: int, error: BatchRefused) -> None:
+        """Set aside what the remote names; where it names nothing, halve the batch until the bad task is alone."""
+        reasons = {ids[place]: why for place, why in error.reasons.items() if place < len(ids)}
+        if not reasons and len(ids) == 1:
+            reasons = {ids[0]: str(error)}
+        elif not reasons:
+            self._keep(self._ledger.split(grant.delivery, grant.lease, batch, ids[: len(ids) // 2]))
+        self._set_aside(outlet, grant, batch, reasons, sent=True)
+
+    def _set_aside(self, outlet: Outlet, grant: Grant, batch: int, reasons: Mapping[int, str], *, sent: bool) -> None:
+        self._keep(self._ledger.refuse(grant.delivery, grant.lease, batch, reasons, sent=sent))
+        self._count(outlet, "refused")
+        self._metrics.add("delivered_tasks_total", len(reasons), delivery=outlet.name, outcome="refused")
+        if reasons:
+            fields = {"delivery": outlet.name, "tasks": len(reasons), "error": next(iter(reasons.values()))}
+            _log.warning(logs.TASKS_REFUSED, extra=fields)
+
+    # --- batches whose arrival is unknown ---
+
+    def _resolve(self, outlet: Outlet, grant: Grant) -> None:
+        batch, held = grant.batch, (grant.delivery, grant.lease)
+        if batch is None or batch.state != "unsure":
+            self._keep(self._ledger.rest(*held))
+            return
+        self._keep(self._ledger.renew(*held, ASK_SECONDS))
+        begun = _uptime()
+        try:
+            found = outlet.delivery.find(f"{grant.stamp}-{batch.id}", batch.handle)
+        except BatchRefused as error:
+            self._refused(outlet, grant, self._members(batch.id), batch.id, error)
+        except LabelfeedError as error:
+            failure = Failure(error.code, str(error), getattr(error, "retry_after", None))
+            self._keep(self._ledger.failed(*held, None, failure, sent=False))
+            self._failing(outlet, failure)
+        else:
+            if found == "absent" or (len(found) < batch.tasks and not batch.settled):
+                self._count(outlet, "absent" if batch.settled else "unsure")
+                self._keep(self._ledger.absent(*held, batch))
+            else:
+                ours = set(self._members(batch.id))
+                there = {number: remote for number, remote in found.items() if number in ours}
+                self._keep(self._ledger.arrived(*held, batch.id, there))
+                self._delivered(outlet, len(there), _uptime() - begun)
+
+    def _members(self, batch: int) -> list[int]:
+        ids: list[int] = []
+        while page := self._ledger.items(batch, ids[-1] if ids else 0, PAGE_TASKS):
+            ids.extend(item.id for item in page)
+        return ids
+
+    # --- changes ---
+
+    def _change(self, outlet: Outlet, grant: Grant) -> None:
+        held = (grant.delivery, grant.lease)
+        self._keep(self._ledger.renew(*held, ASK_SECONDS))
+        begun = _uptime()
+        changes = self._ledger.changes(grant.delivery, CHANGES_AT_ONCE)
+        revisions = {change.item.id: change.item.revision for change in changes}
+        try:
+            name = f"{grant.stamp}-c{grant.lease}"
+            made = outlet.delivery.change(changes, name, _before(begun + ASK_SECONDS - outlet.timeout))
+        except LeaseLost:
+            raise
+        except LabelfeedError as error:
+            failure = Failure(error.code, str(error), getattr(error, "retry_after", None))
+            self._keep(self._ledger.failed(*held, None, failure, sent=False))
+            self._failing(outlet, failure)
+            return
+        reached("deliverer.changed")
+        self._keep(self._ledger.changed(*held, {task: (revisions[task], *told) for task, told in made.items()}))
+        for outcome in ("done", "kept", "gone"):
+            count = sum(told[0] == outcome for told in made.values())
+            self._metrics.add("delivered_tasks_total", count, delivery=outlet.name, outcome=_SHOWN[outcome])
+
+    # --- telling ---
+
+    def _delivered(self, outlet: Outlet, tasks: int, seconds: float) -> None:
+        self._count(outlet, "delivered")
         self._metrics.add("delivered_tasks_total", tasks, delivery=outlet.name, outcome="delivered")
         self._metrics.observe("delivery_duration_seconds", seconds, delivery=outlet.name)
         _log.info(logs.BATCH_DELIVERED, extra={"delivery": outlet.name, "tasks": tasks, "seconds": seconds})
 
-    def _refilled(self, outlet: Outlet, grant: Grant) -> Filling:
-        """A batch that is fixed already; only where its tasks have grown since, or are tried one by one, the rest
-        becomes a batch of its own."""
-        assert grant.batch is not None
-        filling = Filling(outlet, grant.stamp, grant.batch.id, self._most(outlet, grant))
-        after, full = 0, False
-        while not full and (page := self._ledger.items(grant.batch.id, after, PAGE_TASKS)):
-            for item in page:
-                if not filling.add(outlet.delivery.encode(filling.name, item), item.id):
-                    full = True
-                    break
-            after = page[-1].id
-            self._renew(grant)
-        if full and not filling.encoded:
-            self._too_large(outlet, grant, grant.batch, page[0])
-        if full:
-            kept = [task.id for task in filling.encoded]
-            self._kept(self._ledger.split(grant.delivery, grant.lease, grant.batch.id, kept))
-        return filling
+    def _failing(self, outlet: Outlet, failure: Failure) -> None:
+        fields = {"delivery": outlet.name, "code": failure.code, "error": failure.message}
+        _log.warning(logs.DELIVERY_FAILED, extra=fields)
+
+    def _count(self, outlet: Outlet, outcome: str) -> None:
+        self._metrics.add("deliveries_total", delivery=outlet.name, outcome=outcome)
 
     @staticmethod
-    def _most(outlet: Outlet, grant: Grant) -> int:
-        return 1 if grant.probe else outlet.throttle.tasks_per_import
+    def _keep(kept: bool) -> None:  # noqa: FBT001 - an answer, handed on
+        if not kept:
+            raise LeaseLost("the grant has ended")
 
-    def _too_large(self, outlet: Outlet, grant: Grant, batch: Batch, item: Item) -> None:
-        reasons = {item.id: _larger(outlet)}
-        self._kept(self._ledger.refuse(grant.delivery, grant.lease, batch.id, reasons, sent=False))
-        raise LeaseLost("the task is too large by itself")
 
-    def _filled(self, outlet: Outlet, grant: Grant) -> Filling:
-        """A new batch of what the outbox has, as much as one import may hold."""
-        filling = Filling(outlet, grant.stamp, None, self._most(outlet, grant))
-        while True:
-            page = self._ledger.peek(grant.delivery, PAGE_TASKS)
-            if not page.rows:
-                return filling
-            if filling.batch is None and any(_joins(one) for one in page.waiting):
-                nothing = Taken((), None, (), 0, (), (), {})
-                filling.batch = self._ledger.take(grant.delivery, grant.lease, 0, nothing)
-            taken = self._decided(outlet, filling, page.waiting, page.rows, complete=page.complete)
-            batch = self._ledger.take(grant.delivery, grant.lease, filling.batch, taken)
-            if batch is None:
-                raise LeaseLost("the grant has ended")
-            self._renew(grant)
-            if taken.cursor is not None and taken.cursor[1] >= 0 and len(taken.members) < len(page.waiting):
-                return filling
+_SHOWN = {"done": "changed", "kept": "kept", "gone": "gone"}
+
+
+def _uptime() -> float:
+    """Seconds of the machine's life; they pass for a process that is stopped, too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _before(latest: float) -> Callable[[], None]:
+    """A check that raises LeaseLost after a time."""
+
+    def ready() -> None:
+        if _uptime() > latest:
+            raise LeaseLost("it is too late to send: the grant may end before the answer")
+
+    return ready

@@ -22,10 +22,20 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
 
-from pipeline.consumers.actors import ALONE_QUEUE, IMPORT_QUEUE, Run, message
+from pipeline.consumers.actors import (
+    ALONE_QUEUE,
+    DELIVER_QUEUE,
+    IMPORT_QUEUE,
+    Run,
+    RunDelivery,
+    declare_delivery,
+    delivery_message,
+    message,
+)
 from pipeline.consumers.broker import Health, Workers
 from pipeline.errors import UnavailableError, UsageError
 from pipeline.ledger import Claim
+from pipeline.ledger.deliveries import Granted
 from pipeline.metrics import Concern
 
 NAMESPACE = "labelfeed"
@@ -111,6 +121,17 @@ class RedisQueue:
             Workers(self._broker(), ALONE_QUEUE, run_alone, 1),
         ]
 
+    def deliver(self, granted: Granted) -> None:
+        """As `Queue.deliver`."""
+        with self._asking():
+            self._sender.enqueue(delivery_message(granted))
+
+    def start_deliveries(self, run: RunDelivery, threads: int) -> None:
+        """As `Queue.start_deliveries`."""
+        broker = self._broker()
+        declare_delivery(broker, run)
+        self._workers.append(Workers(broker, DELIVER_QUEUE, None, threads))
+
     def stop(self, timeout: float) -> list[int]:
         """As `Queue.stop`: what was taken and not begun goes back on the queue, for others to start."""
         stopping = [threading.Thread(target=workers.stop, args=(timeout,)) for workers in self._workers]
@@ -178,7 +199,7 @@ class RedisQueue:
             heartbeat_timeout=HEARTBEAT_MS,
             dead_message_ttl=DEAD_MESSAGE_MS,
         )
-        for queue in (IMPORT_QUEUE, ALONE_QUEUE):
+        for queue in (IMPORT_QUEUE, ALONE_QUEUE, DELIVER_QUEUE):
             broker.declare_queue(queue)
         return broker
 

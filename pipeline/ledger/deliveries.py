@@ -255,8 +255,11 @@ class Deliveries(Protocol):
     def peek(self, delivery: int, limit: int) -> Page:
         """What the outbox speaks of, up to `limit` tasks."""
 
-    def take(self, delivery: int, lease: int, batch: int | None, taken: Taken) -> int | None:
-        """Write what was decided of a page; gives the batch, a new one where `batch` is None."""
+    def begin(self, delivery: int, lease: int) -> int | None:
+        """A new batch, to be filled; None if the grant has ended."""
+
+    def take(self, delivery: int, lease: int, batch: int, taken: Taken, seconds: float) -> bool:
+        """Write what was decided of a page; the grant ends in `seconds` from now."""
 
     def items(self, batch: int, after: int, limit: int) -> list[Item]:
         """The tasks of a batch by number, as they are now."""

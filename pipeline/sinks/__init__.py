@@ -5,33 +5,59 @@ A database implements `pipeline.ledger.Ledger`. A delivery sends committed tasks
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
-from pipeline.tasks import Task
+from pipeline.ledger.deliveries import Change, ChangeOutcome, Item
 
 
-class BatchItem(NamedTuple):
-    """One task of a delivery's batch: our number of it, its revision, and the task."""
+class Encoded(NamedTuple):
+    """A task of a batch as it goes on the wire: our number of it, and its bytes."""
 
     id: int
-    revision: int
-    task: Task
+    body: bytes
 
 
 class Delivery(Protocol):
-    """A system that committed tasks are sent on to. Used by one thread at a time for each project.
+    """A system that committed tasks are sent on to. Used by one thread at a time.
 
-    A batch is fixed and committed, with its number, before it is sent; a repeat sends exactly that batch.
-    After an ambiguous failure (RetriableError from `send`) the batch is looked for by `find` until it is
-    there or the settling time has passed; only then is it sent again.
+    A batch is fixed and committed, with its name, before it is sent; a repeat sends exactly that batch. After an
+    ambiguous failure the batch is looked for by `find` until it is there or the settling time has passed; only
+    then is it sent again. Retries, intervals, limits and leases are the caller's; a delivery does each thing once.
     """
 
-    def send(self, batch: int, items: Sequence[BatchItem]) -> dict[int, str]:
-        """Send one batch; gives the remote's id for each of ours. Raises RetriableError or TerminalError."""
+    def encode(self, batch: str, item: Item) -> bytes:
+        """A task as it goes on the wire in the batch of this name."""
 
-    def find(self, batch: int) -> dict[int, str] | Literal["absent"]:
-        """The remote ids of a batch that may have arrived, or that it has not."""
+    def size(self, bodies: int, tasks: int) -> int:
+        """Bytes on the wire of a batch of so many tasks, whose own bytes are `bodies` together."""
+
+    def send(self, batch: str, tasks: Sequence[Encoded], ready: Callable[[], None]) -> Mapping[int, str]:
+        """Send one batch; gives the remote's id for each of our numbers.
+
+        `ready` is called before every part that is sent, and raises LeaseLost once it is too late to begin.
+
+        Raises:
+            UnavailableError: it surely did not arrive, and may later; `retry_after` is obeyed.
+            BatchUnsure: it may have arrived.
+            BatchRefused: nothing of it was taken, and never will be as it is.
+        """
+
+    def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
+        """The remote ids of a batch that may have arrived, by our numbers, or that it has not arrived (yet).
+
+        `handle` is what BatchUnsure gave. Raises UnavailableError, and BatchRefused where the remote says now that it
+        took nothing.
+        """
+
+    def change(
+        self, changes: Sequence[Change], name: str, ready: Callable[[], None]
+    ) -> Mapping[int, tuple[ChangeOutcome, str]]:
+        """Bring updates and deletions of single tasks, under a name that is new each time; our number → what came of
+        it, and why. What is not in the answer is tried again. Raises UnavailableError."""
+
+    def label_config(self) -> str | None:
+        """The remote's labelling configuration, where it has one. Raises UnavailableError."""
 
     def ping(self) -> str:
         """One sentence that says what was found there; raises if it can't be used."""

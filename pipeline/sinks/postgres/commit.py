@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.ledger import Committed, Outcome
+from pipeline.sinks.outboxes import ranges
 from pipeline.sinks.outcomes import Before, Plan, writes_all, writes_rejected
 from pipeline.sinks.postgres import replacing, standings
 from pipeline.sinks.postgres.database import Conflict, Transaction, array, columns
+from pipeline.sinks.postgres.granting import to_outbox
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, TASK_COLUMNS, rejected_lines, task_lines
 
@@ -54,6 +56,7 @@ class Batch:
             self._copy(tx, "task_rows", TASK_COLUMNS, self.tasks, owned)
             self._copy(tx, "rejected_rows", REJECTED_COLUMNS, self.rejected, owned)
             standings.take(tx, found[0][0], kept)
+            to_outbox(tx, found[0][0], ranges(self.lease, kept, owned))
         if found:
             _close_lease(tx, self.lease, found[0][1] - len(kept))
         ids = frozenset(owned)

@@ -11,6 +11,7 @@ from pipeline.ledger import Committed, Effect, Known, OnChange, Outcome, Pass, S
 from pipeline.sinks.postgres import passes, queues, record, schedule, schema, standings, work
 from pipeline.sinks.postgres.commit import Batch
 from pipeline.sinks.postgres.database import CONNECTIONS, Database
+from pipeline.sinks.postgres.deliveries import PostgresDeliveries
 from pipeline.sinks.postgres.reports import PostgresReports
 from pipeline.sinks.postgres.revisions import decide
 from pipeline.sinks.postgres.rows import task_lines
@@ -192,6 +193,10 @@ class PostgresLedger:
     def decide(self, ids: Sequence[int], *, accept: bool) -> dict[int, str]:
         """As `Ledger.decide`."""
         return self._database.write(lambda tx: decide(tx, ids, accept=accept))
+
+    def deliveries(self) -> PostgresDeliveries:
+        """As `Ledger.deliveries`."""
+        return PostgresDeliveries(self._database)
 
     def now(self) -> float:
         """As `Ledger.now`."""

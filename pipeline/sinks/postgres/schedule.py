@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Standing, Tick
 from pipeline.sinks.postgres.database import Row, Transaction, array
+from pipeline.sinks.postgres.granting import PostgresDeliveryTick
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.standings import standings
 from pipeline.sinks.texts import text_of
@@ -192,6 +193,10 @@ class PostgresTick:
             " bytes_allowed = %s, bytes_at = %s WHERE id = %s",
             (*source.cursor, source.deficit, source.passed_over, *source.bucket, source.id),
         )
+
+    def deliveries(self) -> PostgresDeliveryTick:
+        """As `Tick.deliveries`."""
+        return PostgresDeliveryTick(self._tx)
 
     def spend(self, project_id: int, tokens: float) -> None:
         """As `Tick.spend`."""

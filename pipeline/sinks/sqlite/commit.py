@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.ledger import Committed, Outcome
+from pipeline.sinks.outboxes import ranges
 from pipeline.sinks.outcomes import Before, ImportRow, ObjectChange, Plan, writes_all, writes_rejected
 from pipeline.sinks.sqlite import replacing, standings
-from pipeline.sinks.outboxes import ranges
 from pipeline.sinks.sqlite.granting import to_outbox
 from pipeline.sinks.sqlite.record import add_counts, write_history
 from pipeline.sinks.texts import text_of

@@ -125,8 +125,8 @@ class SqliteTick:
             "SELECT id, due, coalesce(size, 0), lost FROM objects WHERE state = 'ready' AND source_id = ?"
             " AND (due, id) > (?, ?) AND due <= ? ORDER BY due, id LIMIT ?",
             (source.id, *source.cursor, now(), quota),
-        )
-        return [Candidate(*row) for row in rows]
+        ).fetchall()
+        return list(map(Candidate._make, rows))
 
     def newest(self, source: SourceLoad) -> list[Candidate]:
         """As `Tick.newest`."""

@@ -1,0 +1,81 @@
+"""The deliveries of a configuration, opened, and the labelling configurations that their remotes have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from pipeline import logs, registry
+from pipeline.config import Config, Delivery, Project
+from pipeline.consumers.deliverer import Outlet
+from pipeline.errors import ConfigError, LabelfeedError
+from pipeline.labelconfig import LabelConfig
+from pipeline.ledger import Ledger
+from pipeline.ledger.deliveries import DeliveryIdentity, DeliveryRow
+from pipeline.sinks import Delivery as Component
+
+_log = logging.getLogger(__name__)
+
+
+def identities(config: Config) -> list[DeliveryIdentity]:
+    """What the ledger has to know of each delivery."""
+    return [
+        DeliveryIdentity(project, delivery.known_as, delivery.kind, delivery.target)
+        for project, _, delivery in _all(config)
+    ]
+
+
+def open_outlets(config: Config, rows: Sequence[DeliveryRow]) -> dict[int, Outlet]:
+    """The deliveries by their number in the ledger. Raises UsageError where a component can't be had."""
+    ids = {row.name: row.id for row in rows}
+    outlets = {}
+    for name, project, delivery in _all(config):
+        options, known_as = delivery.options, f"{name}/{delivery.known_as}"
+        outlets[ids[known_as]] = Outlet(
+            ids[known_as], known_as, opened(config, delivery), project.throttle, options.timeout, options.settle,
+            options.delete_remote,
+        )  # fmt: skip
+    return outlets
+
+
+def opened(config: Config, delivery: Delivery) -> Component:
+    """The component of a delivery."""
+    made: Component = registry.load("sinks", delivery.kind)(delivery.options, config.folder)
+    return made
+
+
+def with_label_configs(config: Config, ledger: Ledger, rows: Sequence[DeliveryRow]) -> Config:
+    """The configuration, in which a project without a labelling configuration has that of its delivery's remote: as
+    it is there now or, while the remote doesn't answer, as it was when it was last asked."""
+    known = {row.name: row for row in rows}
+    found: dict[str, Project] = {}
+    for name, project, delivery in _all(config):
+        if project.label_config is None and name not in found:
+            xml = _asked(config, ledger, known[f"{name}/{delivery.known_as}"], delivery)
+            if xml is not None:
+                found[name] = project.model_copy(update={"label_config": xml})
+    return config.model_copy(update={"projects": {**config.projects, **found}}) if found else config
+
+
+def _asked(config: Config, ledger: Ledger, row: DeliveryRow, delivery: Delivery) -> str | None:
+    try:
+        with closing(opened(config, delivery)) as component:
+            xml = component.label_config()
+        if xml is not None:
+            LabelConfig.parse(xml)
+    except ConfigError as error:
+        _log.warning(logs.DELIVERY_FAILED, extra={"delivery": row.name, "code": error.code, "error": str(error)})
+        return None
+    except LabelfeedError as error:
+        _log.warning(logs.DELIVERY_FAILED, extra={"delivery": row.name, "code": error.code, "error": str(error)})
+        return row.label_config
+    if xml is not None and xml != row.label_config:
+        ledger.deliveries().remember_config(row.id, xml)
+    return xml
+
+
+def _all(config: Config) -> Iterator[tuple[str, Project, Delivery]]:
+    for name, project in config.projects.items():
+        for delivery in project.deliveries:
+            yield name, project, delivery

@@ -1,0 +1,164 @@
+"""Grants of deliveries: the other half of the scheduler's tick, which holds `imports_every` over all processes.
+
+It takes turns of its own in the same tick (`Ledger.tick`), so that one of them at a time is taken by anybody, and so
+that neither half waits for the other. What may be begun is decided by `pipeline.ledger.deliveries.next_step`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pipeline import logs
+from pipeline.config import Config
+from pipeline.consumers.broker import Queue
+from pipeline.errors import LabelfeedError, RetriableError
+from pipeline.faults import reached
+from pipeline.ledger import Ledger, Tick
+from pipeline.ledger.deliveries import DeliveryLoad, Granted, next_step
+from pipeline.metrics import Metrics
+from pipeline.waiting import Patience, our_error
+
+BUSY_SECONDS = 0.05
+"""Between two turns, at least ..."""
+IDLE_SECONDS = 0.2
+"""... and so much more while there is nothing to do, unless something wakes it."""
+GRANT_SECONDS = 15.0
+"""How long a grant waits for a sender to start it; then it is given to another one."""
+BACKFILL_OBJECTS = 2_000
+"""Objects that one turn puts into the outbox of a delivery that is new to its project."""
+TELL_SECONDS = 2.0
+SWEEP_SECONDS = 60.0
+SWEEP_ROWS = 5_000
+
+_log = logging.getLogger(__name__)
+
+
+class Turned(NamedTuple):
+    """What a turn did: grants to send messages of, grants that ended, objects put into an outbox."""
+
+    grants: list[Granted]
+    ended: int
+    filled: int
+
+
+class Delivering:
+    """Grants deliveries what they may do, in the thread that calls `run`."""
+
+    def __init__(self, config: Config, ledger: Ledger, queue: Queue, metrics: Metrics) -> None:
+        self._every = every(config)
+        self._ledger = ledger
+        self._queue = queue
+        self._metrics = metrics
+        self._patience = Patience("deliveries")
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._told_at = 0.0
+        self._swept = time.monotonic()
+
+    def run(self) -> None:
+        """Work until `stop` is called."""
+        while not self._stop.is_set():
+            try:
+                busy = self.step()
+                self._patience.succeeded()
+            except RetriableError as error:
+                self._patience.wait(error, self._stop)
+                continue
+            except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
+                self._patience.wait(our_error(error), self._stop)
+                continue
+            self._stop.wait(BUSY_SECONDS)
+            if not busy:
+                self._wake.wait(IDLE_SECONDS)
+            self._wake.clear()
+
+    @property
+    def problem(self) -> str | None:
+        """Why it waits, or None while it works."""
+        return self._patience.problem
+
+    def wake(self) -> None:
+        """There may be something to grant: tasks were committed, or a grant has ended."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Make `run` return soon; nothing is granted after that."""
+        self._stop.set()
+        self._wake.set()
+
+    def step(self) -> bool:
+        """One turn, its messages sent; whether there was something to do. Raises UnavailableError."""
+        epoch = self._queue.epoch()
+        turned = self._ledger.tick(lambda tick: self._turn(tick, epoch))
+        if turned is None:
+            return True
+        for granted in turned.grants:
+            # A grant whose message is lost ends soon by itself.
+            self._queue.deliver(granted)
+        if turned.grants:
+            reached("scheduler.granted")
+        self._tell()
+        self._sweep()
+        return bool(turned.grants or turned.filled)
+
+    def _turn(self, tick: Tick, epoch: str) -> Turned:
+        deliveries, now = tick.deliveries(), self._ledger.now()
+        ended = deliveries.expire(epoch)
+        filled = deliveries.backfill(BACKFILL_OBJECTS)
+        grants = []
+        for load in deliveries.load():
+            step = next_step(load, now, self._every[load.name]) if self._ours(load) else None
+            if step is not None:
+                grants.append(deliveries.grant(load, step, epoch, GRANT_SECONDS))
+        return Turned(grants, ended, filled)
+
+    def _ours(self, load: DeliveryLoad) -> bool:
+        """Whether this configuration speaks of it: an import by hand shares a ledger with others."""
+        return load.name in self._every
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._told_at < TELL_SECONDS:
+            return
+        self._told_at = time.monotonic()
+        for row in self._ledger.deliveries().report():
+            if row["name"] in self._every:
+                self._metrics.set("undelivered_tasks", row["waiting_tasks"], delivery=row["name"])
+                failing = row["paused_at"] is not None or row["failing"] > 0
+                self._metrics.set("delivery_waiting", failing, delivery=row["name"])
+
+    def _sweep(self) -> None:
+        if time.monotonic() - self._swept < SWEEP_SECONDS:
+            return
+        self._swept = time.monotonic()
+        try:
+            swept = self._ledger.deliveries().sweep(SWEEP_ROWS)
+        except LabelfeedError as error:
+            _log.warning(logs.WAITING, extra={"role": "sweep", "error": str(error)})
+            return
+        if swept >= SWEEP_ROWS:
+            self._swept -= SWEEP_SECONDS
+
+
+def every(config: Config) -> Mapping[str, float]:
+    """Delivery (`project/name`) → seconds between two imports into it."""
+    return {
+        f"{name}/{delivery.known_as}": project.throttle.imports_every
+        for name, project in config.projects.items()
+        for delivery in project.deliveries
+    }
+
+
+def drained(ledger: Ledger, config: Config) -> bool:
+    """Whether no delivery has anything left that it could do by itself before long: what is paused, or fails, or waits
+    for an answer that nobody gives, ends no run by being waited for."""
+    known = every(config)
+    for row in ledger.deliveries().report():
+        if row["name"] not in known or row["paused_at"] is not None or row["failing"]:
+            continue
+        if row["granted"] or row["waiting_tasks"] or row["changes"]:
+            return False
+    return True

@@ -1,0 +1,64 @@
+"""Files in a bucket that speaks S3, with the credentials of the environment."""
+
+from __future__ import annotations
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pipeline.errors import UnavailableError
+from pipeline.sinks.jsonl.places import UNFINISHED
+
+ATTEMPTS = 3
+_MISSING = ("NoSuchKey", "404", "NotFound")
+
+
+class Bucket:
+    """`pipeline.sinks.jsonl.places.Place` in a bucket, under a prefix."""
+
+    def __init__(self, name: str, prefix: str, endpoint: str | None, timeout: float) -> None:
+        self._name = name
+        self._prefix = f"{prefix}/" if prefix else ""
+        config = Config(
+            connect_timeout=min(timeout, 10.0),
+            read_timeout=timeout,
+            retries={"max_attempts": ATTEMPTS, "mode": "standard"},
+            s3={"addressing_style": "path" if endpoint else "auto"},
+        )
+        self._client = boto3.client("s3", endpoint_url=endpoint, config=config)
+
+    def write(self, name: str, content: bytes) -> None:
+        """As `Place.write`: under another name first, as some that speak S3 show half a file."""
+        key = self._prefix + name
+        try:
+            self._client.put_object(Bucket=self._name, Key=key + UNFINISHED, Body=content)
+            self._client.copy_object(
+                Bucket=self._name, Key=key, CopySource={"Bucket": self._name, "Key": key + UNFINISHED}
+            )
+            self._client.delete_object(Bucket=self._name, Key=key + UNFINISHED)
+        except (BotoCoreError, ClientError) as error:
+            raise _unavailable(self._name, error) from error
+
+    def read(self, name: str) -> bytes | None:
+        """As `Place.read`."""
+        try:
+            content: bytes = self._client.get_object(Bucket=self._name, Key=self._prefix + name)["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _MISSING:
+                return None
+            raise _unavailable(self._name, error) from error
+        except BotoCoreError as error:
+            raise _unavailable(self._name, error) from error
+        return content
+
+    def ping(self) -> str:
+        """As `Place.ping`."""
+        try:
+            self._client.head_bucket(Bucket=self._name)
+        except (BotoCoreError, ClientError) as error:
+            raise _unavailable(self._name, error) from error
+        return f"bucket {self._name}, under {self._prefix or 'no prefix'}"
+
+
+def _unavailable(bucket: str, error: BotoCoreError | ClientError) -> UnavailableError:
+    return UnavailableError(f"s3://{bucket}: {error}", code="unavailable")

@@ -1,0 +1,90 @@
+"""Tasks as files of JSON lines: `BATCH.jsonl`, which counts once there is a manifest `manifests/BATCH.json` of it.
+
+Whoever reads goes by the manifests. A task that was changed comes again, in a file of changes, with a higher
+`revision`; one that was deleted as `{"id": …, "deleted": true}`. So the line of the highest revision is the task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import orjson
+
+from pipeline.config.models import JsonLines
+from pipeline.ledger.deliveries import Change, ChangeOutcome, Item
+from pipeline.sinks import Encoded
+from pipeline.sinks.jsonl.places import open_place
+
+MANIFESTS = "manifests/"
+
+
+class JsonLinesDelivery:
+    """`pipeline.sinks.Delivery` into files of a folder or a bucket."""
+
+    def __init__(self, options: JsonLines, folder: Path) -> None:
+        self._place = open_place(options, folder)
+
+    def encode(self, batch: str, item: Item) -> bytes:
+        """As `Delivery.encode`."""
+        task = item.task
+        parts = [f'{{"id":{item.id}', f'"revision":{item.revision}', f'"batch":"{batch}"', f'"data":{task.data}']
+        named = {"annotations": task.annotations, "predictions": task.predictions, "meta": task.meta}
+        parts += [f'"{name}":{text}' for name, text in named.items() if text]
+        if task.external_id is not None:
+            parts.append(f'"external_id":{orjson.dumps(task.external_id).decode()}')
+        return (",".join(parts) + "}").encode()
+
+    def size(self, bodies: int, tasks: int) -> int:
+        """As `Delivery.size`: each line's end."""
+        return bodies + tasks
+
+    def send(self, batch: str, tasks: Sequence[Encoded], ready: Callable[[], None]) -> Mapping[int, str]:
+        """As `Delivery.send`."""
+        self._write(batch, [task.body for task in tasks], [task.id for task in tasks], ready)
+        return {task.id: f"{batch}.jsonl#{number}" for number, task in enumerate(tasks, 1)}
+
+    def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:  # noqa: ARG002 - none here
+        """As `Delivery.find`."""
+        found = self._place.read(f"{MANIFESTS}{batch}.json")
+        if found is None:
+            return "absent"
+        return {task: f"{batch}.jsonl#{number}" for number, task in enumerate(orjson.loads(found)["ids"], 1)}
+
+    def change(
+        self, changes: Sequence[Change], name: str, ready: Callable[[], None]
+    ) -> Mapping[int, tuple[ChangeOutcome, str]]:
+        """As `Delivery.change`: all of them in one file."""
+        if changes:
+            self._write(name, [self._line(name, one) for one in changes], [one.item.id for one in changes], ready)
+        return {one.item.id: ("done", "") for one in changes}
+
+    def label_config(self) -> str | None:
+        """As `Delivery.label_config`: files have none."""
+        return None
+
+    def ping(self) -> str:
+        """As `Delivery.ping`."""
+        return self._place.ping()
+
+    def close(self) -> None:
+        """As `Delivery.close`."""
+
+    def _line(self, name: str, change: Change) -> bytes:
+        item = change.item
+        if change.delete:
+            return f'{{"id":{item.id},"revision":{item.revision},"batch":"{name}","deleted":true}}'.encode()
+        return self.encode(name, item)
+
+    def _write(self, name: str, lines: Sequence[bytes], ids: Sequence[int], ready: Callable[[], None]) -> None:
+        body = b"".join(line + b"\n" for line in lines)
+        manifest = {
+            "file": f"{name}.jsonl", "tasks": len(lines), "bytes": len(body),
+            "sha256": hashlib.sha256(body).hexdigest(), "ids": list(ids),
+        }  # fmt: skip
+        ready()
+        self._place.write(f"{name}.jsonl", body)
+        ready()
+        self._place.write(f"{MANIFESTS}{name}.json", orjson.dumps(manifest))

@@ -1,0 +1,228 @@
+"""Questions to a Label Studio over HTTP: authorization, and what an answer means for who asked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import orjson
+
+from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError
+
+CONNECT_SECONDS = 10.0
+ASK_SECONDS = 60.0
+"""How long a question that changes nothing may take."""
+PART_BYTES = 64 * 1024
+"""An import's body goes out in parts of this size; before each of them the sender makes sure that it may still send."""
+ACCESS_SECONDS = 240.0
+"""An access token lives for five minutes; a new one is asked for before."""
+REASON_LIMIT = 2000
+"""Characters of an answer that an error keeps."""
+
+_OK, _BAD, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_LARGE, _TOO_MANY = 200, 400, 401, 403, 404, 413, 429
+_CLIENT, _SERVER = 400, 500
+_REFUSING = {
+    _UNAUTHORIZED: ("unauthorized", "refuses the token"),
+    _FORBIDDEN: ("forbidden", "lets this user not do that"),
+    _MISSING: ("no_project", "has no such project, or none that this user may see"),
+}
+
+
+class Client:
+    """A Label Studio at a URL, with a token of either kind. Used by one thread at a time."""
+
+    def __init__(self, url: str, token: str, timeout: float, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._token = token.strip()
+        self._refreshes = _is_personal(self._token)
+        self._access = ""
+        self._access_until = 0.0
+        self._timeout = timeout
+        self._http = httpx.Client(base_url=self.url, transport=transport, follow_redirects=False)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._http.close()
+
+    def ask(self, method: str, path: str, *, missing: bool = False, **how: Any) -> Any:
+        """The JSON of an answer to something that may be asked again; with `missing`, None where it is a 404.
+
+        Raises:
+            UnavailableError: no answer, or one that says that it cannot be had now, or not by us.
+            BatchRefused: it refuses what was asked.
+        """
+        answer = self._asked(method, path, how)
+        if answer.status_code == _UNAUTHORIZED and self._refreshes:
+            self._access_until = 0.0
+            answer = self._asked(method, path, how)
+        if missing and answer.status_code == _MISSING:
+            return None
+        return self._read(answer)
+
+    def _asked(self, method: str, path: str, how: Mapping[str, Any]) -> httpx.Response:
+        try:
+            return self._http.request(method, path, headers=self._headers(), timeout=_times(ASK_SECONDS), **how)
+        except httpx.HTTPError as error:
+            raise UnavailableError(f"{self.url} does not answer: {_named(error)}") from None
+
+    def post(self, path: str, parts: Sequence[bytes], ready: Callable[[], None]) -> Any:
+        """Post JSON in several parts, once; gives the answer's JSON.
+
+        Raises:
+            UnavailableError: it surely was not taken.
+            BatchUnsure: it may have been.
+            BatchRefused: it was refused.
+        """
+        headers = self._headers()
+        headers |= {"Content-Type": "application/json", "Content-Length": str(sum(map(len, parts)))}
+        ready()
+        try:
+            answer = self._http.post(
+                path, content=_guarded(parts, ready), headers=headers, timeout=_times(self._timeout)
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise UnavailableError(f"{self.url} does not answer: {_named(error)}") from None
+        except httpx.HTTPError as error:
+            raise BatchUnsure(f"{self.url} did not answer for an import: {_named(error)}", code="no_answer") from None
+        if answer.status_code == _UNAUTHORIZED:
+            self._access_until = 0.0
+        if answer.status_code >= _SERVER or answer.status_code < _OK:
+            # Some of its errors come after the import itself was committed, and a proxy knows nothing of it.
+            raise BatchUnsure(
+                f"{self.url} answered {answer.status_code} to an import: {_reason(answer)}",
+                retry_after=_retry_after(answer),
+                code="server_error",
+            )
+        try:
+            return self._read(answer)
+        except _NotJson as error:
+            raise BatchUnsure(str(error), code="no_json") from None
+
+    def _headers(self) -> dict[str, str]:
+        if not self._refreshes:
+            return {"Authorization": f"Token {self._token}"}
+        if time.monotonic() >= self._access_until:
+            self._refresh()
+        return {"Authorization": f"Bearer {self._access}"}
+
+    def _refresh(self) -> None:
+        try:
+            answer = self._http.post("/api/token/refresh/", json={"refresh": self._token}, timeout=_times(ASK_SECONDS))
+        except httpx.HTTPError as error:
+            raise UnavailableError(f"{self.url} does not answer: {_named(error)}") from None
+        told = self._read(answer)
+        if not isinstance(told, Mapping) or not isinstance(told.get("access"), str):
+            raise UnavailableError(f"{self.url} gave no access token", code="unauthorized")
+        self._access, self._access_until = told["access"], time.monotonic() + ACCESS_SECONDS
+
+    def _read(self, answer: httpx.Response) -> Any:
+        status = answer.status_code
+        if status in _REFUSING:
+            code, what = _REFUSING[status]
+            raise UnavailableError(f"{self.url} {what} ({status})", code=code)
+        if status == _TOO_MANY:
+            raise UnavailableError(
+                f"{self.url} takes no more for now (429)", retry_after=_retry_after(answer), code="too_many"
+            )
+        if status in (_BAD, _TOO_LARGE) or _CLIENT <= status < _SERVER:
+            raise BatchRefused(_reason(answer), _reasons(answer))
+        if status >= _SERVER or status < _OK:
+            raise UnavailableError(
+                f"{self.url} answered {status}", retry_after=_retry_after(answer), code="server_error"
+            )
+        if not answer.content:
+            return None
+        try:
+            return orjson.loads(answer.content)
+        except orjson.JSONDecodeError:
+            raise _NotJson(f"{self.url} answered {status} with something that is no JSON", code="no_json") from None
+
+
+class _NotJson(UnavailableError):
+    """An answer that cannot be read: what answered may be no Label Studio at all."""
+
+
+def _guarded(parts: Sequence[bytes], ready: Callable[[], None]) -> Iterator[bytes]:
+    """A body in parts, none of which begins after it is too late: what a stopped process had left to send then is
+    never sent, and half a body is no import."""
+    held: list[bytes] = []
+    size = 0
+    for part in parts:
+        held.append(part)
+        size += len(part)
+        if size >= PART_BYTES:
+            ready()
+            yield b"".join(held)
+            held, size = [], 0
+    ready()
+    yield b"".join(held)
+
+
+def _times(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS), pool=CONNECT_SECONDS)
+
+
+def _is_personal(token: str) -> bool:
+    """Whether a token is a JSON Web Token, as personal access tokens are."""
+    head, _, rest = token.partition(".")
+    if rest.count(".") != 1:
+        return False
+    try:
+        return b'"alg"' in base64.urlsafe_b64decode(head + "=" * (-len(head) % 4))
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _named(error: httpx.HTTPError) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    """Seconds that an answer asks to wait, by either of the header's forms."""
+    text = answer.headers.get("Retry-After", "")
+    if text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _document(answer: httpx.Response) -> Mapping[str, Any]:
+    try:
+        found = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _reason(answer: httpx.Response) -> str:
+    """What an answer says is wrong, in its own words."""
+    document = _document(answer)
+    found = document.get("validation_errors") or document.get("detail") or document.get("error")
+    if isinstance(found, Mapping):
+        found = next(iter(found.values()), "")
+    if isinstance(found, list):
+        found = next((text for text in found if isinstance(text, str)), found)
+    text = found if isinstance(found, str) else answer.reason_phrase if not found else str(found)
+    return (text or f"status {answer.status_code}")[:REASON_LIMIT]
+
+
+def _reasons(answer: httpx.Response) -> dict[int, str]:
+    """The tasks that a refusal names, by their place: it lists as many as it has looked at, good ones empty."""
+    errors = _document(answer).get("validation_errors")
+    listed = errors.get("non_field_errors") if isinstance(errors, Mapping) else None
+    if not isinstance(listed, list):
+        return {}
+    found = {}
+    for text in listed:
+        if isinstance(text, str) and " at item " in text:
+            number, _, _ = text.partition(" at item ")[2].partition(":")
+            if number.isdigit():
+                found[int(number)] = text[:REASON_LIMIT]
+    return found

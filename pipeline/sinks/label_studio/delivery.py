@@ -1,0 +1,231 @@
+"""Tasks into a project of a Label Studio, by its import API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from pipeline.config.models import LabelStudio
+from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError
+from pipeline.ledger.deliveries import Change, ChangeOutcome, Item
+from pipeline.sinks import Encoded
+from pipeline.sinks.label_studio.client import Client
+
+POLL_SECONDS = 0.5
+"""Between two questions for an import that goes on behind its answer."""
+FIND_PAGE = 500
+EMPTY_CONFIG = "<View></View>"
+"""What a new project has, and what means that it has none."""
+MARK = "labelfeed"
+"""The key in a task's meta under which batch and number stand."""
+
+
+class LabelStudioDelivery:
+    """`pipeline.sinks.Delivery` into a project of a Label Studio."""
+
+    def __init__(self, options: LabelStudio, folder: Path) -> None:  # noqa: ARG002 - relative paths are not for it
+        self._client = Client(options.url, options.token.get_secret_value(), options.timeout)
+        self._project = options.project
+        self._timeout = options.timeout
+
+    def encode(self, batch: str, item: Item) -> bytes:
+        """As `Delivery.encode`."""
+        task = item.task
+        parts = [f'{{"data":{task.data}', f'"meta":{_meta(task.meta, batch, item.id)}']
+        if task.annotations:
+            parts.append(f'"annotations":{task.annotations}')
+        if task.predictions:
+            parts.append(f'"predictions":{task.predictions}')
+        if task.extra and (skip := orjson.loads(task.extra).get("allow_skip")) is not None:
+            parts.append(f'"allow_skip":{orjson.dumps(skip).decode()}')
+        return (",".join(parts) + "}").encode()
+
+    def size(self, bodies: int, tasks: int) -> int:
+        """As `Delivery.size`: a list's brackets, and a comma between two tasks."""
+        return bodies + max(tasks, 1) + 1
+
+    def send(self, batch: str, tasks: Sequence[Encoded], ready: Callable[[], None]) -> Mapping[int, str]:
+        """As `Delivery.send`."""
+        ending = time.monotonic() + self._timeout
+        answer = self._client.post(
+            f"/api/projects/{self._project}/import?return_task_ids=true", list(_listed(tasks)), ready
+        )
+        if isinstance(answer, Mapping) and isinstance(answer.get("import"), int):
+            return self._awaited(batch, str(answer["import"]), [task.id for task in tasks], ending)
+        ids = answer.get("task_ids") if isinstance(answer, Mapping) else None
+        return self._paired(ids, [task.id for task in tasks], batch)
+
+    def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
+        """As `Delivery.find`."""
+        if handle is not None:
+            state = self._state(handle)
+            if state is not None and state.get("status") == "failed":
+                raise _failed(state)
+        found: dict[int, str] = {}
+        for task in self._marked(batch):
+            mark = _mark(task.get("meta"))
+            if mark is not None and mark.get("batch") == batch and str(mark.get("key", "")).isdigit():
+                found.setdefault(int(mark["key"]), str(task["id"]))
+        return found or "absent"
+
+    def change(
+        self, changes: Sequence[Change], name: str, ready: Callable[[], None]
+    ) -> Mapping[int, tuple[ChangeOutcome, str]]:
+        """As `Delivery.change`: one question and one request for each. Nothing is changed that has annotations."""
+        made: dict[int, tuple[ChangeOutcome, str]] = {}
+        for change in changes:
+            ready()
+            made[change.item.id] = self._delete(change) if change.delete else self._update(change, name)
+        return made
+
+    def label_config(self) -> str | None:
+        """As `Delivery.label_config`."""
+        xml = str(self._own().get("label_config") or "").strip()
+        return None if xml in ("", EMPTY_CONFIG) else xml
+
+    def ping(self) -> str:
+        """As `Delivery.ping`."""
+        found = self._own()
+        return f"Label Studio at {self._client.url}, project {self._project}: {found.get('title', '')}"
+
+    def close(self) -> None:
+        """As `Delivery.close`."""
+        self._client.close()
+
+    def _own(self) -> Mapping[str, Any]:
+        try:
+            found = self._client.ask("GET", f"/api/projects/{self._project}/")
+        except BatchRefused as error:
+            raise UnavailableError(f"{self._client.url}: {error}", code="refused") from None
+        if not isinstance(found, Mapping):
+            raise UnavailableError(f"{self._client.url} does not answer as a Label Studio", code="no_json")
+        return found
+
+    def _paired(self, ids: object, ours: Sequence[int], batch: str) -> Mapping[int, str]:
+        if isinstance(ids, list) and len(ids) == len(ours):
+            return dict(zip(ours, map(str, ids), strict=True))
+        raise BatchUnsure(f"{self._client.url} did not name the tasks that it made of batch {batch}", code="no_ids")
+
+    def _awaited(self, batch: str, handle: str, ours: Sequence[int], ending: float) -> Mapping[int, str]:
+        """Wait for an import that goes on behind its answer."""
+        while True:
+            try:
+                state = self._state(handle)
+            except UnavailableError as error:
+                raise BatchUnsure(str(error), code=error.code, handle=handle) from None
+            status = state.get("status") if state is not None else None
+            if status == "completed":
+                return self._paired((state or {}).get("task_ids"), ours, batch)
+            if status == "failed":
+                raise _failed(state or {})
+            if time.monotonic() > ending:
+                raise BatchUnsure(f"import {handle} goes on: {status}", code="goes_on", handle=handle)
+            time.sleep(POLL_SECONDS)
+
+    def _state(self, handle: str) -> Mapping[str, Any] | None:
+        found = self._client.ask("GET", f"/api/projects/{self._project}/imports/{handle}/", missing=True)
+        return found if isinstance(found, Mapping) else None
+
+    def _marked(self, batch: str) -> Iterator[Mapping[str, Any]]:
+        """The remote's tasks that bear a batch's name in their meta."""
+        item = {"filter": "filter:tasks:meta", "operator": "contains", "type": "String", "value": f'"{batch}"'}
+        query = {"filters": {"conjunction": "and", "items": [item]}, "ordering": ["tasks:id"]}
+        seen, page = 0, 1
+        while True:
+            params = {
+                "project": self._project, "page": page, "page_size": FIND_PAGE, "resolve_uri": "false",
+                "query": orjson.dumps(query).decode(),
+            }  # fmt: skip
+            found = self._client.ask("GET", "/api/tasks", params=params)
+            if not isinstance(found, Mapping) or not isinstance(found.get("tasks"), list):
+                raise UnavailableError(f"{self._client.url} did not list its tasks", code="no_json")
+            yield from found["tasks"]
+            seen, page = seen + len(found["tasks"]), page + 1
+            if not found["tasks"] or seen >= int(found.get("total", 0)):
+                return
+
+    def _delete(self, change: Change) -> tuple[ChangeOutcome, str]:
+        path = f"/api/tasks/{change.remote_id}/"
+        try:
+            if self._client.ask("GET", path, missing=True) is None:
+                return "gone", "it was deleted there before"
+            self._client.ask("DELETE", path, missing=True)
+        except BatchRefused as error:
+            return "kept", str(error)
+        return "done", ""
+
+    def _update(self, change: Change, name: str) -> tuple[ChangeOutcome, str]:
+        path, task = f"/api/tasks/{change.remote_id}/", change.item.task
+        try:
+            there = self._client.ask("GET", path, missing=True)
+            if not isinstance(there, Mapping):
+                return "gone", "it was deleted there"
+            if there.get("annotations") or there.get("total_annotations") or there.get("drafts"):
+                return "kept", "somebody has annotated it there"
+            mark = _mark(there.get("meta")) or {}
+            meta = orjson.loads(_meta(task.meta, str(mark.get("batch", name)), change.item.id))
+            self._client.ask("PATCH", path, json={"data": orjson.loads(task.data), "meta": meta})
+            self._predict(change, there.get("predictions") or [])
+        except BatchRefused as error:
+            return "kept", str(error)
+        return "done", ""
+
+    def _predict(self, change: Change, there: Sequence[Mapping[str, Any]]) -> None:
+        """Put the task's predictions in the place of those that are there, if they differ."""
+        ours = orjson.loads(change.item.task.predictions or "[]")
+        if [_told(one) for one in ours] == [_told(one) for one in there]:
+            return
+        for one in there:
+            self._client.ask("DELETE", f"/api/predictions/{one['id']}/", missing=True)
+        for one in ours:
+            self._client.ask("POST", "/api/predictions/", json=_told(one) | {"task": int(change.remote_id)})
+
+
+def _listed(tasks: Sequence[Encoded]) -> Iterator[bytes]:
+    for number, task in enumerate(tasks):
+        yield b"," + task.body if number else b"[" + task.body
+    yield b"]"
+
+
+def _meta(meta: str | None, batch: str, number: int) -> str:
+    """A task's meta with our mark in it, as JSON text; put together, as most have none."""
+    mark = f'{{"batch":"{batch}","key":"{number}"}}'
+    text = (meta or "").strip()
+    if text in ("", "{}", "[]", "null"):
+        return f'{{"{MARK}":{mark}}}'
+    if MARK in text:
+        found = orjson.loads(text)
+        found = [one for one in found if _mark(one) is None] if isinstance(found, list) else found | {MARK: None}
+        found.append({MARK: orjson.loads(mark)}) if isinstance(found, list) else found.update(
+            {MARK: orjson.loads(mark)}
+        )
+        return orjson.dumps(found).decode()
+    if text.startswith("["):
+        return f'{text[:-1]},{{"{MARK}":{mark}}}]'
+    return f'{text[:-1]},"{MARK}":{mark}}}'
+
+
+def _mark(meta: object) -> Mapping[str, Any] | None:
+    """Our mark in a task's meta, if it is there."""
+    for part in meta if isinstance(meta, list) else (meta,):
+        mark = part.get(MARK) if isinstance(part, Mapping) else None
+        if isinstance(mark, Mapping):
+            return mark
+    return None
+
+
+def _told(prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a prediction."""
+    return {
+        "result": prediction.get("result"),
+        "score": prediction.get("score"),
+        "model_version": prediction.get("model_version") or "undefined",
+    }
+
+
+def _failed(state: Mapping[str, Any]) -> BatchRefused:
+    return BatchRefused(str(state.get("error") or "the import failed there")[:2000])

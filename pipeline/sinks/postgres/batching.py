@@ -1,0 +1,368 @@
+"""What senders write of their batches on PostgreSQL, each function in one transaction."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+
+from pipeline.errors import DataRefused, UsageError
+from pipeline.ledger.deliveries import (
+    REFUSALS_PAUSE,
+    SENT_DAYS,
+    Batch,
+    ChangeOutcome,
+    DeliveryIdentity,
+    DeliveryRow,
+    Failure,
+    Grant,
+    Item,
+    Page,
+    Taken,
+    Waiting,
+    backoff,
+    other_target,
+)
+from pipeline.sinks.outboxes import whole
+from pipeline.sinks.postgres.database import Transaction, array, columns
+from pipeline.sinks.postgres.granting import OPEN, insert
+from pipeline.tasks import Task
+
+OUTBOX_ROWS = 2_000
+"""Rows of the outbox that one page looks at, at most."""
+
+TASK = "t.row, t.data::text, t.annotations::text, t.predictions::text, t.meta::text, t.extra::text, t.external_id"
+PEEK = (
+    f"SELECT b.id, t.lease, t.position, t.id, t.revision, {TASK},"
+    " t.archived_at IS NULL AND coalesce(i.state = 'live', false), x.state, coalesce(x.revision, 0)"
+    " FROM outbox AS b JOIN task_rows AS t ON t.object_id = b.object_id"
+    " AND (t.lease, t.position) >= (b.lease, b.position) AND (t.lease, t.position) < (b.to_lease, b.to_position)"
+    " LEFT JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease"
+    " LEFT JOIN delivered AS x ON x.delivery_id = b.delivery_id AND x.task_id = t.id"
+    " WHERE b.id = ANY(%s) ORDER BY b.id, t.lease, t.position LIMIT %s"
+)
+
+
+def held(tx: Transaction, delivery: int, lease: int) -> bool:
+    """Whether a grant is started and has not ended. What ends it waits until this transaction is over."""
+    return bool(
+        tx.rows(
+            "SELECT 1 FROM deliveries WHERE id = %s AND lease = %s AND started AND until IS NOT NULL FOR UPDATE",
+            (delivery, lease),
+        )
+    )
+
+
+def register(tx: Transaction, deliveries: Sequence[DeliveryIdentity], *, keep: bool) -> list[DeliveryRow]:
+    """As `Deliveries.register`."""
+    found = []
+    for one in sorted(deliveries):
+        tx.execute("INSERT INTO projects (name) VALUES (%s) ON CONFLICT DO NOTHING", (one.project,))
+        ((project,),) = tx.rows("SELECT id FROM projects WHERE name = %s", (one.project,))
+        tx.execute(
+            "INSERT INTO deliveries (project_id, name, kind, target, stamp, backfill, backfill_from)"
+            " VALUES (%s, %s, %s, %s, %s, 0, pg_current_xact_id()) ON CONFLICT DO NOTHING",
+            (project, one.name, one.kind, one.target, secrets.token_hex(4)),
+        )
+        # What was committed while it was in no configuration is not in its outbox.
+        tx.execute(
+            "UPDATE deliveries SET backfill = 0, backfill_from = pg_current_xact_id(), retired = false"
+            " WHERE project_id = %s AND name = %s AND retired",
+            (project, one.name),
+        )
+        ((number, target, stamp, xml),) = tx.rows(
+            "SELECT id, target, stamp, label_config FROM deliveries WHERE project_id = %s AND name = %s",
+            (project, one.name),
+        )
+        if target != one.target:
+            raise UsageError(other_target(one, target))
+        found.append(DeliveryRow(number, f"{one.project}/{one.name}", stamp, xml))
+    if not keep:
+        tx.execute(
+            "UPDATE deliveries SET retired = true WHERE NOT retired AND id <> ALL(%s)", ([row.id for row in found],)
+        )
+    return found
+
+
+def start(tx: Transaction, which: tuple[int, int], worker: str, seconds: float) -> Grant | None:
+    """As `Deliveries.start`, for `which` delivery and grant."""
+    delivery, lease = which
+    rows = tx.rows(
+        "UPDATE deliveries SET started = true, worker = %s, until = clock_timestamp() + make_interval(secs => %s)"
+        " WHERE id = %s AND lease = %s AND NOT started AND until > clock_timestamp() RETURNING what, stamp, refusals",
+        (worker, seconds, delivery, lease),
+    )
+    if not rows:
+        return None
+    # Whoever was filling a batch is gone; what is in it is fixed.
+    tx.execute("DELETE FROM batches WHERE delivery_id = %s AND state = 'filling' AND tasks = 0", (delivery,))
+    tx.execute("UPDATE batches SET state = 'ready' WHERE delivery_id = %s AND state = 'filling'", (delivery,))
+    found = tx.rows(
+        "SELECT id, state, tasks, handle, coalesce(settled_at <= clock_timestamp(), false), looks FROM batches"
+        f" WHERE id = (SELECT {OPEN.format('b.id')} FROM deliveries AS d WHERE d.id = %s)",
+        (delivery,),
+    )
+    ((what, stamp, refusals),) = rows
+    batch = Batch(*found[0]) if found else None
+    return Grant(delivery, lease, what, stamp, batch, probe=refusals >= REFUSALS_PAUSE)
+
+
+def peek(tx: Transaction, delivery: int, limit: int) -> Page:
+    """As `Deliveries.peek`."""
+    rows: list[int] = []
+    tasks = 0
+    for row, some in tx.rows(
+        "SELECT id, tasks FROM outbox WHERE delivery_id = %s AND done_at IS NULL ORDER BY id LIMIT %s",
+        (delivery, OUTBOX_ROWS),
+    ):
+        rows.append(row)
+        tasks += some
+        if tasks >= limit:
+            break
+    if not rows:
+        return Page((), (), complete=True)
+    found = tx.rows(PEEK, (rows, limit))
+    waiting = [
+        Waiting(row[0], row[1], row[2], Item(row[3], row[4], Task(*row[5:12])), row[12], row[13], row[14])
+        for row in found
+    ]
+    return Page(rows, waiting, complete=len(found) < limit)
+
+
+def begin(tx: Transaction, delivery: int, lease: int) -> int | None:
+    """As `Deliveries.begin`."""
+    if not held(tx, delivery, lease):
+        return None
+    ((batch,),) = tx.rows(
+        "INSERT INTO batches (delivery_id, state, created_at) VALUES (%s, 'filling', clock_timestamp()) RETURNING id",
+        (delivery,),
+    )
+    return int(batch)
+
+
+def rest(tx: Transaction, delivery: int) -> None:
+    """As `Deliveries.rest`, under a grant that holds."""
+    tx.execute("DELETE FROM batches WHERE delivery_id = %s AND ended_at IS NULL AND tasks = 0", (delivery,))
+    tx.execute("UPDATE deliveries SET until = NULL WHERE id = %s", (delivery,))
+
+
+def take(tx: Transaction, which: tuple[int, int], taken: Taken, seconds: float) -> None:
+    """As `Deliveries.take`, for `which` delivery and batch, under a grant that holds."""
+    delivery, batch = which
+    members: list[tuple[object, ...]] = [(item.id, batch, item.revision, "batched", None) for item in taken.members]
+    members += [(item.id, 0, item.revision, "refused", taken.refused[item.id]) for item in taken.refused_items]
+    if members:
+        _add(tx, delivery, members)
+    tx.execute(
+        "UPDATE batches SET tasks = tasks + %s, bytes = bytes + %s WHERE id = %s",
+        (len(taken.members), taken.bytes, batch),
+    )
+    tx.execute(
+        "UPDATE deliveries SET refused = refused + %s, until = clock_timestamp() + make_interval(secs => %s)"
+        " WHERE id = %s",
+        (len(taken.refused_items), seconds, delivery),
+    )
+    for pending, ids in (("update", taken.updates), ("delete", taken.deletions)):
+        if ids:
+            tx.execute(
+                "UPDATE delivered SET pending = %s WHERE delivery_id = %s AND task_id = ANY(%s::bigint[])",
+                (pending, delivery, array(ids)),
+            )
+    tx.execute("UPDATE outbox SET done_at = clock_timestamp() WHERE id = ANY(%s::bigint[])", (array(taken.rows),))
+    if taken.cursor is not None:
+        row, lease, position = taken.cursor
+        tx.execute(
+            "UPDATE outbox SET tasks = CASE WHEN to_lease = %(lease)s THEN to_position - %(position)s ELSE tasks END,"
+            " lease = %(lease)s, position = %(position)s WHERE id = %(row)s",
+            {"lease": lease, "position": position, "row": row},
+        )
+
+
+def _add(tx: Transaction, delivery: int, members: Sequence[tuple[object, ...]]) -> None:
+    written = tx.execute(
+        "INSERT INTO delivered (delivery_id, task_id, batch_id, revision, state, reason)"
+        " SELECT %s, u.* FROM unnest(%s::bigint[], %s::bigint[], %s::integer[], %s::text[], %s::text[]) AS u"
+        " ON CONFLICT (delivery_id, task_id) DO UPDATE SET batch_id = excluded.batch_id,"
+        " revision = excluded.revision, state = excluded.state, reason = excluded.reason, pending = NULL,"
+        " remote_id = NULL WHERE delivered.state IN ('deleted', 'refused')",
+        (delivery, *columns(members, 5)),
+    ).rowcount
+    if written != len(members):
+        raise DataRefused("a task would be delivered twice: this is an error in Labelfeed")
+
+
+def split(tx: Transaction, delivery: int, batch: int, keep: Sequence[int]) -> None:
+    """Move the tasks of a batch that are not to be kept in it into a new one."""
+    rest_of = sorted(
+        {row[0] for row in tx.rows("SELECT task_id FROM delivered WHERE batch_id = %s AND state = 'batched'", (batch,))}
+        - set(keep)
+    )
+    if not rest_of:
+        return
+    ((made,),) = tx.rows(
+        "INSERT INTO batches (delivery_id, state, tasks, created_at) VALUES (%s, 'ready', %s, clock_timestamp())"
+        " RETURNING id",
+        (delivery, len(rest_of)),
+    )
+    tx.execute(
+        "UPDATE delivered SET batch_id = %s WHERE delivery_id = %s AND task_id = ANY(%s::bigint[])",
+        (made, delivery, array(rest_of)),
+    )
+    tx.execute("UPDATE batches SET tasks = tasks - %s WHERE id = %s", (len(rest_of), batch))
+
+
+def remember(tx: Transaction, delivery: int, rows: Sequence[tuple[int, str]]) -> None:
+    """The remote has these tasks by these ids."""
+    tx.execute(
+        "UPDATE delivered AS x SET state = 'done', remote_id = u.remote, reason = NULL"
+        " FROM unnest(%s::bigint[], %s::text[]) AS u (task, remote)"
+        " WHERE x.delivery_id = %s AND x.task_id = u.task AND x.state = 'batched'",
+        (*columns(rows, 2), delivery),
+    )
+
+
+def arrived(tx: Transaction, delivery: int, batch: int, remote: Mapping[int, str]) -> None:
+    """The end of `Deliveries.arrived`, under a grant that holds."""
+    split(tx, delivery, batch, list(remote))
+    tx.execute("UPDATE batches SET state = 'done', ended_at = clock_timestamp() WHERE id = %s", (batch,))
+    tx.execute(
+        "UPDATE deliveries SET until = NULL, ended_at = clock_timestamp(), failing = 0, refusals = 0, code = NULL,"
+        " reason = NULL, since = NULL, due = 'epoch', delivered = delivered + %s WHERE id = %s",
+        (len(remote), delivery),
+    )
+
+
+def sending(tx: Transaction, delivery: int, batch: int, seconds: float, settle: float) -> None:
+    """As `Deliveries.sending`, under a grant that holds."""
+    tx.execute(
+        "UPDATE batches SET state = 'sending', tries = tries + 1, looks = 0, handle = NULL,"
+        " sent_at = clock_timestamp(), settled_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
+        (seconds + settle, batch),
+    )
+    tx.execute(
+        "UPDATE deliveries SET imports = imports + 1, until = clock_timestamp() + make_interval(secs => %s)"
+        " WHERE id = %s",
+        (seconds, delivery),
+    )
+
+
+def refuse(tx: Transaction, delivery: int, batch: int, reasons: Mapping[int, str], *, sent: bool) -> None:
+    """As `Deliveries.refuse`, under a grant that holds."""
+    if reasons:
+        tx.execute(
+            "UPDATE delivered AS x SET state = 'refused', reason = u.reason"
+            " FROM unnest(%s::bigint[], %s::text[]) AS u (task, reason)"
+            " WHERE x.delivery_id = %s AND x.task_id = u.task AND x.batch_id = %s",
+            (*columns(list(reasons.items()), 2), delivery, batch),
+        )
+    tx.execute(
+        "UPDATE batches SET tasks = tasks - %(n)s, state = CASE WHEN tasks > %(n)s THEN 'ready' ELSE 'refused' END,"
+        " ended_at = CASE WHEN tasks > %(n)s THEN NULL ELSE clock_timestamp() END WHERE id = %(batch)s",
+        {"n": len(reasons), "batch": batch},
+    )
+    ((refusals,),) = tx.connection.execute(
+        "UPDATE deliveries SET until = NULL, ended_at = CASE WHEN %(sent)s THEN clock_timestamp() ELSE ended_at END,"
+        " refused = refused + %(n)s, refusals = refusals + %(n)s WHERE id = %(delivery)s RETURNING refusals",
+        {"sent": sent, "n": len(reasons), "delivery": delivery},
+    ).fetchall()
+    if reasons and refusals >= REFUSALS_PAUSE:
+        why = next(iter(reasons.values()))
+        message = f"{refusals} tasks were refused one after another, the last one so: {why}"
+        fail(tx, delivery, Failure("refused", message), ended=False, wait=True)
+
+
+def fail(tx: Transaction, delivery: int, failure: Failure, *, ended: bool, wait: bool) -> None:
+    """Note a failure, and end the grant; what was being sent is to be looked for. `ended`: an import has ended by it;
+    with `wait` nothing is begun for a while."""
+    ((failing,),) = tx.rows("SELECT failing FROM deliveries WHERE id = %s", (delivery,))
+    tx.execute(
+        "UPDATE batches SET state = 'unsure', look_due = clock_timestamp()"
+        " WHERE delivery_id = %s AND state = 'sending'",
+        (delivery,),
+    )
+    pause = backoff(failing + 1, failure.retry_after) if wait or failure.retry_after else 0.0
+    tx.execute(
+        "UPDATE deliveries SET until = NULL, failing = failing + 1, code = %s, reason = %s,"
+        " since = coalesce(since, clock_timestamp()), due = clock_timestamp() + make_interval(secs => %s),"
+        " ended_at = CASE WHEN %s THEN clock_timestamp() ELSE ended_at END WHERE id = %s",
+        (failure.code, failure.message.replace("\x00", ""), pause, ended, delivery),
+    )
+
+
+def unsure(tx: Transaction, delivery: int, batch: int, failure: Failure, look: tuple[str | None, float]) -> None:
+    """As `Deliveries.unsure`, under a grant that holds; `look` is the handle, and seconds until the first look."""
+    tx.execute(
+        "UPDATE batches SET state = 'unsure', handle = %s, look_due = clock_timestamp() + make_interval(secs => %s)"
+        " WHERE id = %s",
+        (*look, batch),
+    )
+    fail(tx, delivery, failure, ended=True, wait=False)
+
+
+def absent(tx: Transaction, delivery: int, batch: Batch, pause: float) -> None:
+    """As `Deliveries.absent`, under a grant that holds; the next look is in `pause` seconds."""
+    tx.execute(
+        "UPDATE batches SET state = CASE WHEN %s THEN 'ready' ELSE state END, looks = looks + 1,"
+        " look_due = least(clock_timestamp() + make_interval(secs => %s), settled_at) WHERE id = %s",
+        (batch.settled, pause, batch.id),
+    )
+    tx.execute("UPDATE deliveries SET until = NULL WHERE id = %s", (delivery,))
+
+
+def changed(tx: Transaction, delivery: int, outcomes: Mapping[int, tuple[int, ChangeOutcome, str]]) -> None:
+    """As `Deliveries.changed`, under a grant that holds."""
+    counted = {"updated": 0, "deleted": 0, "kept": 0}
+    pendings: dict[int, str | None] = dict(
+        tx.rows(
+            "SELECT task_id, pending FROM delivered WHERE delivery_id = %s AND task_id = ANY(%s)",
+            (delivery, list(outcomes)),
+        )
+    )
+    for task, (revision, outcome, reason) in outcomes.items():
+        pending = pendings[task]
+        gone = outcome == "gone" or (outcome == "done" and pending == "delete")
+        state = "done" if not gone else "deleted" if pending == "delete" else "gone"
+        tx.execute(
+            "UPDATE delivered SET pending = NULL, revision = %s, state = %s, reason = %s,"
+            " remote_id = CASE WHEN %s THEN NULL ELSE remote_id END WHERE delivery_id = %s AND task_id = %s",
+            (revision, state, reason or None, gone, delivery, task),
+        )
+        counted["kept" if outcome == "kept" else "deleted" if gone else "updated"] += 1
+    tx.execute(
+        "UPDATE deliveries SET until = NULL, failing = 0, code = NULL, reason = NULL, since = NULL, due = 'epoch',"
+        " updated = updated + %s, deleted = deleted + %s, kept = kept + %s WHERE id = %s",
+        (*counted.values(), delivery),
+    )
+
+
+def retry(tx: Transaction, delivery: int) -> int:
+    """As `Deliveries.retry`."""
+    rows = tx.rows(
+        "SELECT t.object_id, count(*)::integer FROM delivered AS x JOIN task_rows AS t ON t.id = x.task_id"
+        " WHERE x.delivery_id = %s AND x.state = 'refused' GROUP BY t.object_id",
+        (delivery,),
+    )
+    put = tx.execute("DELETE FROM delivered WHERE delivery_id = %s AND state = 'refused'", (delivery,)).rowcount
+    insert(tx, delivery, [whole(object_id, tasks) for object_id, tasks in rows])
+    tx.execute(
+        "UPDATE deliveries SET refused = refused - %s, refusals = 0, failing = 0, due = 'epoch' WHERE id = %s",
+        (put, delivery),
+    )
+    return put
+
+
+def sweep(tx: Transaction, limit: int) -> int:
+    """As `Deliveries.sweep`."""
+    # A row may be older than that and its batch still be on its way.
+    deleted = tx.execute(
+        "DELETE FROM outbox WHERE id = ANY(ARRAY(SELECT o.id FROM outbox AS o"
+        " WHERE o.done_at < clock_timestamp() - make_interval(days => %s) AND NOT EXISTS"
+        " (SELECT 1 FROM batches AS b WHERE b.delivery_id = o.delivery_id AND b.ended_at IS NULL"
+        " AND b.created_at <= o.done_at) LIMIT %s))",
+        (SENT_DAYS, limit),
+    ).rowcount
+    deleted += tx.execute(
+        "DELETE FROM batches WHERE id = ANY(ARRAY(SELECT id FROM batches"
+        " WHERE ended_at < clock_timestamp() - make_interval(days => %s) LIMIT %s))",
+        (SENT_DAYS, limit),
+    ).rowcount
+    return deleted

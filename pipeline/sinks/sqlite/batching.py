@@ -1,0 +1,316 @@
+"""What senders write of their batches on SQLite, each function in a transaction of the writer's."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from pipeline.errors import DataRefused, UsageError
+from pipeline.ledger.deliveries import (
+    REFUSALS_PAUSE,
+    SENT_DAYS,
+    Batch,
+    ChangeOutcome,
+    DeliveryIdentity,
+    DeliveryRow,
+    Failure,
+    Grant,
+    Item,
+    Page,
+    Taken,
+    Waiting,
+    backoff,
+    other_target,
+)
+from pipeline.sinks.outboxes import whole
+from pipeline.sinks.sqlite.granting import OPEN, insert
+from pipeline.sinks.texts import text_of
+from pipeline.sqlitefile import now, uptime, write_rows
+from pipeline.tasks import Task
+
+OUTBOX_ROWS = 2_000
+"""Rows of the outbox that one page looks at, at most."""
+DAY = 86_400.0
+
+_TASK = "t.row, t.data, t.annotations, t.predictions, t.meta, t.extra, t.external_id"
+PEEK = (
+    f"SELECT b.id, t.lease, t.position, t.id, t.revision, {_TASK}, t.archived_at IS NULL AND i.state = 'live',"
+    " x.state, coalesce(x.revision, 0) FROM outbox AS b CROSS JOIN task_rows AS t ON t.object_id = b.object_id"
+    " AND (t.lease, t.position) >= (b.lease, b.position) AND (t.lease, t.position) < (b.to_lease, b.to_position)"
+    " LEFT JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease"
+    " LEFT JOIN delivered AS x ON x.delivery_id = b.delivery_id AND x.task_id = t.id"
+    " WHERE b.delivery_id = ? AND b.done_at IS NULL AND b.id <= ? ORDER BY b.id, t.lease, t.position LIMIT ?"
+)
+_MEMBERS = (
+    "INSERT INTO delivered (delivery_id, task_id, batch_id, revision, state, reason) VALUES {rows}"
+    " ON CONFLICT (delivery_id, task_id) DO UPDATE SET batch_id = excluded.batch_id, revision = excluded.revision,"
+    " state = excluded.state, reason = excluded.reason, pending = NULL, remote_id = NULL"
+    " WHERE delivered.state IN ('deleted', 'refused')"
+)
+_MEMBER = "(?,?,?,?,?,?)"
+_IDS = "(SELECT value FROM json_each(?))"
+
+
+def held(connection: sqlite3.Connection, delivery: int, lease: int) -> bool:
+    """Whether a grant is started and has not ended."""
+    return (
+        connection.execute(
+            "SELECT 1 FROM deliveries WHERE id = ? AND lease = ? AND started AND until IS NOT NULL", (delivery, lease)
+        ).fetchone()
+        is not None
+    )
+
+
+def register(
+    connection: sqlite3.Connection, deliveries: Sequence[DeliveryIdentity], *, keep: bool
+) -> list[DeliveryRow]:
+    """As `Deliveries.register`."""
+    found = []
+    for one in deliveries:
+        connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (one.project,))
+        (project,) = connection.execute("SELECT id FROM projects WHERE name = ?", (one.project,)).fetchone()
+        connection.execute(
+            "INSERT INTO deliveries (project_id, name, kind, target, stamp, backfill) VALUES (?, ?, ?, ?, ?, 0)"
+            " ON CONFLICT DO NOTHING",
+            (project, one.name, one.kind, one.target, secrets.token_hex(4)),
+        )
+        # What was committed while it was in no configuration is not in its outbox.
+        row = connection.execute(
+            "UPDATE deliveries SET backfill = CASE WHEN retired THEN 0 ELSE backfill END, retired = 0"
+            " WHERE project_id = ? AND name = ? RETURNING id, target, stamp, label_config",
+            (project, one.name),
+        ).fetchone()
+        if row[1] != one.target:
+            raise UsageError(other_target(one, row[1]))
+        found.append(DeliveryRow(row[0], f"{one.project}/{one.name}", row[2], row[3]))
+    if not keep:
+        connection.execute(
+            f"UPDATE deliveries SET retired = 1 WHERE id NOT IN {_IDS}", (text_of([row.id for row in found]),)
+        )
+    return found
+
+
+def start(connection: sqlite3.Connection, which: tuple[int, int], worker: str, until: float, boot: str) -> Grant | None:
+    """As `Deliveries.start`, for `which` delivery and grant."""
+    delivery, lease = which
+    row = connection.execute(
+        "UPDATE deliveries SET started = 1, worker = ?, until = ? WHERE id = ? AND lease = ? AND NOT started"
+        " AND boot = ? AND until > ? RETURNING what, stamp, refusals",
+        (worker, until, delivery, lease, boot, uptime()),
+    ).fetchone()
+    if row is None:
+        return None
+    # Whoever was filling a batch is gone; what is in it is fixed.
+    connection.execute("DELETE FROM batches WHERE delivery_id = ? AND state = 'filling' AND tasks = 0", (delivery,))
+    connection.execute("UPDATE batches SET state = 'ready' WHERE delivery_id = ? AND state = 'filling'", (delivery,))
+    found = connection.execute(
+        "SELECT id, state, tasks, handle, coalesce(settled_at <= ?, 0), looks FROM batches WHERE id ="
+        f" (SELECT {OPEN.format('b.id')} FROM deliveries AS d WHERE d.id = ?)",
+        (now(), delivery),
+    ).fetchone()
+    batch = None if found is None else Batch._make((*found[:4], bool(found[4]), found[5]))
+    return Grant(delivery, lease, row[0], row[1], batch, probe=row[2] >= REFUSALS_PAUSE)
+
+
+def peek(connection: sqlite3.Connection, delivery: int, limit: int) -> Page:
+    """As `Deliveries.peek`."""
+    rows: list[int] = []
+    tasks = 0
+    for row, some in connection.execute(
+        "SELECT id, tasks FROM outbox WHERE delivery_id = ? AND done_at IS NULL ORDER BY id LIMIT ?",
+        (delivery, OUTBOX_ROWS),
+    ):
+        rows.append(row)
+        tasks += some
+        if tasks >= limit:
+            break
+    if not rows:
+        return Page((), (), complete=True)
+    found = connection.execute(PEEK, (delivery, rows[-1], limit)).fetchall()
+    waiting = [
+        Waiting(row[0], row[1], row[2], Item(row[3], row[4], Task(*row[5:12])), bool(row[12]), row[13], row[14])
+        for row in found
+    ]
+    return Page(rows, waiting, complete=len(found) < limit)
+
+
+def begin(connection: sqlite3.Connection, delivery: int, lease: int) -> int | None:
+    """As `Deliveries.begin`."""
+    if not held(connection, delivery, lease):
+        return None
+    batch: int = connection.execute(
+        "INSERT INTO batches (delivery_id, state, created_at) VALUES (?, 'filling', ?) RETURNING id", (delivery, now())
+    ).fetchone()[0]
+    return batch
+
+
+def rest(connection: sqlite3.Connection, delivery: int) -> None:
+    """As `Deliveries.rest`, under a grant that holds."""
+    connection.execute("DELETE FROM batches WHERE delivery_id = ? AND ended_at IS NULL AND tasks = 0", (delivery,))
+    connection.execute("UPDATE deliveries SET until = NULL WHERE id = ?", (delivery,))
+
+
+def take(connection: sqlite3.Connection, which: tuple[int, int], taken: Taken, until: float) -> None:
+    """As `Deliveries.take`, for `which` delivery and batch, under a grant that holds."""
+    delivery, batch = which
+    at = now()
+    before = connection.total_changes
+    members: list[tuple[object, ...]] = [
+        (delivery, item.id, batch, item.revision, "batched", None) for item in taken.members
+    ]
+    members += [
+        (delivery, item.id, 0, item.revision, "refused", taken.refused[item.id]) for item in taken.refused_items
+    ]
+    write_rows(connection, _MEMBERS, _MEMBER, members)
+    if connection.total_changes - before != len(members):
+        raise DataRefused("a task would be delivered twice: this is an error in Labelfeed")
+    connection.execute(
+        "UPDATE batches SET tasks = tasks + ?, bytes = bytes + ? WHERE id = ?",
+        (len(taken.members), taken.bytes, batch),
+    )
+    connection.execute(
+        "UPDATE deliveries SET refused = refused + ?, until = ? WHERE id = ?",
+        (len(taken.refused_items), until, delivery),
+    )
+    for pending, ids in (("update", taken.updates), ("delete", taken.deletions)):
+        connection.executemany(
+            "UPDATE delivered SET pending = ? WHERE delivery_id = ? AND task_id = ?",
+            [(pending, delivery, task) for task in ids],
+        )
+    connection.execute(f"UPDATE outbox SET done_at = ? WHERE id IN {_IDS}", (at, text_of(list(taken.rows))))
+    if taken.cursor is not None:
+        row, lease, position = taken.cursor
+        connection.execute(
+            "UPDATE outbox SET tasks = CASE WHEN to_lease = ?1 THEN to_position - ?2 ELSE tasks END,"
+            " lease = ?1, position = ?2 WHERE id = ?3",
+            (lease, position, row),
+        )
+
+
+def split(connection: sqlite3.Connection, delivery: int, batch: int, keep: Sequence[int]) -> None:
+    """Move the tasks of a batch that are not to be kept in it into a new one."""
+    moved = connection.execute(
+        f"SELECT count(*) FROM delivered WHERE batch_id = ? AND state = 'batched' AND task_id NOT IN {_IDS}",
+        (batch, text_of(list(keep))),
+    ).fetchone()[0]
+    if not moved:
+        return
+    (made,) = connection.execute(
+        "INSERT INTO batches (delivery_id, state, tasks, created_at) VALUES (?, 'ready', ?, ?) RETURNING id",
+        (delivery, moved, now()),
+    ).fetchone()
+    connection.execute(
+        f"UPDATE delivered SET batch_id = ? WHERE batch_id = ? AND state = 'batched' AND task_id NOT IN {_IDS}",
+        (made, batch, text_of(list(keep))),
+    )
+    connection.execute("UPDATE batches SET tasks = tasks - ? WHERE id = ?", (moved, batch))
+
+
+def remember(connection: sqlite3.Connection, delivery: int, rows: Sequence[tuple[int, str]]) -> None:
+    """The remote has these tasks by these ids."""
+    write_rows(
+        connection,
+        "UPDATE delivered SET state = 'done', remote_id = v.column2, reason = NULL FROM (VALUES {rows}) AS v"
+        f" WHERE delivered.delivery_id = {delivery:d} AND delivered.task_id = v.column1"
+        " AND delivered.state = 'batched'",
+        "(?,?)",
+        rows,
+    )
+
+
+def refuse(
+    connection: sqlite3.Connection, delivery: int, batch: int, reasons: Mapping[int, str], *, sent: bool
+) -> None:
+    """As `Deliveries.refuse`, under a grant that holds."""
+    at = now()
+    connection.executemany(
+        "UPDATE delivered SET state = 'refused', reason = ? WHERE delivery_id = ? AND task_id = ? AND batch_id = ?",
+        [(reason, delivery, task, batch) for task, reason in reasons.items()],
+    )
+    connection.execute(
+        "UPDATE batches SET tasks = tasks - ?1, state = CASE WHEN tasks > ?1 THEN 'ready' ELSE 'refused' END,"
+        " ended_at = CASE WHEN tasks > ?1 THEN NULL ELSE ?2 END WHERE id = ?3",
+        (len(reasons), at, batch),
+    )
+    (refusals,) = connection.execute(
+        "UPDATE deliveries SET until = NULL, ended_at = CASE WHEN ?1 THEN ?2 ELSE ended_at END,"
+        " refused = refused + ?3, refusals = refusals + ?3 WHERE id = ?4 RETURNING refusals",
+        (sent, at, len(reasons), delivery),
+    ).fetchone()
+    if reasons and refusals >= REFUSALS_PAUSE:
+        why = next(iter(reasons.values()))
+        message = f"{refusals} tasks were refused one after another, the last one so: {why}"
+        fail(connection, delivery, Failure("refused", message), ended=None, wait=True)
+
+
+def fail(connection: sqlite3.Connection, delivery: int, failure: Failure, *, ended: float | None, wait: bool) -> None:
+    """Note a failure, and end the grant; what was being sent is to be looked for. `ended` is the end of an import,
+    where there was one; with `wait` nothing is begun for a while."""
+    at = now()
+    (failing,) = connection.execute("SELECT failing FROM deliveries WHERE id = ?", (delivery,)).fetchone()
+    connection.execute(
+        "UPDATE batches SET state = 'unsure', look_due = ? WHERE delivery_id = ? AND state = 'sending'", (at, delivery)
+    )
+    due = at + backoff(failing + 1, failure.retry_after) if wait or failure.retry_after else 0.0
+    connection.execute(
+        "UPDATE deliveries SET until = NULL, failing = failing + 1, code = ?, reason = ?, since = coalesce(since, ?),"
+        " due = ?, ended_at = coalesce(?, ended_at) WHERE id = ?",
+        (failure.code, failure.message, at, due, ended, delivery),
+    )
+
+
+def changed(
+    connection: sqlite3.Connection, delivery: int, outcomes: Mapping[int, tuple[int, ChangeOutcome, str]]
+) -> None:
+    """As `Deliveries.changed`, under a grant that holds."""
+    counted = {"updated": 0, "deleted": 0, "kept": 0}
+    for task, (revision, outcome, reason) in outcomes.items():
+        ((pending,),) = connection.execute(
+            "SELECT pending FROM delivered WHERE delivery_id = ? AND task_id = ?", (delivery, task)
+        ).fetchall()
+        gone = outcome == "gone" or (outcome == "done" and pending == "delete")
+        state = "done" if not gone else "deleted" if pending == "delete" else "gone"
+        connection.execute(
+            "UPDATE delivered SET pending = NULL, revision = ?, state = ?, reason = ?,"
+            " remote_id = CASE WHEN ? THEN NULL ELSE remote_id END WHERE delivery_id = ? AND task_id = ?",
+            (revision, state, reason or None, gone, delivery, task),
+        )
+        name = "kept" if outcome == "kept" else "deleted" if gone else "updated"
+        counted[name] += 1
+    connection.execute(
+        "UPDATE deliveries SET until = NULL, failing = 0, code = NULL, reason = NULL, since = NULL, due = 0,"
+        " updated = updated + ?, deleted = deleted + ?, kept = kept + ? WHERE id = ?",
+        (*counted.values(), delivery),
+    )
+
+
+def retry(connection: sqlite3.Connection, delivery: int) -> int:
+    """As `Deliveries.retry`."""
+    rows = connection.execute(
+        "SELECT t.object_id, count(*) FROM delivered AS x CROSS JOIN task_rows AS t ON t.id = x.task_id"
+        " WHERE x.delivery_id = ? AND x.state = 'refused' GROUP BY t.object_id",
+        (delivery,),
+    ).fetchall()
+    put = connection.execute("DELETE FROM delivered WHERE delivery_id = ? AND state = 'refused'", (delivery,)).rowcount
+    insert(connection, delivery, [whole(object_id, tasks) for object_id, tasks in rows])
+    connection.execute(
+        "UPDATE deliveries SET refused = refused - ?, refusals = 0, failing = 0, due = 0 WHERE id = ?", (put, delivery)
+    )
+    return put
+
+
+def sweep(connection: sqlite3.Connection, limit: int) -> int:
+    """As `Deliveries.sweep`."""
+    old = now() - SENT_DAYS * DAY
+    # A row may be older than that and its batch still be on its way.
+    deleted = connection.execute(
+        "DELETE FROM outbox WHERE id IN (SELECT o.id FROM outbox AS o WHERE o.done_at < ? AND NOT EXISTS"
+        " (SELECT 1 FROM batches AS b WHERE b.delivery_id = o.delivery_id AND b.ended_at IS NULL"
+        " AND b.created_at <= o.done_at) LIMIT ?)",
+        (old, limit),
+    ).rowcount
+    deleted += connection.execute(
+        "DELETE FROM batches WHERE id IN (SELECT id FROM batches WHERE ended_at < ? LIMIT ?)", (old, limit)
+    ).rowcount
+    return deleted
