@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ import psycopg
 import pytest
 from azure.storage.blob import BlobServiceClient
 from botocore.config import Config as BotoConfig
+from google.api_core.exceptions import AlreadyExists
 
 from deploy import services
 from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY, Service, ServiceError
@@ -39,6 +40,9 @@ COMPONENTS = {
     "label_studio": "label_studio",
 }
 """Fixture → component."""
+
+GCS_TOPIC = "projects/test/topics/changes"
+"""What `gcs_telling` tells of its changes."""
 
 _OPENED = pytest.StashKey[dict[str, Service | ServiceError]]()
 _STACK = pytest.StashKey[ExitStack]()
@@ -175,6 +179,21 @@ def label_studio(request: pytest.FixtureRequest) -> Service:
     return _service(request, "label_studio")
 
 
+@pytest.fixture(scope="session")
+def gcs_telling(request: pytest.FixtureRequest, fakegcs: Service, pubsub: Service) -> Service:
+    """A Google Cloud Storage of its own that tells a topic of all that changes: see `GCS_TOPIC`."""
+    with suppress(AlreadyExists):
+        pubsub_client("publisher", pubsub).create_topic(name=GCS_TOPIC)
+    _, project, _, topic = GCS_TOPIC.split("/")
+    settings = {"pubsub": pubsub.address, "project": project, "topic": topic}
+    try:
+        return request.config.stash[_STACK].enter_context(
+            services.using("fakegcs", f"at-{pubsub.port}", settings=settings)
+        )
+    except ServiceError as error:
+        return _had(error)
+
+
 @pytest.fixture
 def unique() -> str:
     """A name that nobody else has: lower-case letters and digits, fit for topic, bucket, queue and database."""
@@ -283,3 +302,17 @@ def _gcs_client(url: str) -> Any:
     from google.cloud.storage import Client
 
     return Client("test", AnonymousCredentials(), client_options={"api_endpoint": url})
+
+
+def pubsub_client(kind: Literal["publisher", "subscriber"], service: Service) -> Any:
+    """A google-cloud-pubsub client of a server."""
+    return _pubsub_client(kind, service.address)
+
+
+@cache
+def _pubsub_client(kind: Literal["publisher", "subscriber"], address: str) -> Any:
+    from google.cloud import pubsub_v1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PUBSUB_EMULATOR_HOST", address)
+        return pubsub_v1.PublisherClient() if kind == "publisher" else pubsub_v1.SubscriberClient()
