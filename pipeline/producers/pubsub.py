@@ -73,6 +73,7 @@ Bury = Callable[[Sequence[UndecodableEvent]], None]
 
 
 class _Message(NamedTuple):
+    id: str
     receipt: str
     attributes: Mapping[str, str]
     data: bytes
@@ -146,7 +147,7 @@ class PubSubProducer:
         for message in messages:
             try:
                 found = decode_message(message.attributes, message.data, self._route)
-                events += [event for event in found if check_key(event.key) is None]
+                events += [event._replace(id=message.id) for event in found if check_key(event.key) is None]
             except ValueError as error:
                 if not self._put_aside(message, str(error)):
                     continue
@@ -278,10 +279,7 @@ class _Stream:
     def _read(self) -> None:
         try:
             for response in self._call:
-                rows = StreamingPullResponse.pb(response).received_messages
-                self._arrived.put(
-                    [_Message(row.ack_id, dict(row.message.attributes), row.message.data) for row in rows]
-                )
+                self._arrived.put([_message(row) for row in StreamingPullResponse.pb(response).received_messages])
             self._arrived.put(_Closed())
         except _PASSING:
             self._arrived.put(_Closed())
@@ -290,7 +288,7 @@ class _Stream:
 
 
 def _message(row: Any) -> _Message:
-    return _Message(row.ack_id, dict(row.message.attributes), row.message.data)
+    return _Message(row.message.message_id, row.ack_id, dict(row.message.attributes), row.message.data)
 
 
 class _Held:
