@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
+import http.client
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,10 @@ log = logging.getLogger(__name__)
 REQUEST_SECONDS = 10.0
 """A client that sends nothing for so long is let go."""
 STOP_SECONDS = 5.0
+LOOK_SECONDS = 2.0
+"""How long `check` waits for who listens where we want to."""
+NAME = "labelfeed"
+"""What the server calls itself."""
 
 Ready = Callable[[], Mapping[str, str | None]]
 """Role → None while it works, or why it waits."""
@@ -74,6 +80,37 @@ class _Told:
     concerns: Concerns
 
 
+def look(listen: str) -> str:
+    """One sentence on whether this process could listen there. Raises UsageError if another program does."""
+    host, port = address(listen)
+    if not port:
+        return "any free port"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise UsageError(f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}") from error
+        else:
+            return f"{listen} is free"
+    if not _is_ours(host or "localhost", port):
+        raise UsageError(f"{listen} is taken by another program; set server.listen or --listen")
+    return f"a Labelfeed process listens on {listen}"
+
+
+def _is_ours(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=LOOK_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().headers.get("Server", "").startswith(NAME)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 class _HTTPServer(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -90,7 +127,7 @@ class _HTTPServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _HTTPServer
     timeout = REQUEST_SECONDS
-    server_version = "labelfeed"
+    server_version = NAME
     sys_version = ""
 
     def do_GET(self) -> None:

@@ -20,8 +20,9 @@ from pipeline.config import Config
 from pipeline.consumers.broker import EMBEDDED, Queue, queue
 from pipeline.consumers.delivering import drained
 from pipeline.ledger import Ledger, SourceIdentity
-from pipeline.metrics import Metrics
+from pipeline.metrics import Concern, Metrics
 from pipeline.producers.listing import PassRunner
+from pipeline.server import look
 
 
 class App:
@@ -96,13 +97,20 @@ class App:
 
     def ping_log(self) -> str:
         """One sentence that says what the event log is; raises LabelfeedError if it can't be used."""
-        return self._data.log.ping()
+        return _told(self._data.log.ping(), self._data.log.concerns())
 
     def ping_queue(self) -> str:
         """One sentence that says what the work queue is; raises LabelfeedError if it can't be used."""
         with closing(queue(self.config.queue)) as jobs:
             jobs.epoch()
-        return "in this process" if self.config.queue == EMBEDDED else "answers"
+            health = jobs.health()
+        waiting = health.messages["stored"]
+        found = "in this process" if self.config.queue == EMBEDDED else f"Redis answers, {waiting} messages"
+        return _told(found, health.concerns)
+
+    def ping_server(self) -> str:
+        """One sentence on whether /metrics can be served where it should; raises UsageError if not."""
+        return look(self.config.server.listen)
 
     def pass_runner(self, name: str) -> PassRunner:
         """What lists a source."""
@@ -149,6 +157,10 @@ class App:
         if self.config.queue == EMBEDDED:
             self.ledger.hold(jobs.epoch())
         return jobs
+
+
+def _told(found: str, concerns: Sequence[Concern]) -> str:
+    return "; ".join([found, *(concern.text for concern in concerns)])
 
 
 def _identities(feeds: dict[str, Feed]) -> list[SourceIdentity]:

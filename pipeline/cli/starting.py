@@ -103,6 +103,7 @@ def _checked(config: Config) -> list[dict[str, Any]]:
                 "database": app.ledger.ping,
                 "event log": app.ping_log,
                 "work queue": app.ping_queue,
+                "server": app.ping_server,
                 **{f"source {name}": feed.store.ping for name, feed in app.feeds.items()},
             }
             return [_pinged(name, ping) for name, ping in pings.items()]
