@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import socket
@@ -62,6 +63,7 @@ def serving(installation: Installation, roles: frozenset[str], caplog: pytest.Lo
     """These roles at work, asking their servers five times a second how they do."""
     config = load(installation.config)
     config = config.model_copy(update={"server": config.server.model_copy(update={"listen": "127.0.0.1:0"})})
+    logs.set_up(stream=io.StringIO())  # a command that ran before may have had a stream that is closed now
     stop = threading.Event()
     thread = threading.Thread(target=serve, args=(config, roles, stop))
     with caplog.at_level(logging.INFO, "pipeline"), pytest.MonkeyPatch.context() as patch:
@@ -116,7 +118,7 @@ def test_scrape_while_the_database_is_down(
         embedded.put(5)
         with serving(embedded, ALL, caplog) as process:
             until(lambda: 'labelfeed_objects{source="bucket",state="done"} 5.0' in process.get("/metrics")[1])
-            services.processes.stop(server)
+            services.kill(server)
             until(lambda: process.get("/readyz")[0] == 503, what="not ready")
             until(lambda: "labelfeed_objects{" not in process.get("/metrics")[1], what="the gauges' end")
             status, text = process.get("/metrics")
