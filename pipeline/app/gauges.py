@@ -30,6 +30,7 @@ COUNT_AT_HOUR = 3
 SKEW_LIMIT_SECONDS = 1.0
 """A database that takes longer to say what time it is tells nothing of its clock."""
 LEDGER_GAUGES = ("objects", "oldest_waiting_seconds", "tasks")
+LAG = ("log_lag_records",)
 
 _log = logging.getLogger(__name__)
 
@@ -69,10 +70,9 @@ class Gauges:
     def read(self) -> None:
         """Read all gauges of this process's roles once; those whose server does not answer become absent."""
         self._skew = {}
-        self._guarded(self._clock)
-        if "dispatch" in self._roles:
-            self._guarded(self._ledger, LEDGER_GAUGES)
-            self._guarded(self._lag, ("log_lag_records",))
+        # Each question to a server that is away takes seconds: one is enough to know.
+        if self._guarded(self._database, (*LEDGER_GAUGES, *LAG)) and "dispatch" in self._roles:
+            self._guarded(self._lag, LAG)
         if self._roles & {"watch", "dispatch"}:
             self._guarded(self._log_concerns)
         if self._jobs is not None:
@@ -98,15 +98,22 @@ class Gauges:
             for name in found
         ]
 
-    def _guarded(self, read: Callable[[], None], names: Sequence[str] = ()) -> None:
-        """Read, or forget the gauges of these names."""
+    def _guarded(self, read: Callable[[], None], names: Sequence[str] = ()) -> bool:
+        """Read, or forget the gauges of these names; whether they could be read."""
         try:
             read()
         except LabelfeedError:
             for name in names:
                 self._metrics.replace(name, {})
+            return False
+        return True
 
     # --- what is read ------------------------------------------------------------------------------------------
+
+    def _database(self) -> None:
+        self._clock()
+        if "dispatch" in self._roles:
+            self._ledger()
 
     def _clock(self) -> None:
         before = time.time()

@@ -21,7 +21,7 @@ from kafka import KafkaAdminClient
 
 from deploy import services
 from deploy.services.model import Service
-from pipeline import cli, logs
+from pipeline import cli, logs, metrics
 from pipeline.app import gauges, serve
 from pipeline.config import load
 from tests.faults.installation import Installation, until
@@ -60,7 +60,7 @@ class Serving:
 
 @contextmanager
 def serving(installation: Installation, roles: frozenset[str], caplog: pytest.LogCaptureFixture) -> Iterator[Serving]:
-    """These roles at work, asking their servers five times a second how they do."""
+    """These roles at work, asking their servers five times a second how they do, and telling it for two seconds."""
     config = load(installation.config)
     config = config.model_copy(update={"server": config.server.model_copy(update={"listen": "127.0.0.1:0"})})
     logs.set_up(stream=io.StringIO())  # a command that ran before may have had a stream that is closed now
@@ -68,6 +68,7 @@ def serving(installation: Installation, roles: frozenset[str], caplog: pytest.Lo
     thread = threading.Thread(target=serve, args=(config, roles, stop))
     with caplog.at_level(logging.INFO, "pipeline"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(gauges, "READ_SECONDS", 0.2)
+        patch.setattr(metrics, "FRESH_SECONDS", 2.0)
         thread.start()
         try:
             yield Serving(caplog)
@@ -145,7 +146,7 @@ def test_redis_that_evicts_and_keeps_nothing(
             told = until(process.concerns)
             status = process.get("/readyz")[0]
             found = checked(embedded, capsys)["work queue"]
-            metrics = process.get("/metrics")[1]
+            scraped = process.get("/metrics")[1]
             client.config_set("appendonly", "yes")
             client.config_set("maxmemory-policy", "noeviction")
             until(lambda: not process.concerns(), what="the end of both")
@@ -155,7 +156,7 @@ def test_redis_that_evicts_and_keeps_nothing(
     assert status == 200
     assert found["ok"]
     assert all(text in found["found"] for text in told)
-    assert 'labelfeed_concern{code="redis_evicts"} 1.0' in metrics
+    assert 'labelfeed_concern{code="redis_evicts"} 1.0' in scraped
     assert process.codes() == ["redis_evicts", "redis_not_persistent"]
 
 
