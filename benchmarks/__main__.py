@@ -12,7 +12,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import clouds, csv_rows, distributed, latency, local_files, memory, notified, parsing, unchanged_pass
+from benchmarks import (
+    clouds,
+    csv_rows,
+    distributed,
+    latency,
+    local_files,
+    memory,
+    notified,
+    parsing,
+    redis_stream,
+    unchanged_pass,
+)
 from benchmarks.measuring import Figure
 
 SUITE = {
@@ -29,6 +40,7 @@ SERVERS = {
     "s3_pass": distributed.measure_pass,
     "s3_scale": distributed.measure_scale,
     "notified": notified.measure,
+    "redis_stream": redis_stream.measure,
     "azure_objects": clouds.measure_azure,
 }
 """What needs the real servers, and is run by its name only."""

@@ -68,6 +68,9 @@ class Taking:
         """
         taken = 0
         with self._lock:
+            if how == "listing" and not self._store.positioned:
+                # A leader that was killed, or still thought it leads, may have left a batch that only the queue knows.
+                self._sure = False
             complete = False
             while not complete and not stop.is_set():
                 try:

@@ -275,6 +275,20 @@ def test_values_are_noticed(house: House, own: Side) -> None:
         until(lambda: texts(house) == Counter("A"), what="a deletion")
 
 
+def test_kills_while_values_are_noticed(house: House, own: Side) -> None:
+    """Whatever a process was at when it was killed, each value is a task once."""
+    house.configure(
+        {"url": f"redis://127.0.0.1:{own.server.port}/0?prefix=in:", "poll": "500ms"}, limits={"lease": "2s"}
+    )
+    put = _set(own)
+    for point in ("watcher.published", "dispatcher.recorded", "scheduler.claimed", "worker.before_commit"):
+        put(30, point)
+        killed = house.start("run", "--log-format=json", fault=point)
+        assert killed.end().code == -signal.SIGKILL
+    with house.continuously():
+        arrived(house, own)
+
+
 # --- bad days -----------------------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,10 @@ def test_a_token_is_written_nowhere(house: House) -> None:
         ("check", {"server": {"listen": "127.0.0.1:0", "tokn": SECRET}}),
         ("check", {"source": {"url": f"nothing://user:{SECRET}@host/x"}}),
         ("check", {"source": {"url": f"https://user:{SECRET}@127.0.0.1:1/x"}}),
+        ("run --once", {"source": {"url": f"redis://user:{SECRET}@127.0.0.1:1/0?prefix=a"}}),
+        ("run --once", {"source": {"url": f"redis+stream://user:{SECRET}@127.0.0.1:1/0/key"}}),
+        ("check", {"source": {"url": f"redis+list://user:{SECRET}@127.0.0.1:1/0"}}),
+        ("plan", {"source": {"url": f"rediss+stream://:{SECRET}@127.0.0.1:1/0/key?group=g"}}),
     ],
     ids=lambda each: each if isinstance(each, str) else next(iter(each)),
 )
