@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from pipeline.producers import pubsub as module
 from pipeline.producers.pubsub import Bury, PubSubProducer
 from pipeline.stores.gcs import GcsStore, open_store
 from pipeline.stores.scope import Scope
-from tests.producers.contract import Made, ProducerContract
+from tests.faults.network import Proxy
+from tests.producers.contract import Made, ProducerContract, listening
 from tests.servers import GCS_TOPIC, gcs_client, pubsub_client
 
 pytestmark = pytest.mark.usefixtures("google", "emulator")
@@ -370,6 +372,37 @@ def test_a_server_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPat
         next(producer.notices(threading.Event()))
     producer.close()
     store.close()
+
+
+def test_a_stream_that_is_cut_is_taken_up_again(
+    pubsub: Service, toxiproxy: Service, put: Put, subscription: str, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is published meanwhile comes once the server can be reached again, by the same producer."""
+    proxy = Proxy.to(toxiproxy, unique, pubsub.port)
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{proxy.port}")
+    source = source_of(subscription)
+    store = store_of(source)
+    producer = PubSubProducer(source, store, Scope())
+    with suppress(UnavailableError), listening(producer) as listener:
+        put("in/before.json")
+        assert listener.event("before.json", "created")
+        proxy.cut()
+        listener.thread.join(20)
+    assert isinstance(listener.error, UnavailableError)
+    put("in/meanwhile.json")
+    proxy.mend()
+
+    def answers() -> bool:
+        with suppress(UnavailableError):
+            return next(producer.notices(threading.Event())).lost
+        return False
+
+    assert_soon(answers)
+    with listening(producer) as listener:
+        assert listener.event("meanwhile.json", "created")
+    producer.close()
+    store.close()
+    proxy.remove()
 
 
 @pytest.mark.parametrize("name", [None, "subscription", "projects/p/topics/t", "https://sqs.example/1/queue"])
