@@ -49,28 +49,42 @@ class Queueing:
         deficit = self.load.deficit + self.fair - len(self.found)
         return throttle.Waiting(self.load.id, wants, self.settings.weight, deficit)
 
-    def keep(self, candidate: Candidate) -> bool:
-        """Take a candidate if every limit allows it; else the source has come to its end for this turn."""
-        cost = self.cost(candidate)
-        first = not self.load.claimed and not self.found
-        self.blocked = throttle.admit(self.permits, cost, first=first)
-        if self.blocked is not None:
-            self.short = True
-            self.wait = self.blocked.wait(cost, self.now)
-            return False
-        self.found.append(candidate)
-        self.cursor = (candidate.not_before, candidate.id)
-        return True
+    def keep(self, found: Sequence[Candidate]) -> int:
+        """Take candidates as long as every limit allows it; how many. With the first that one forbids the source has
+        come to its end for this turn."""
+        if not found:
+            return 0
+        kept = len(found)
+        if not throttle.admit_all(self.permits, self.total(found)):
+            kept = next((number for number, each in enumerate(found) if not self._keep(each, number)), kept)
+        if kept:
+            self.found.extend(found[:kept])
+            self.cursor = (found[kept - 1].not_before, found[kept - 1].id)
+        return kept
 
-    def cost(self, candidate: Candidate) -> Cost:
-        """What an object should cost. One that becomes a task by reference is not read."""
-        cost = throttle.expected(self.history, candidate.size)
-        return cost._replace(tasks=1.0, bytes=0.0) if by_reference(self.settings) else cost
+    def _keep(self, candidate: Candidate, number: int) -> bool:
+        cost = self.total([candidate])
+        first = not self.load.claimed and not self.found and not number
+        self.blocked = throttle.admit(self.permits, cost, first=first)
+        if self.blocked is None:
+            return True
+        self.short = True
+        self.wait = self.blocked.wait(cost, self.now)
+        return False
+
+    def total(self, found: Sequence[Candidate]) -> Cost:
+        """What objects should cost. Those that become a task by reference are not read."""
+        count = len(found)
+        if by_reference(self.settings):
+            return Cost(count, float(count), 0.0)
+        size = sum([candidate.size for candidate in found])
+        each = throttle.expected(self.history, round(size / count))
+        return Cost(count, count * each.tasks, float(size) or count * each.bytes)
 
     def each(self, batch: Sequence[Candidate]) -> tuple[float, float]:
         """The tasks and bytes that one object of a batch should bring."""
-        costs = [self.cost(candidate) for candidate in batch]
-        return sum(cost.tasks for cost in costs) / len(costs), sum(cost.bytes for cost in costs) / len(costs)
+        cost = self.total(batch)
+        return cost.tasks / cost.objects, cost.bytes / cost.objects
 
     def after(self, now: float, *, passed_over: bool) -> SourceLoad:
         """What is to be remembered of the source."""

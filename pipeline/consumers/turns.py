@@ -195,12 +195,9 @@ class Turns:
             found = tick.newest(source.load)  # whoever has mended something waits for the newest ones
         else:
             found = tick.candidates(source.load._replace(cursor=source.cursor), quota)
-        kept = 0
-        for candidate in found:
-            if not source.keep(candidate):
-                self._remember(source)
-                break
-            kept += 1
+        kept = source.keep(found)
+        if kept < len(found):
+            self._remember(source)
         source.short = source.short or len(found) < quota
         return kept
 
@@ -219,8 +216,8 @@ class Turns:
         budget = float(room.batches)
         # Who is owed most is served first, should the claims run out before the objects do.
         for source in sorted(queue, key=lambda source: (-source.rank, -(source.load.deficit + source.fair))):
-            healthy = [candidate for candidate in source.found if not candidate.lost]
             suspects = [candidate for candidate in source.found if candidate.lost]
+            healthy = [candidate for candidate in source.found if not candidate.lost] if suspects else source.found
             parts = max(1, round(idle * len(source.found) / total)) if total else 1
             for batch in throttle.batches(healthy, _size, self._batch, parts):
                 if budget <= 0:

@@ -96,6 +96,8 @@ def batches(items: Iterable[T], size_of: Callable[[T], int], most: int, parts: i
     items = list(items)
     parts = max(1, min(parts, len(items) // SMALL_BATCH_OBJECTS))
     length = min(most, math.ceil(len(items) / parts))
+    if sum(map(size_of, items)) <= BATCH_BYTES:
+        return [items[first : first + length] for first in range(0, len(items), length)] if items else []
     cut: list[list[T]] = []
     bytes_in = 0
     for item in items:

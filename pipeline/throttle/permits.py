@@ -138,6 +138,15 @@ def admit(permits: Iterable[Permit], cost: Cost, *, first: bool = False) -> Perm
     return None
 
 
+def admit_all(permits: Sequence[Permit], cost: Cost) -> bool:
+    """Let many objects begin together, if there is plenty for them all; else nothing is spent."""
+    if any(permit.left < getattr(cost, permit.unit) for permit in permits):
+        return False
+    for permit in permits:
+        permit.spend(cost)
+    return True
+
+
 def most(permits: Sequence[Permit], each: Cost) -> int | None:
     """No more objects than this are worth looking at, if each costs about `each`; None for no bound."""
     bounds = [permit.left / max(_EPSILON, getattr(each, permit.unit)) for permit in permits]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -15,6 +16,13 @@ from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
 from pipeline.sinks.sqlite.standings import standings
 from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now, uptime
+
+_SOURCES = (
+    "SELECT s.id, s.name, s.project_id, coalesce(r.n, 0), coalesce(c.n, 0), s.cursor_due, s.cursor_id,"
+    " s.deficit, s.passed_over, s.bytes_allowed, s.bytes_at, s.read_objects, s.read_tasks, s.read_bytes, s.finished"
+    " FROM sources AS s LEFT JOIN source_counts AS r ON r.source_id = s.id AND r.state = 'ready'"
+    " LEFT JOIN source_counts AS c ON c.source_id = s.id AND c.state = 'claimed' WHERE s.retired = 0"
+)
 
 
 class SqliteTick:
@@ -42,27 +50,24 @@ class SqliteTick:
             " WHERE boot = ? AND until > ?",
             (self._boot, uptime()),
         ).fetchone()
+        rows = execute(_SOURCES).fetchall()
         return Load(
             now=now(),
-            sources=self._sources(expected),
+            sources=self._sources(rows, expected),
             projects=self._projects(),
             unstarted=sum(row[2] or 0 for row in usual),
             running=sum(row[4] for row in usual),
             threads=threads,
-            finished=execute("SELECT coalesce(sum(finished), 0) FROM sources WHERE retired = 0").fetchone()[0],
+            finished=sum(row[14] for row in rows),
             waiting=sum(row[3] for row in usual),
             alone=sum(row[3] + row[4] for row in leases if row[1]),
             commits=(commits, seconds),
             shared=self._shared(),
         )
 
-    def _sources(self, expected: Mapping[int, tuple[float, float]]) -> list[SourceLoad]:
-        rows = self._connection.execute(
-            "SELECT s.id, s.name, s.project_id, coalesce(r.n, 0), coalesce(c.n, 0), s.cursor_due, s.cursor_id,"
-            " s.deficit, s.passed_over, s.bytes_allowed, s.bytes_at, s.read_objects, s.read_tasks, s.read_bytes"
-            " FROM sources AS s LEFT JOIN source_counts AS r ON r.source_id = s.id AND r.state = 'ready'"
-            " LEFT JOIN source_counts AS c ON c.source_id = s.id AND c.state = 'claimed' WHERE s.retired = 0"
-        ).fetchall()
+    def _sources(
+        self, rows: Sequence[tuple[Any, ...]], expected: Mapping[int, tuple[float, float]]
+    ) -> list[SourceLoad]:
         known = standings(self._connection)
         return [
             SourceLoad(
