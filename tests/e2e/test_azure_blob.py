@@ -186,4 +186,4 @@ def test_a_source_that_cannot_be_listed_says_why(
         body = running.get("/readyz")[1]
         assert said in body
         assert SECRET not in running.err.read_text() + body
-    assert said in house.run("check").out
+    assert said in house.look("check").out

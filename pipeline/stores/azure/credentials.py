@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
-from azure.identity import DefaultAzureCredential, EnvironmentCredential, ManagedIdentityCredential
 from azure.storage.blob import BlobSasPermissions, BlobServiceClient, UserDelegationKey, generate_blob_sas
 
 from pipeline.errors import UnavailableError, UsageError
@@ -19,14 +17,13 @@ from pipeline.stores.azure.options import ACCOUNT_VARIABLE, AzureOptions, connec
 if TYPE_CHECKING:
     from obstore.store import AzureCredential
 
+AUTO = ("connection_string", "key", "sas", "default")
+"""What is tried, in this order, where a source doesn't say."""
 SCOPE = "https://storage.azure.com/.default"
 DELEGATION_SECONDS = 6 * 86400.0
 """How long a key to sign with is asked for; Azure gives none for longer than seven days."""
 SKEW = timedelta(minutes=15)
 """Signatures are valid from so long ago, for clocks that are behind ours."""
-
-# Every way that a default credential tries and that isn't there is a warning; our own error tells of it once.
-logging.getLogger("azure.identity").setLevel(logging.ERROR)
 
 
 class Credentials:
@@ -42,10 +39,18 @@ class Credentials:
     # --- what there is -----------------------------------------------------------------------------------------
 
     def _find(self) -> None:
+        ways: dict[str, Callable[[], bool]] = {
+            "connection_string": self._by_connection_string,
+            "key": self._by_key,
+            "sas": self._by_sas,
+            "default": self._by_default,
+            "managed_identity": self._by_managed_identity,
+            "service_principal": self._by_service_principal,
+            "anonymous": lambda: True,
+        }
         login = self._options.credential
-        for name in _AUTO if login == "auto" else (login,):
-            if _FINDERS[name](self):
-                return
+        if any(ways[name]() for name in (AUTO if login == "auto" else (login,))):
+            return
         variable = getattr(self._options, f"{login}_variable")
         raise UsageError(f"{self._options.canonical}: {variable} holds no {login} of account {self._options.account}")
 
@@ -72,11 +77,15 @@ class Credentials:
         return os.environ.get(name, "").strip().removeprefix("?") or None
 
     def _by_default(self) -> bool:
-        self._token = DefaultAzureCredential(managed_identity_client_id=self._options.client_id)
+        from pipeline.stores.azure import identities  # noqa: PLC0415 - loaded when it is logged in with
+
+        self._token = identities.default(self._options.client_id)
         return True
 
     def _by_managed_identity(self) -> bool:
-        self._token = ManagedIdentityCredential(client_id=self._options.client_id)
+        from pipeline.stores.azure import identities  # noqa: PLC0415 - loaded when it is logged in with
+
+        self._token = identities.managed(self._options.client_id)
         return True
 
     def _by_service_principal(self) -> bool:
@@ -84,10 +93,9 @@ class Credentials:
             raise UsageError(
                 f"{self._options.canonical}: AZURE_TENANT_ID and AZURE_CLIENT_ID name no service principal"
             )
-        self._token = EnvironmentCredential()
-        return True
+        from pipeline.stores.azure import identities  # noqa: PLC0415 - loaded when it is logged in with
 
-    def _anonymous(self) -> bool:
+        self._token = identities.principal()
         return True
 
     # --- for the libraries -------------------------------------------------------------------------------------
@@ -126,18 +134,6 @@ class Credentials:
         close: Callable[[], Any] | None = getattr(self._token, "close", None)
         if close is not None:
             close()
-
-
-_FINDERS: dict[str, Callable[[Credentials], bool]] = {
-    "connection_string": Credentials._by_connection_string,  # noqa: SLF001 - a table of its own ways
-    "key": Credentials._by_key,  # noqa: SLF001
-    "sas": Credentials._by_sas,  # noqa: SLF001
-    "default": Credentials._by_default,  # noqa: SLF001
-    "managed_identity": Credentials._by_managed_identity,  # noqa: SLF001
-    "service_principal": Credentials._by_service_principal,  # noqa: SLF001
-    "anonymous": Credentials._anonymous,  # noqa: SLF001
-}
-_AUTO = ("connection_string", "key", "sas", "default")
 
 
 class Signer:
