@@ -42,6 +42,7 @@ SERVERS = {
     "notified": notified.measure,
     "redis_stream": redis_stream.measure,
     "azure_objects": clouds.measure_azure,
+    "gcs_objects": clouds.measure_google,
 }
 """What needs the real servers, and is run by its name only."""
 RESULTS = Path(__file__).parent / "results"

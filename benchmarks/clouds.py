@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import orjson
 from azure.storage.blob import BlobServiceClient
-from obstore.store import AzureStore
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.storage import Client
+from obstore.store import AzureStore, GCSStore
 
 from benchmarks.distributed import THREADS, Bench, _ours, _raw_objects
 from benchmarks.measuring import Figure
@@ -46,7 +48,13 @@ def _azure_container(service: Service, name: str) -> Any:
     )  # fmt: skip
 
 
+def _google_bucket(service: Service, name: str) -> Any:
+    Client("bench", AnonymousCredentials(), client_options={"api_endpoint": service.url}).create_bucket(name)
+    return GCSStore(name, base_url=service.url, skip_signature=True, client_options={"allow_http": True})
+
+
 AZURE = Cloud("azure_objects", "azurite", _azure_container, "az://{name}")
+GOOGLE = Cloud("gcs_objects", "fakegcs", _google_bucket, "gs://{name}")
 
 
 def measure(cloud: Cloud, rounds: int = ROUNDS, objects: int = OBJECTS) -> list[Figure]:
@@ -72,3 +80,8 @@ def measure(cloud: Cloud, rounds: int = ROUNDS, objects: int = OBJECTS) -> list[
 def measure_azure() -> list[Figure]:
     """Azure Blob, on Azurite."""
     return measure(AZURE)
+
+
+def measure_google() -> list[Figure]:
+    """Google Cloud Storage, on fake-gcs-server."""
+    return measure(GOOGLE)
