@@ -19,6 +19,7 @@ from benchmarks import (
     latency,
     local_files,
     memory,
+    metrics_cost,
     notified,
     parsing,
     redis_stream,
@@ -33,6 +34,7 @@ SUITE = {
     "unchanged_pass": unchanged_pass.measure,
     "memory": memory.measure,
     "latency": latency.measure,
+    "metrics_cost": metrics_cost.measure,
 }
 SERVERS = {
     "s3_objects": distributed.measure_objects,

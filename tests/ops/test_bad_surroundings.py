@@ -112,7 +112,7 @@ def test_scrape_while_the_database_is_down(
     embedded: Installation, unique: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """/metrics answers without the database: what the process counts is there, what only the database knows is absent
-    and not zero."""
+    and not zero, until it is back."""
     with services.using("postgres", unique) as server:
         embedded.database = server.url
         embedded.write()
@@ -124,6 +124,8 @@ def test_scrape_while_the_database_is_down(
             until(lambda: "labelfeed_objects{" not in process.get("/metrics")[1], what="the gauges' end")
             status, text = process.get("/metrics")
             until(lambda: "labelfeed_ready_objects{" not in process.get("/metrics")[1], what="the scheduler's end")
+            services.restart(server)
+            until(lambda: "labelfeed_objects{" in process.get("/metrics")[1], what="the gauges' return")
 
     assert status == 200
     assert 'labelfeed_imported_objects_total{source="bucket",state="done"} 5.0' in text

@@ -1,0 +1,159 @@
+"""What metrics cost: calls made by an import of 20,000 files, times the cost of one; and a scrape of a large ledger."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+import urllib.request
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from benchmarks import local_files
+from benchmarks.measuring import Figure, answer, config_for, in_process, scratch
+from pipeline.app import App
+from pipeline.app.gauges import Gauges
+from pipeline.metrics import Metrics, described
+from pipeline.server import Server
+
+CALLS = 20_000
+"""How often a call is made alone to learn its cost."""
+ROWS = 1_000_000
+"""Objects that are really there ..."""
+OBJECTS = 10_000_000
+"""... and those that the counters tell of."""
+SCRAPES = 20
+COST_LIMIT = 0.02
+SCRAPE_LIMIT = 0.1
+
+
+class Counted(Metrics):
+    """Metrics that remember which calls were made, with one example of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self.examples: dict[tuple[str, str], tuple[tuple[Any, ...], dict[str, str]]] = {}
+
+    def _note(self, how: str, name: str, values: tuple[Any, ...], labels: dict[str, str]) -> None:
+        self.calls[how, name] += 1
+        self.examples.setdefault((how, name), ((name, *values), labels))
+
+    def add(self, name: str, amount: float = 1, /, **labels: str) -> None:
+        """As `Metrics.add`."""
+        self._note("add", name, (amount,), labels)
+        super().add(name, amount, **labels)
+
+    def set(self, name: str, value: float, /, **labels: str) -> None:
+        """As `Metrics.set`."""
+        self._note("set", name, (value,), labels)
+        super().set(name, value, **labels)
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
+        """As `Metrics.observe`."""
+        self._note("observe", name, (value,), labels)
+        super().observe(name, value, **labels)
+
+    def cost(self) -> float:
+        """Processor seconds of all calls, each measured alone on other metrics."""
+        alone = Metrics()
+        total = 0.0
+        for (how, name), count in self.calls.items():
+            values, labels = self.examples[how, name]
+            call = getattr(alone, how)
+            began = time.process_time()
+            for _ in range(CALLS):
+                call(*values, **labels)
+            total += (time.process_time() - began) / CALLS * count
+        return total
+
+
+def imported(folder: str, database: str) -> None:
+    """One import of the files, and what its calls to the metrics cost."""
+    metrics = Counted()
+    began = time.process_time()
+    with App.open(config_for(Path(folder), Path(database)), metrics=metrics) as app:
+        app.run_once(lambda _: None)
+    seconds = time.process_time() - began
+    answer(share=metrics.cost() / seconds, calls=sum(metrics.calls.values()))
+
+
+def scraped(folder: str, database: str) -> None:
+    """The slowest of some scrapes of a ledger of 10,000,000 objects while its gauges are read, and that reading."""
+    config = config_for(Path(folder), Path(database))
+    with App.open(config) as app:
+        fill(database)
+        metrics = app.metrics
+        metrics.begin({"watch", "dispatch", "work", "deliver"}, ["bench"])
+        data = app._data  # noqa: SLF001 - what a continuous process gives its gauges
+        gauges = Gauges(config, data, None, metrics, frozenset({"dispatch"}))
+        began = time.perf_counter()
+        gauges.read()
+        reading = time.perf_counter() - began
+        stop = Event()
+        thread = Thread(target=_read_on, args=(gauges, stop))
+        thread.start()
+        server = Server("127.0.0.1:0", metrics, dict)
+        took = [_scrape(server.port) for _ in range(SCRAPES)]
+        stop.set()
+        thread.join()
+        server.close()
+    answer(scrape=max(took), reading=reading)
+
+
+def _read_on(gauges: Gauges, stop: Event) -> None:
+    while not stop.is_set():
+        gauges.read()
+
+
+def _scrape(port: int) -> float:
+    began = time.perf_counter()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as found:
+        text = found.read().decode()
+    seconds = time.perf_counter() - began
+    done = float(text.split('labelfeed_objects{source="bench",state="done"} ')[1].split("\n")[0])
+    assert done == OBJECTS - ROWS / 2, done
+    assert described("objects").asked
+    return seconds
+
+
+def fill(database: str) -> None:
+    """Half of the rows wait and half are done; the counters tell of ten times as many."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        (source,) = connection.execute("SELECT id FROM sources").fetchone()
+        connection.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " INSERT INTO objects (source_id, key, state, wanted_version, due, first_seen, last_event)"
+            " SELECT ?, 'o/' || i, iif(i % 2, 'ready', 'done'), 'v1', i, i, i FROM n",
+            (ROWS, source),
+        )
+        counts = {"ready": ROWS // 2, "done": OBJECTS - ROWS // 2}
+        connection.executemany(
+            "INSERT OR REPLACE INTO source_counts (source_id, state, n) VALUES (?, ?, ?)",
+            [(source, state, count) for state, count in counts.items()],
+        )
+
+
+def measure() -> list[Figure]:
+    """The share of an import's processor time, and the seconds of a scrape."""
+    with scratch() as place:
+        folder, empty = Path(place) / "files", Path(place) / "empty"
+        folder.mkdir()
+        empty.mkdir()
+        local_files.make(folder)
+        cost = in_process("benchmarks.metrics_cost", "imported", str(folder), f"{place}/one.db")
+        scrape = in_process("benchmarks.metrics_cost", "scraped", str(empty), f"{place}/two.db")
+    share, seconds = cost["share"] * 100, scrape["scrape"] * 1000
+    return [
+        Figure(
+            "metrics_cost", "% of the processor time", share, None, None, "≤ 2 %", cost["share"] <= COST_LIMIT, [cost]
+        ),
+        Figure("metrics_scrape", "ms", seconds, None, None, "≤ 100 ms", scrape["scrape"] <= SCRAPE_LIMIT, [scrape]),
+    ]
+
+
+if __name__ == "__main__":
+    {"imported": imported, "scraped": scraped}[sys.argv[1]](*sys.argv[2:])
