@@ -61,6 +61,12 @@ ROLES: Mapping[Role, tuple[Metric, ...]] = {
         Metric("counter", "listed_objects_total", "Objects that passes looked at.", ("source",)),
         Metric(
             "counter",
+            "left_out_objects_total",
+            "Objects that a pass or a notification told of and the configuration leaves out, by its rule.",
+            ("source", "rule"),
+        ),
+        Metric(
+            "counter",
             "sent_events_total",
             "Events put on the event log, by what noticed the change.",
             ("source", "discovered_by"),
@@ -121,7 +127,12 @@ ROLES: Mapping[Role, tuple[Metric, ...]] = {
         Metric("histogram", "tick_duration_seconds", "Time of one turn of the scheduler."),
         Metric("gauge", "in_flight_objects", "Objects that are claimed or running.", asked=True),
         Metric("gauge", "in_flight_bytes", "Bytes of objects that are claimed or running.", asked=True),
-        Metric("gauge", "claims_bound", "Claims that may be in flight by the database's pressure; 0: any number.", asked=True),
+        Metric(
+            "gauge",
+            "claims_bound",
+            "Claims that may be in flight by the database's pressure; 0: any number.",
+            asked=True,
+        ),
         Metric("gauge", "source_waits", "1 for what a source waits for.", ("source", "why"), asked=True),
         Metric("gauge", "project_waits", "1 for what a project waits for.", ("project", "why"), asked=True),
         Metric("gauge", "ready_objects", "Objects that wait to be claimed.", ("source",), asked=True),

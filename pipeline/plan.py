@@ -89,7 +89,8 @@ class Plan:
 
     By the sample: `kinds` tells what becomes of the files of each extension, `columns` which types the data's keys
     hold, `rejected` counts rows by code with the first one's message, `missing` keys that the labelling configuration
-    asks for and no task has, `unused` ones that it doesn't ask for.
+    asks for and no task has, `unused` ones that it doesn't ask for. `left_out` counts objects that the configuration
+    leaves out, by its rule.
     """
 
     source: str
@@ -109,6 +110,7 @@ class Plan:
     rejected: dict[str, tuple[int, str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def plan(source: Source, store: Store, rules: Rules, ledger: Knowing | None, source_id: int) -> Plan:
@@ -135,7 +137,7 @@ Looked = Iterator[tuple[Entry, Known | None]]
 
 def _looked_at(result: Plan, source: Source, store: Store, ledger: Knowing | None, source_id: int) -> Looked:
     """All that a run would look at; counts what is known and deleted."""
-    scope = Scope(source.match, source.exclude)
+    scope = Scope.of(source)
     if is_queue(store):
         return _queued(store, ledger, source_id)
     walk = _in_order if store.ordered else _in_no_order
@@ -146,13 +148,16 @@ def _in_order(result: Plan, scope: Scope, store: Store, ledger: Knowing | None, 
     after: str | None = None
     while True:
         page = store.list(after, PAGE)
-        entries = {entry.key: entry for entry in page.entries if scope.covers(entry.key)}
+        listed = {entry.key for entry in page.entries}
+        entries = {entry.key: entry for entry in _taken(result, scope, page.entries)}
         upto = None if page.complete else page.entries[-1].key if page.entries else after
         known: dict[str, Known] = {}
         for row in _rows(ledger, source_id, after, upto):
             if row.key in entries:
                 known[row.key] = row
-            elif scope.covers(row.key) and row.state in PRESENT and store.head(row.key) is None:
+            elif row.key in listed or not scope.covers(row.key) or row.state not in PRESENT:
+                continue
+            elif store.head(row.key) is None:
                 result.deleted += 1
         for key, entry in entries.items():
             yield entry, known.get(key)
@@ -161,12 +166,24 @@ def _in_order(result: Plan, scope: Scope, store: Store, ledger: Knowing | None, 
         after = upto
 
 
+def _taken(result: Plan, scope: Scope, entries: Sequence[Entry]) -> list[Entry]:
+    """What the configuration takes; what it leaves out is counted."""
+    taken = []
+    for entry in entries:
+        rule = scope.refuses(entry)
+        if rule is None:
+            taken.append(entry)
+        else:
+            result.left_out[rule] = result.left_out.get(rule, 0) + 1
+    return taken
+
+
 def _in_no_order(result: Plan, scope: Scope, store: Store, ledger: Knowing | None, source_id: int) -> Looked:
     """Only all pages together say what is missing."""
     seen = SeenKeys()
     for entries in _pages(store.list, None):
-        covered = [entry for entry in entries if scope.covers(entry.key)]
-        seen.add(entry.key for entry in covered)
+        covered = _taken(result, scope, entries)
+        seen.add(entry.key for entry in entries)
         known = ledger.known_keys(source_id, [entry.key for entry in covered]) if ledger is not None else {}
         yield from ((entry, known.get(entry.key)) for entry in covered)
     for row in _rows(ledger, source_id, None, None):

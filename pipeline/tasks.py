@@ -24,7 +24,7 @@ ROW_CODES = frozenset({
 
 OBJECT_CODES = frozenset({
     "encoding", "compressed", "no_tasks", "unsupported_format", "archived", "gone", "worker_lost",
-    "permission", "unavailable", "unsettled", "key_too_long", "not_a_file", "too_many_bad_rows", "internal",
+    "permission", "unavailable", "unsettled", "key_too_long", "left_out", "not_a_file", "too_many_bad_rows", "internal",
     "too_large", "length", "html_page", "bad_url", "bad_redirect", "private_address", "http_status",
 })  # fmt: skip
 """Why a whole object can end `failed`, `skipped` or `gone`, besides the codes of its first rejected row."""

@@ -74,7 +74,7 @@ def verify(subject: Subject, tell: Callable[[Finding], None]) -> Verified:
     if is_queue(subject.store):
         return _verify_queue(subject, subject.store, tell)
     result = Verified(subject.source.name)
-    scope = Scope(subject.source.match, subject.source.exclude)
+    scope = Scope.of(subject.source)
     for entry, audit in _pairs(subject, scope):
         verdict = judge(entry, audit, subject.source)
         if isinstance(verdict, tuple) and _moved(subject, entry, audit):
@@ -225,7 +225,7 @@ def _pairs(subject: Subject, scope: Scope) -> Iterator[tuple[Entry | None, Audit
     pairs = _merged(subject) if subject.store.ordered else _looked_up(subject)
     for entry, audit in pairs:
         key = entry.key if entry is not None else audit.key if audit is not None else ""
-        if scope.covers(key):
+        if scope.covers(key) and (entry is None or scope.refuses(entry) is None):
             yield entry, audit
 
 

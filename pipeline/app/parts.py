@@ -25,6 +25,7 @@ from pipeline.parsers import Rules
 from pipeline.parsers.fingerprint import versions
 from pipeline.stores import Store
 from pipeline.stores.scope import Scope
+from pipeline.stores.within import within
 
 EMBEDDED = "embedded"
 SQLITE = "sqlite"
@@ -68,7 +69,8 @@ def open_feed(config: Config, source: Source, *, direct: bool = False, store: St
         options = source.model_copy(update={"as_": "files", "format": None})
     rules = Rules.of(options, label_config, project.validate_, _link(config, source, store), direct)
     shape = hashlib.blake2b(f"{source.shape_hash(project)} {versions()}".encode(), digest_size=8).hexdigest()
-    return Feed(source, store, rules, Scope(source.match, source.exclude), shape)
+    scope = Scope.of(source)
+    return Feed(source, within(store, scope), rules, scope, shape)
 
 
 def component_of(source: Source) -> str:

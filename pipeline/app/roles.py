@@ -54,7 +54,9 @@ class Dispatching:
         *,
         eager: bool = False,
     ) -> None:
-        scopes = {name: Scope(feed.scope.covers, feed.source.on_change) for name, feed in feeds.items()}
+        scopes = {
+            name: Scope(feed.scope.covers, feed.source.on_change, feed.scope.of_event) for name, feed in feeds.items()
+        }
         self.scheduler = Scheduler(config, data.ledger, queue, metrics, eager=eager)
         self._dispatcher = Dispatcher(data.log, data.ledger, scopes, metrics, recorded=self.scheduler.wake)
         self._delivering = Delivering(config, data.ledger, queue, metrics) if data.deliveries else None

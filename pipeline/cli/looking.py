@@ -13,7 +13,7 @@ import typer
 
 from pipeline.bus import DeadLetter
 from pipeline.cli import output, places, waiting
-from pipeline.cli.notes import source_notes
+from pipeline.cli.notes import left_out, source_notes
 from pipeline.cli.options import ConfigPath, Database, Json, State, chosen
 from pipeline.cli.revisions import change, told
 from pipeline.config import Config
@@ -192,19 +192,25 @@ def explain(
         reports = app.ledger.reports()
         known = {row["name"]: row for row in reports.sources()}
         rows = [_explained(reports, known, row) | _asked(app, row) for row in places.looked_up(reports, uri)]
+        outside = left_out(app, uri)
         named = set(places.readings(reports.sources(), uri))
         refused = [
             row
             for row in map(_refused, app.dead_letters(DEAD_LETTERS_SEARCHED))
             if not named.isdisjoint({(row["source"], row["key"]), (None, row["key"])})
         ]
-    if not rows and not refused:
+    known_keys = {(row["source"], row["key"]) for row in rows if row["state"] != "out_of_scope"}
+    outside = [row for row in outside if (row["source"], row["key"]) not in known_keys]
+    if not rows and not refused and not outside:
         raise places.unknown(uri)
     if json:
-        output.as_json(rows + [row | {"state": "refused"} for row in refused])
+        shown = [row | {"state": "left_out"} for row in outside] + [row | {"state": "refused"} for row in refused]
+        output.as_json(rows + shown)
         return
     for row in rows:
         _print_explained(row)
+    for row in outside:
+        output.write(f"{row['source']}:{row['key']}\nleft out by the configuration, {row['why']}")
     for row in refused:
         output.write(f"{row['source']}:{row['key']}\nnot recorded at {output.clock(row['at'])}: {row['reason']}")
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pipeline.config.addresses import blob_account
-from pipeline.config.models import Config, Source
+from pipeline.config.models import NAME, Config, Source
+from pipeline.config.routing import name_of, others
 
 WILD = "*?[{"
 """Where a glob stops being plain text."""
@@ -41,7 +42,29 @@ def conflicts(config: Config) -> Iterator[Conflict]:
         yield from _links(config, index, source)
         if source.row_key is not None and source.on_change != "replace":
             yield Conflict(("sources", index, "row_key"), "row_key needs on_change: replace")
+        yield from _misrouted(config, index, source)
     yield from _overlaps(config)
+
+
+def _misrouted(config: Config, index: int, source: Source) -> Iterator[Conflict]:
+    for place, route in enumerate(source.routes):
+        if route.project not in config.projects:
+            yield Conflict(
+                ("sources", index, "routes", place, "project"),
+                f"there is no project {route.project!r}",
+                f"there are {', '.join(config.projects)}",
+            )
+    taken = {other.name for other in config.sources}
+    for project in others(source):
+        name = name_of(source, project)
+        if re.fullmatch(NAME, name) is None:
+            yield Conflict(
+                ("sources", index, "routes"),
+                f"what goes into {project!r} would be the source {name!r}, which is no name of a source",
+                "letters, digits, dots, dashes and underscores, at most 63",
+            )
+        elif name in taken:
+            yield Conflict(("sources", index, "routes"), f"there is a source {name!r} already")
 
 
 def _links(config: Config, index: int, source: Source) -> Iterator[Conflict]:
@@ -54,7 +77,8 @@ def _links(config: Config, index: int, source: Source) -> Iterator[Conflict]:
 def _overlaps(config: Config) -> Iterator[Conflict]:
     roots = [_root(config, source) for source in config.sources]
     for (one, first), (two, second) in combinations(enumerate(config.sources), 2):
-        if first.project != second.project or first.overlap or second.overlap:
+        shared = {first.project, *others(first)} & {second.project, *others(second)}
+        if not shared or first.overlap or second.overlap:
             continue
         if (first.as_ == "urls") != (second.as_ == "urls"):
             # The objects of a list are its URLs, wherever the list itself is.
@@ -83,6 +107,12 @@ def _root(config: Config, source: Source) -> str:
 
 def _cover(root: str, first: Source, other: str, second: Source) -> bool:
     if not (root.startswith(other) or other.startswith(root)):
+        return False
+    starts = (
+        [root + prefix for prefix in first.prefixes or ("",)],
+        [other + prefix for prefix in second.prefixes or ("",)],
+    )
+    if all(not (one.startswith(two) or two.startswith(one)) for one in starts[0] for two in starts[1]):
         return False
     return any(
         not _disjoint(root + one, other + two)

@@ -14,6 +14,7 @@ from pipeline.config import document
 from pipeline.config.checks import conflicts
 from pipeline.config.document import Document
 from pipeline.config.models import Config, Model
+from pipeline.config.routing import routed
 from pipeline.config.shape import at, fields_of, from_file, keys_of, models_in
 from pipeline.errors import ConfigError, UsageError
 
@@ -75,7 +76,7 @@ def _build(found: Document, folder: Path) -> Config:
         _raise([_explained(found, details) for details in error.errors(include_url=False, include_input=False)])
         raise
     _raise([found.error(message, path, hint=hint) for path, message, hint in conflicts(config)])
-    return config
+    return config.model_copy(update={"sources": tuple(routed(config.sources))})
 
 
 def _raise(errors: list[ConfigError]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import UTC, date, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -25,6 +26,8 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+"""What a source may be called."""
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {
     "b": 1,
@@ -62,6 +65,22 @@ def parse_size(value: object) -> int:
     if not found:
         raise ValueError(f"{value!r} is no size; write it like 50MB or 64MiB")
     return int(float(found[1]) * _SIZE_UNITS[found[2] or "b"])
+
+
+def parse_age(value: object) -> float | datetime:
+    """Seconds of a duration such as `30d`, or the moment of a date (or date and time) such as `2026-01-31`, in UTC
+    where it names no zone.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    elif isinstance(value, str) and re.match(r"\s*\d{4}-", value):
+        value = datetime.fromisoformat(value.strip())
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    return parse_duration(value)
 
 
 def parse_bound(value: object) -> int | float:
@@ -108,6 +127,7 @@ def parse_headers(value: object) -> object:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(json_schema_extra={"type": ["string", "number"]})]
+Age = Annotated[float | datetime, BeforeValidator(parse_age), WithJsonSchema({"type": ["string", "number"]})]
 Size = Annotated[int, BeforeValidator(parse_size), Field(json_schema_extra={"type": ["string", "integer"]})]
 RowBound = Annotated[
     int | float, BeforeValidator(parse_bound), WithJsonSchema({"type": ["integer", "number", "string"]})
@@ -299,12 +319,17 @@ class Http(Model):
     hosts: Names = Field((), description="Further hosts that get all this, such as those of a list's URLs.")
 
 
+class Route(Model):
+    """A rule of a source: which of its objects go into which project."""
+
+    match: Globs = Field(description="Globs of the keys, relative to the source's URL.")
+    project: str = Field(description="The project that their tasks go into.")
+
+
 class Source(ParseOptions):
     """A place where files land."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="The source's name; with its store, its identity."
-    )
+    name: str = Field(pattern=NAME, description="The source's name; with its store, its identity.")
     project: str = Field(description="The project that its tasks go into.")
     url: str = Field(description="Where it is: a path, or a URL such as s3://bucket/prefix.")
     endpoint: str | None = Field(
@@ -327,6 +352,34 @@ class Source(ParseOptions):
     )
     match: Globs = Field(("**/*",), description="Globs of the keys to take, relative to the URL.")
     exclude: Globs = Field((), description="Globs of the keys to leave out.")
+    regex: str | None = Field(None, description="A regular expression that must be found in a key for it to be taken.")
+    prefixes: Globs = Field(
+        (), description="Only keys that begin with one of these, relative to the URL; nothing else is listed."
+    )
+    recursive: bool = Field(True, description="Whether folders below are taken too; with `prefixes`, below those.")
+    min_size: Size = Field(0, ge=0, description="Smaller objects are left out.")
+    max_size: Size | None = Field(None, ge=0, description="Larger objects are left out.")
+    newer_than: Age | None = Field(
+        None,
+        description="Only objects that were changed within this time (30d), or since this date (2026-01-31) are taken; "
+        "what is imported stays.",
+    )
+    older_than: Age | None = Field(
+        None, description="Only objects that were left alone for this time (10m), or since this date, are taken."
+    )
+    routes: tuple[Route, ...] = Field(
+        (),
+        description="Rules by which objects go into other projects, the first that matches; what none matches goes "
+        "into `project`. Each further project becomes a source of its own, named NAME.PROJECT.",
+    )
+    start_after: Literal["first", "latest"] = Field(
+        "first",
+        description="`latest` lists only what comes after the last key of the pass before, for names that grow; a "
+        "whole pass is made every `reconcile`.",
+    )
+    reconcile: Duration = Field(
+        86400.0, gt=0, description="With `start_after: latest`, how long after one whole pass the next one starts."
+    )
     poll: Duration = Field(30.0, gt=0, description="How long after one pass the next one starts.")
     settle: Duration = Field(1.0, ge=0, description="A local file is taken when it has not changed for this long.")
     watch: bool = Field(True, description="Whether changes are noticed as they happen, beside the passes.")

@@ -51,6 +51,7 @@ _TITLES = {
     "Project": "`projects.<name>`",
     "Throttle": "`projects.<name>.throttle`",
     "Source": "`sources[]`",
+    "Route": "`sources[].routes[]`",
     "Http": "`sources[].http`",
     "Links": "`links`",
     "Limits": "`limits`",

@@ -38,10 +38,12 @@ _log = logging.getLogger(__name__)
 
 
 class Scope(NamedTuple):
-    """What the dispatcher knows of a source: which keys it covers, and what a new version of one does."""
+    """What the dispatcher knows of a source: which keys it covers, what a new version of one does, and by which rule
+    the configuration leaves out what an event tells of."""
 
     covers: Callable[[str], bool]
     on_change: OnChange
+    left_out: Callable[[ObjectEvent], str | None] | None = None
 
 
 class Dispatcher:
@@ -171,7 +173,12 @@ class Dispatcher:
         if isinstance(event, UndecodableEvent):
             return False
         scope = self._scopes.get(event.source)
-        return scope is not None and scope.covers(event.key)
+        if scope is None or scope.left_out is None:
+            return scope is not None and scope.covers(event.key)
+        rule = scope.left_out(event)
+        if rule is not None:
+            self._metrics.add("left_out_objects_total", source=event.source, rule=rule)
+        return rule is None
 
     def _write(
         self, consumer: Consumer, records: Sequence[Record], positions: Mapping[int, int], effects: Counter[Effect]

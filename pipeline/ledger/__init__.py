@@ -11,7 +11,7 @@ that comes of it. Versions are compared for equality only; order exists between 
 from __future__ import annotations
 
 from pipeline.ledger.matching import NewRow, OldRow, Placed, RowMatch, content_of, match_placed, match_rows
-from pipeline.ledger.protocol import Ledger, Pass, SourceIdentity, SourceRow
+from pipeline.ledger.protocol import Ledger, Part, Pass, SourceIdentity, SourceRow
 from pipeline.ledger.reports import Audit, Filter, Reports, RevisionFilter
 from pipeline.ledger.rules import ENDED, STATES, Change, Effect, Known, OnChange, State, on_event, on_retry
 from pipeline.ledger.scheduling import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Tick
@@ -53,6 +53,7 @@ __all__ = [
     "OldRow",
     "OnChange",
     "Outcome",
+    "Part",
     "Pass",
     "Placed",
     "ProjectLoad",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pipeline.events import ObjectEvent
 from pipeline.ledger.deliveries import Deliveries
@@ -21,7 +21,9 @@ T = TypeVar("T")
 class Pass:
     """One listing of a source, as far as it has come; it goes on after a restart from `after`.
 
-    `candidates` counts keys that the store no longer has. `positions` are the log's after its last event.
+    `candidates` counts keys that the store no longer has. `positions` are the log's after its last event. `left_out`
+    counts objects that the configuration leaves out, by its rule. Not `whole` is a pass that began after the last key
+    of the one before; `whole_at` is when the last whole one that is complete began, this one or an earlier.
     """
 
     id: int
@@ -34,6 +36,13 @@ class Pass:
     finished: float | None = None
     positions: Mapping[int, int] = field(default_factory=dict)
     stopped: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    whole: bool = True
+    whole_at: float | None = None
+
+
+Part = Literal["listing", "notifications"]
+"""What of a source may not work by itself."""
 
 
 class SourceRow(NamedTuple):
@@ -148,8 +157,9 @@ class Ledger(Protocol):
         """Delete at most about `limit` staged rows that will never be published, and old history."""
 
     # passes
-    def begin_pass(self, source_id: int) -> Pass:
-        """The source's unfinished pass, or a new one."""
+    def begin_pass(self, source_id: int, previous: Pass | None = None) -> Pass:
+        """The source's unfinished pass, or a new one; that begins after the last key of a `previous` one, where one is
+        given."""
 
     def last_pass(self, source_id: int) -> Pass | None:
         """The newest finished or stopped pass."""
@@ -169,6 +179,9 @@ class Ledger(Protocol):
 
     def end_pass(self, state: Pass) -> None:
         """The pass is complete, or was stopped."""
+
+    def note_problem(self, source_id: int, part: Part, problem: tuple[str, str] | None) -> None:
+        """Remember why a part of a source does not work, a code and a message, or that it works."""
 
     def accept_deletions(self, source_id: int) -> None:
         """Let the next pass of a source that completes archive as much as it finds gone; `end_pass` of one that

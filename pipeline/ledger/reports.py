@@ -32,7 +32,8 @@ class Reports(Protocol):
         """Per source: `name, project, retired, uri`, a count for each state (`ready, claimed, running, done,
         failed, skipped, gone, out_of_scope`), `tasks, rejected, changes, oldest_ready` (seconds since 1970),
         `last_pass`
-        (a dict or None), `finished` (objects that ever ended), `finished_at`, `paused` (None, or a dict of `by`
+        (a dict or None), `problems` (dicts of `part, code, message, since`: why it is not listed or heard),
+        `finished` (objects that ever ended), `finished_at`, `paused` (None, or a dict of `by`
         (`hand` or `failures`), `since`, `failing`, `code`, as in `Standing`), `revisions` (proposed ones that wait to
         be decided on)."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,10 +28,11 @@ from pipeline.events import EventKind, ObjectEvent, check_key, new_id, new_trace
 from pipeline.faults import reached
 from pipeline.ledger import Known, Ledger, Pass
 from pipeline.metrics import Metrics
+from pipeline.producers.problems import Problems
 from pipeline.producers.queues import Taking
-from pipeline.producers.seen import SeenKeys
+from pipeline.producers.seen import RecentKeys, SeenKeys
 from pipeline.stores import Entry, Store, is_queue
-from pipeline.stores.scope import Scope
+from pipeline.stores.scope import OF_AGE, Rule, Scope
 
 PAGE_KEYS = 1000
 KNOWN_ROWS = 2000
@@ -74,10 +76,14 @@ class PassRunner:
     unsettled: int = 0
     watched_since: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
+    noticed: RecentKeys = field(default_factory=RecentKeys)
+    """Keys of which notifications told of late."""
+    problems: Problems = field(init=False)
     taking: Taking | None = None
     """What takes from the source, if it is a queue: then a pass takes what is there."""
 
     def __post_init__(self) -> None:
+        self.problems = Problems(self.ledger, self.source_id)
         if is_queue(self.store):
             self.taking = Taking(self.source, self.source_id, self.store, self.ledger, self.metrics)
 
@@ -88,15 +94,25 @@ class PassRunner:
         an unfinished one, so that all that was there at the call is published. `accept_deletions` lets the
         pass archive as much as it finds gone. Raises RetriableError.
         """
-        state = self.ledger.begin_pass(self.source_id)
-        if self.taking is not None:
-            return self._take(self.taking, state, stop)
-        if wait_for_unsettled and state.after is not None:
-            state = self._run(state, stop, wait=True, accept=accept_deletions)
-            if state.finished is None:
-                return state
-            state = self.ledger.begin_pass(self.source_id)
-        return self._run(state, stop, wait=wait_for_unsettled, accept=accept_deletions)
+        with self.problems.told_of("listing"):
+            state = self._begin()
+            if self.taking is not None:
+                return self._take(self.taking, state, stop)
+            if wait_for_unsettled and (state.listed or (state.whole and state.after is not None)):
+                state = self._run(state, stop, wait=True, accept=accept_deletions)
+                if state.finished is None:
+                    return state
+                state = self._begin()
+            return self._run(state, stop, wait=wait_for_unsettled, accept=accept_deletions)
+
+    def _begin(self) -> Pass:
+        """The unfinished pass, or a new one: of what comes after the last one, or a whole one where that is due."""
+        if self.source.start_after == "latest" and self.taking is None and self.store.ordered:
+            last = self.ledger.last_pass(self.source_id)
+            if last is not None and last.after is not None and last.whole_at is not None:
+                due = last.whole_at + self.source.reconcile
+                return self.ledger.begin_pass(self.source_id, last if self.ledger.now() < due else None)
+        return self.ledger.begin_pass(self.source_id)
 
     def _run(self, state: Pass, stop: threading.Event, *, wait: bool, accept: bool) -> Pass:
         began = time.monotonic()
@@ -154,6 +170,7 @@ class _Listing:
         self._published = 0
         self._unsettled: list[str] = []
         self._empty = 0
+        self._left: dict[str, Rule] = {}
         self._traceparent = new_traceparent()
         self._seen: SeenKeys | None = None
 
@@ -166,7 +183,7 @@ class _Listing:
         complete = False
         while not complete and not self._stop.is_set():
             complete = self._page()
-        if complete and not self._runner.store.ordered:
+        if complete and self._state.whole and not self._runner.store.ordered:
             self._look_at_all()
         self._settle()
         if self._stop.is_set():
@@ -184,19 +201,20 @@ class _Listing:
         """List and compare one page; whether it was the last."""
         runner, after = self._runner, self._state.after
         requested = self._ledger.now()
-        page = runner.store.list(after, PAGE_KEYS)
+        jumps = getattr(runner.store, "jumps", False)
+        page = runner.store.list(runner.scope.skip(after) if jumps else after, PAGE_KEYS)
         runner.metrics.add("store_requests_total", source=self._name, operation="list")
+        runner.problems.solved("listing")
         if not page.entries and not page.complete:
             self._check_progress()
             return False
         last = page.entries[-1].key if page.entries else after
-        listed = {entry.key: entry for entry in page.entries}
-        if not runner.scope.everything:
-            covers = runner.scope.covers
-            listed = {key: entry for key, entry in listed.items() if covers(key)}
+        ordered = runner.store.ordered
+        complete = page.complete or (ordered and runner.scope.beyond(last))
+        listed = self._taken(page.entries)
         count = len(listed)
-        if runner.store.ordered:
-            self._compare_range(listed, after, None if page.complete else last, requested)
+        if ordered:
+            self._compare_range(listed, after, None if complete else last, requested)
         else:
             self._see(listed)
             rows = self._ledger.known_keys(runner.source_id, list(listed))
@@ -206,11 +224,28 @@ class _Listing:
             return False
         self._publish(self._found(list(listed.values()), requested), "created")
         runner.metrics.add("listed_objects_total", count, source=self._name)
-        self._advance(replace(self._state, after=last, listed=self._state.listed + count))
+        left_out = dict(Counter(self._state.left_out) + Counter(self._left.values()))
+        self._advance(replace(self._state, after=last, listed=self._state.listed + count, left_out=left_out))
         self._save()
         if len(self._unsettled) >= PAGE_KEYS:
             self._settle()
-        return page.complete
+        return complete
+
+    def _taken(self, entries: Sequence[Entry]) -> dict[str, Entry]:
+        """What of a page the configuration takes; the rest is in `_left` until the next page."""
+        scope = self._runner.scope
+        refuses = scope.refuses
+        taken: dict[str, Entry] = {}
+        self._left = {}
+        for entry in entries:
+            rule = refuses(entry)
+            if rule is None:
+                taken[entry.key] = entry
+            else:
+                self._left[entry.key] = rule
+        for rule, count in Counter(self._left.values()).items():
+            self._runner.metrics.add("left_out_objects_total", count, source=self._name, rule=rule)
+        return taken
 
     def _see(self, keys: Iterable[str]) -> None:
         if self._seen is None:
@@ -226,7 +261,7 @@ class _Listing:
         """Compare all rows of the ledger in (after, upto] with the page; leaves the unknown ones in `listed`."""
         for rows in self._known(after, upto):
             missing = self._compare(rows, listed, requested)
-            if missing:
+            if missing and self._state.whole:
                 self._miss(missing, requested)
 
     def _known(self, after: str | None, upto: str | None) -> Iterator[Sequence[Known]]:
@@ -268,8 +303,12 @@ class _Listing:
             elif self._wait:
                 self._unsettled.append(entry.key)
         since = self._runner.watched_since
-        if since is not None:
-            missed = sum(since <= entry.modified < requested - NOTICE_SECONDS for entry in found)
+        # What must rest before it is taken is never taken at a notification.
+        if since is not None and self._runner.source.older_than is None:
+            missed = sum(
+                since <= entry.modified < requested - NOTICE_SECONDS and entry.key not in self._runner.noticed
+                for entry in found
+            )
             self._runner.metrics.add("missed_by_notification_total", missed, source=self._name)
         return found
 
@@ -280,15 +319,18 @@ class _Listing:
         for row in rows:
             if self._stop.is_set():
                 return
-            if not self._runner.scope.covers(row.key):
-                out_of_scope.append(row.id)
-                continue
+            rule = self._left.get(row.key) or self._runner.scope.left_out(row.key)
             try:
-                entry = self._head(row.key)
+                entry = None if rule is not None else self._head(row.key)
             except ObjectFailed:
                 # The store does not let us look: that is no word on whether it is there.
                 continue
-            if entry is None:
+            if entry is not None:
+                rule = self._runner.scope.refuses(entry)
+            if rule is not None:
+                # What was taken once is not set aside by growing older.
+                out_of_scope += [row.id] if rule not in OF_AGE else []
+            elif entry is None:
                 gone.append(row.key)
             else:
                 self._compare([row], {row.key: entry}, requested)

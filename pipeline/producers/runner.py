@@ -143,6 +143,7 @@ class SourceRunner:
                 self._watching.clear()
                 self._passes.watched_since = None
                 self._watch_problem = _told(error)
+                self._passes.problems.tell("notifications", error)
                 self._due.set()
                 patience.wait(error, stop)
         self._watching.clear()
@@ -152,8 +153,10 @@ class SourceRunner:
         if not self._watching.is_set():
             self._passes.watched_since = time.time()
             self._watch_problem = ""
+            self._passes.problems.solved("notifications")
             self._watching.set()
         patience = Patience(ROLE, source=self._name)
+        self._passes.noticed.add([event.key for event in notices.events if event.source == self._name])
         while notices.events and not self._published(notices, patience, stop):
             if stop.is_set():
                 return

@@ -1,4 +1,4 @@
-"""The keys that a pass has listed, in memory of a fixed size."""
+"""Keys that a pass has listed, and keys that notifications told of, in memory of a fixed size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from hashlib import blake2b
 FILTER_BYTES = 8 * 2**20
 """A power of two. A key that was not listed is taken for listed once in 90,000 times where a source has a million
 keys, in 25 where it has ten million, in 2 where it has thirty million."""
+RECENT_KEYS = 50_000
+"""Keys that are remembered after a notification told of them, until the ledger has them."""
 
 _BITS_OF_KEY = struct.Struct("<4I")
 
@@ -45,3 +47,23 @@ class SeenKeys:
         mixed = self._mixed.copy()
         mixed.update(key.encode(errors="surrogatepass"))
         return [number & self._mask for number in _BITS_OF_KEY.unpack(mixed.digest())]
+
+
+class RecentKeys:
+    """The keys that came last. One thread adds, any may ask."""
+
+    def __init__(self, limit: int = RECENT_KEYS) -> None:
+        self._limit = limit
+        self._keys: dict[str, None] = {}
+
+    def add(self, keys: Iterable[str]) -> None:
+        """Remember keys, and forget those that came first where they are too many."""
+        known = self._keys
+        for key in keys:
+            known.pop(key, None)
+            known[key] = None
+        while len(known) > self._limit:
+            del known[next(iter(known))]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys

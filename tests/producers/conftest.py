@@ -62,7 +62,7 @@ class House:
     def passes(self, **options: Any) -> PassRunner:
         """A runner of passes; `options` change the source."""
         source = self.source.model_copy(update=options)
-        scope = Scope(source.match, source.exclude)
+        scope = Scope.of(source)
         return PassRunner(source, 1, self.store, scope, self.ledger, self.log, self.metrics)
 
     def list(self, *, wait: bool = False, accept: bool = False, **options: Any) -> Pass:

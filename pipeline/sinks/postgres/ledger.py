@@ -7,7 +7,19 @@ from typing import TypeVar
 
 from pipeline.errors import DataRefused
 from pipeline.events import ObjectEvent
-from pipeline.ledger import Committed, Effect, Known, OnChange, Outcome, Pass, SourceIdentity, SourceRow, Tick, Work
+from pipeline.ledger import (
+    Committed,
+    Effect,
+    Known,
+    OnChange,
+    Outcome,
+    Part,
+    Pass,
+    SourceIdentity,
+    SourceRow,
+    Tick,
+    Work,
+)
 from pipeline.sinks.postgres import passes, queues, record, schedule, schema, standings, work
 from pipeline.sinks.postgres.commit import Batch
 from pipeline.sinks.postgres.database import CONNECTIONS, Database
@@ -150,9 +162,13 @@ class PostgresLedger:
         """As `Ledger.yield_lead`."""
         self._database.write(lambda tx: passes.yield_lead(tx, source_id, holder))
 
-    def begin_pass(self, source_id: int) -> Pass:
+    def begin_pass(self, source_id: int, previous: Pass | None = None) -> Pass:
         """As `Ledger.begin_pass`."""
-        return self._database.write(lambda tx: passes.begin(tx, source_id))
+        return self._database.write(lambda tx: passes.begin(tx, source_id, previous))
+
+    def note_problem(self, source_id: int, part: Part, problem: tuple[str, str] | None) -> None:
+        """As `Ledger.note_problem`."""
+        self._database.write(lambda tx: passes.note_problem(tx, source_id, part, problem))
 
     def last_pass(self, source_id: int) -> Pass | None:
         """As `Ledger.last_pass`."""

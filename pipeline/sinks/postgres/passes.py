@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
@@ -12,22 +13,25 @@ from pipeline.sinks.postgres.record import KNOWN
 
 _COLUMNS = (
     "id, source_id, extract(epoch FROM started)::float8, after_key, listed, published, candidates,"
-    " extract(epoch FROM finished)::float8, positions, stopped"
+    " extract(epoch FROM finished)::float8, positions, stopped, left_out, whole,"
+    " extract(epoch FROM whole_at)::float8"
 )
 
 
 def _pass(row: Row) -> Pass:
     positions = {int(partition): offset for partition, offset in row[8].items()}
-    return Pass(*row[:8], positions=positions, stopped=row[9])  # type: ignore[misc]  # only the first eight
+    return Pass(*row[:8], positions=positions, stopped=row[9], left_out=row[10], whole=row[11], whole_at=row[12])  # type: ignore[misc]  # only the first eight
 
 
-def begin(tx: Transaction, source_id: int) -> Pass:
+def begin(tx: Transaction, source_id: int, previous: Pass | None) -> Pass:
     """As `Ledger.begin_pass`."""
     found = tx.rows(
         f"SELECT {_COLUMNS} FROM passes WHERE source_id = %s AND finished IS NULL ORDER BY id DESC LIMIT 1",
         (source_id,),
     ) or tx.rows(
-        f"INSERT INTO passes (source_id, started) VALUES (%s, clock_timestamp()) RETURNING {_COLUMNS}", (source_id,)
+        "INSERT INTO passes (source_id, started, after_key, whole, whole_at)"
+        f" VALUES (%s, clock_timestamp(), %s, %s, to_timestamp(%s)) RETURNING {_COLUMNS}",
+        (source_id, *((None, True, None) if previous is None else (previous.after, False, previous.whole_at))),
     )
     return _pass(found[0])
 
@@ -52,8 +56,17 @@ def known(tx: Transaction, source_id: int, after: str | None, upto: str | None, 
 def save(tx: Transaction, state: Pass, gone: Sequence[str], out_of_scope: Sequence[int]) -> None:
     """As `Ledger.save_pass`."""
     tx.execute(
-        "UPDATE passes SET after_key = %s, listed = %s, published = %s, candidates = %s, positions = %s WHERE id = %s",
-        (state.after, state.listed, state.published, state.candidates, _positions(state), state.id),
+        "UPDATE passes SET after_key = %s, listed = %s, published = %s, candidates = %s, positions = %s,"
+        " left_out = %s WHERE id = %s",
+        (
+            state.after,
+            state.listed,
+            state.published,
+            state.candidates,
+            _positions(state),
+            Jsonb(dict(state.left_out)),
+            state.id,
+        ),
     )
     if gone:
         tx.execute(
@@ -92,7 +105,8 @@ def end(tx: Transaction, state: Pass) -> None:
     save(tx, state, (), ())
     tx.execute("UPDATE passes SET finished = clock_timestamp(), stopped = %s WHERE id = %s", (state.stopped, state.id))
     tx.execute("DELETE FROM pass_gone WHERE pass_id = %s", (state.id,))
-    if state.stopped is None:
+    if state.whole and state.stopped is None:
+        tx.execute("UPDATE passes SET whole_at = started WHERE id = %s", (state.id,))
         tx.execute("UPDATE sources SET accepted = false WHERE id = %s AND accepted", (state.source_id,))
 
 
@@ -121,6 +135,27 @@ def lead(tx: Transaction, source_id: int, holder: str, seconds: float) -> bool:
 def yield_lead(tx: Transaction, source_id: int, holder: str) -> None:
     """As `Ledger.yield_lead`."""
     tx.execute("DELETE FROM leaders WHERE source_id = %s AND holder = %s", (source_id, holder))
+
+
+def note_problem(tx: Transaction, source_id: int, part: str, problem: tuple[str, str] | None) -> None:
+    """As `Ledger.note_problem`; `since` is when it began, whatever has changed of it meanwhile."""
+    if problem is None:
+        tx.execute("DELETE FROM problems WHERE source_id = %s AND part = %s", (source_id, part))
+    else:
+        tx.execute(
+            "INSERT INTO problems (source_id, part, code, message, since) VALUES (%s, %s, %s, %s, clock_timestamp())"
+            " ON CONFLICT (source_id, part) DO UPDATE SET code = excluded.code, message = excluded.message",
+            (source_id, part, *problem),
+        )
+
+
+def problems(tx: Transaction, source_id: int) -> list[dict[str, Any]]:
+    """What of a source does not work now, as `Reports.sources` tells it."""
+    return tx.dicts(
+        "SELECT part, code, message, extract(epoch FROM since)::float8 AS since FROM problems WHERE source_id = %s"
+        " ORDER BY part",
+        (source_id,),
+    )
 
 
 def _positions(state: Pass) -> Jsonb:

@@ -197,8 +197,9 @@ def _sources(tx: Transaction) -> list[dict[str, Any]]:
         row["claimed"] -= row["running"]
         row["paused"] = paused_of(known.get(row["id"]))
         row["revisions"] = proposed.get(row["id"], 0)
+        row["problems"] = passes.problems(tx, row["id"])
         last = passes.last(tx, row["id"])
-        names = ("started", "finished", "listed", "published", "candidates", "stopped")
+        names = ("started", "finished", "listed", "published", "candidates", "stopped", "left_out", "whole", "whole_at")
         row["last_pass"] = last and {name: getattr(last, name) for name in names}
     return rows
 

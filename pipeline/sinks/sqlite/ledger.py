@@ -12,6 +12,7 @@ from pipeline.ledger import (
     Known,
     OnChange,
     Outcome,
+    Part,
     Pass,
     SourceIdentity,
     SourceRow,
@@ -151,9 +152,13 @@ class SqliteLedger:
         """As `Ledger.sweep`."""
         return self._file.write(lambda connection: work.sweep(connection, limit))
 
-    def begin_pass(self, source_id: int) -> Pass:
+    def begin_pass(self, source_id: int, previous: Pass | None = None) -> Pass:
         """As `Ledger.begin_pass`."""
-        return self._file.write(lambda connection: passes.begin(connection, source_id))
+        return self._file.write(lambda connection: passes.begin(connection, source_id, previous))
+
+    def note_problem(self, source_id: int, part: Part, problem: tuple[str, str] | None) -> None:
+        """As `Ledger.note_problem`."""
+        self._file.write(lambda connection: passes.note_problem(connection, source_id, part, problem))
 
     def last_pass(self, source_id: int) -> Pass | None:
         """As `Ledger.last_pass`."""

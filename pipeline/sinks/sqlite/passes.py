@@ -14,7 +14,10 @@ from pipeline.sinks.sqlite.record import Counts, add_counts
 from pipeline.sqlitefile import now
 
 _KNOWN = "id, key, state, wanted_version, imported_version, sequencer, last_event"
-_COLUMNS = "id, source_id, started, after_key, listed, published, candidates, finished, positions, stopped"
+_COLUMNS = (
+    "id, source_id, started, after_key, listed, published, candidates, finished, positions, stopped, left_out, whole,"
+    " whole_at"
+)
 
 
 def _pass(row: tuple[Any, ...]) -> Pass:
@@ -30,17 +33,26 @@ def _pass(row: tuple[Any, ...]) -> Pass:
         finished=row[7],
         positions=positions,
         stopped=row[9],
+        left_out=orjson.loads(str(row[10])),
+        whole=bool(row[11]),
+        whole_at=row[12],
     )
 
 
-def begin(connection: sqlite3.Connection, source_id: int) -> Pass:
+def begin(connection: sqlite3.Connection, source_id: int, previous: Pass | None) -> Pass:
     """As `Ledger.begin_pass`."""
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM passes WHERE source_id = ? AND finished IS NULL ORDER BY id DESC LIMIT 1", (source_id,)
     ).fetchone()
     if row is None:
         row = connection.execute(
-            f"INSERT INTO passes (source_id, started) VALUES (?, ?) RETURNING {_COLUMNS}", (source_id, now())
+            "INSERT INTO passes (source_id, started, after_key, whole, whole_at) VALUES (?, ?, ?, ?, ?)"
+            f" RETURNING {_COLUMNS}",
+            (
+                source_id,
+                now(),
+                *((None, True, None) if previous is None else (previous.after, False, previous.whole_at)),
+            ),
         ).fetchone()
     return _pass(row)
 
@@ -69,8 +81,17 @@ def known(
 def save(connection: sqlite3.Connection, state: Pass, gone: Sequence[str], out_of_scope: Sequence[int]) -> None:
     """As `Ledger.save_pass`."""
     connection.execute(
-        "UPDATE passes SET after_key = ?, listed = ?, published = ?, candidates = ?, positions = ? WHERE id = ?",
-        (state.after, state.listed, state.published, state.candidates, _positions(state), state.id),
+        "UPDATE passes SET after_key = ?, listed = ?, published = ?, candidates = ?, positions = ?, left_out = ?"
+        " WHERE id = ?",
+        (
+            state.after,
+            state.listed,
+            state.published,
+            state.candidates,
+            _positions(state),
+            orjson.dumps(dict(state.left_out)).decode(),
+            state.id,
+        ),
     )
     connection.executemany(
         "INSERT INTO pass_gone (pass_id, key) VALUES (?, ?) ON CONFLICT DO NOTHING", [(state.id, key) for key in gone]
@@ -99,7 +120,8 @@ def end(connection: sqlite3.Connection, state: Pass) -> None:
     save(connection, state, (), ())
     connection.execute("UPDATE passes SET finished = ?, stopped = ? WHERE id = ?", (now(), state.stopped, state.id))
     connection.execute("DELETE FROM pass_gone WHERE pass_id = ?", (state.id,))
-    if state.stopped is None:
+    if state.whole and state.stopped is None:
+        connection.execute("UPDATE passes SET whole_at = started WHERE id = ?", (state.id,))
         connection.execute("UPDATE sources SET accepted = 0 WHERE id = ? AND accepted", (state.source_id,))
 
 
@@ -112,6 +134,26 @@ def deletions_accepted(connection: sqlite3.Connection, source_id: int) -> bool:
     """As `Ledger.deletions_accepted`."""
     row = connection.execute("SELECT accepted FROM sources WHERE id = ?", (source_id,)).fetchone()
     return bool(row and row[0])
+
+
+def note_problem(connection: sqlite3.Connection, source_id: int, part: str, problem: tuple[str, str] | None) -> None:
+    """As `Ledger.note_problem`; `since` is when it began, whatever has changed of it meanwhile."""
+    if problem is None:
+        connection.execute("DELETE FROM problems WHERE source_id = ? AND part = ?", (source_id, part))
+    else:
+        connection.execute(
+            "INSERT INTO problems (source_id, part, code, message, since) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET code = excluded.code, message = excluded.message",
+            (source_id, part, *problem, now()),
+        )
+
+
+def problems(connection: sqlite3.Connection, source_id: int) -> list[dict[str, Any]]:
+    """What of a source does not work now, as `Reports.sources` tells it."""
+    rows = connection.execute(
+        "SELECT part, code, message, since FROM problems WHERE source_id = ? ORDER BY part", (source_id,)
+    )
+    return [dict(zip(("part", "code", "message", "since"), row, strict=True)) for row in rows]
 
 
 def _positions(state: Pass) -> str:

@@ -93,6 +93,8 @@ class SqliteReports:
             row["claimed"] -= row["running"]
             row["retired"] = bool(row["retired"])
             row["last_pass"] = self._last_pass(row["id"])
+            with self._file.read() as connection:
+                row["problems"] = passes.problems(connection, row["id"])
             row["paused"] = paused_of(known.get(row["id"]))
             row["revisions"] = proposed.get(row["id"], 0)
         return rows
@@ -102,7 +104,7 @@ class SqliteReports:
             last = passes.last(connection, source_id)
         if last is None:
             return None
-        names = ("started", "finished", "listed", "published", "candidates", "stopped")
+        names = ("started", "finished", "listed", "published", "candidates", "stopped", "left_out", "whole", "whole_at")
         return {name: getattr(last, name) for name in names}
 
     def projects(self) -> list[dict[str, Any]]:
