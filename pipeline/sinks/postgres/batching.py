@@ -31,14 +31,16 @@ OUTBOX_ROWS = 2_000
 """Rows of the outbox that one page looks at, at most."""
 
 TASK = "t.row, t.data::text, t.annotations::text, t.predictions::text, t.meta::text, t.extra::text, t.external_id"
+# The rows' own order and bound stand inside: outside, all that a row of the outbox stands for would be read first.
 PEEK = (
     f"SELECT b.id, t.lease, t.position, t.id, t.revision, {TASK},"
     " t.archived_at IS NULL AND coalesce(i.state = 'live', false), x.state, coalesce(x.revision, 0)"
-    " FROM outbox AS b JOIN task_rows AS t ON t.object_id = b.object_id"
+    " FROM outbox AS b CROSS JOIN LATERAL (SELECT * FROM task_rows AS t WHERE t.object_id = b.object_id"
     " AND (t.lease, t.position) >= (b.lease, b.position) AND (t.lease, t.position) < (b.to_lease, b.to_position)"
+    " ORDER BY t.lease, t.position LIMIT %(limit)s) AS t"
     " LEFT JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease"
     " LEFT JOIN delivered AS x ON x.delivery_id = b.delivery_id AND x.task_id = t.id"
-    " WHERE b.id = ANY(%s) ORDER BY b.id, t.lease, t.position LIMIT %s"
+    " WHERE b.id = ANY(%(rows)s::bigint[]) ORDER BY b.id, t.lease, t.position LIMIT %(limit)s"
 )
 
 
@@ -120,7 +122,7 @@ def peek(tx: Transaction, delivery: int, limit: int) -> Page:
             break
     if not rows:
         return Page((), (), complete=True)
-    found = tx.rows(PEEK, (rows, limit))
+    found = tx.execute(PEEK, {"rows": array(rows), "limit": limit}).fetchall()
     waiting = [
         Waiting(row[0], row[1], row[2], Item(row[3], row[4], Task(*row[5:12])), row[12], row[13], row[14])
         for row in found
@@ -212,11 +214,13 @@ def split(tx: Transaction, delivery: int, batch: int, keep: Sequence[int]) -> No
 
 def remember(tx: Transaction, delivery: int, rows: Sequence[tuple[int, str]]) -> None:
     """The remote has these tasks by these ids."""
+    # No join: without statistics the planner makes it a walk over all that is delivered, for each row.
+    tasks, remote = columns(rows, 2)
     tx.execute(
-        "UPDATE delivered AS x SET state = 'done', remote_id = u.remote, reason = NULL"
-        " FROM unnest(%s::bigint[], %s::text[]) AS u (task, remote)"
-        " WHERE x.delivery_id = %s AND x.task_id = u.task AND x.state = 'batched'",
-        (*columns(rows, 2), delivery),
+        "UPDATE delivered SET state = 'done', reason = NULL,"
+        " remote_id = (%(remote)s::text[])[array_position(%(tasks)s::bigint[], task_id)]"
+        " WHERE delivery_id = %(delivery)s AND task_id = ANY(%(tasks)s::bigint[]) AND state = 'batched'",
+        {"tasks": tasks, "remote": remote, "delivery": delivery},
     )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.ledger import RevisionFilter
+from pipeline.sinks.outboxes import whole
 from pipeline.sinks.outcomes import undecidable
 from pipeline.sinks.postgres.database import Transaction
+from pipeline.sinks.postgres.granting import to_outbox
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.texts import text_of
 
@@ -93,6 +95,11 @@ def _decide(tx: Transaction, chosen: Sequence[tuple[int, int, int]], *, accept: 
             " WHERE t.id = r.task_id AND r.id = ANY(%s)",
             (ids,),
         )
+        objects = sorted({object_id for _, object_id, _ in chosen})
+        for object_id, source, tasks in tx.rows(
+            "SELECT id, source_id, tasks FROM objects WHERE id = ANY(%s) ORDER BY id", (objects,)
+        ):
+            to_outbox(tx, source, [whole(object_id, tasks)])
     tx.execute("UPDATE revisions SET state = %s, decided_at = clock_timestamp() WHERE id = ANY(%s)", (decision, ids))
     write_history(
         tx,

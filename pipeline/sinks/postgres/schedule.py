@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Standing, Tick
-from pipeline.sinks.postgres.database import Row, Transaction, array
+from pipeline.sinks.postgres.database import Row, Transaction, array, columns
 from pipeline.sinks.postgres.granting import PostgresDeliveryTick
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.standings import standings
@@ -33,7 +33,20 @@ NEWEST = (
 _NAMES = ("ready", "claimed", "finished", "tasks", "read_objects", "read_tasks", "read_bytes")
 _SUMS = ", ".join(f"coalesce(sum(n) FILTER (WHERE name = '{name}'), 0)::bigint" for name in _NAMES)
 COUNTED = f"SELECT source_id, {_SUMS} FROM counters WHERE name = ANY('{{{','.join(_NAMES)}}}') GROUP BY source_id"
-CLAIM = "UPDATE objects SET state = 'claimed', lease = %s WHERE id = ANY(%s::bigint[])"
+CLAIM = (
+    "WITH made AS (INSERT INTO leases (source_id, ids, open, alone, epoch, until, tasks_each, bytes_each)"
+    " VALUES (%s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s) RETURNING id)"
+    " UPDATE objects SET state = 'claimed', lease = (SELECT id FROM made) WHERE id = ANY(%s::bigint[])"
+    " RETURNING lease"
+)
+
+
+SAVE = (
+    "UPDATE sources AS s SET cursor_due = to_timestamp(u.due), cursor_id = u.last, deficit = u.deficit,"
+    " passed_over = u.passed_over, bytes_allowed = u.allowed, bytes_at = u.at"
+    " FROM unnest(%s::float8[], %s::bigint[], %s::float8[], %s::float8[], %s::float8[], %s::float8[], %s::bigint[])"
+    " AS u (due, last, deficit, passed_over, allowed, at, id) WHERE s.id = u.id"
+)
 
 
 class Counted(NamedTuple):
@@ -67,6 +80,7 @@ class PostgresTick:
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
+        self._saved: dict[int, SourceLoad] = {}
 
     def load(self) -> Load:
         """As `Tick.load`."""
@@ -176,23 +190,21 @@ class PostgresTick:
     ) -> Claim:
         """As `Tick.claim`."""
         ids = [candidate.id for candidate in batch]
-        ((lease,),) = self._tx.rows(
-            "INSERT INTO leases (source_id, ids, open, alone, epoch, until, tasks_each, bytes_each)"
-            " VALUES (%s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s) RETURNING id",
-            (source.id, ids, len(ids), alone, epoch, seconds, *each),
-        )
-        self._tx.execute(CLAIM, (lease, array(ids)))
+        values = (source.id, ids, len(ids), alone, epoch, seconds, *each, array(ids))
+        lease = int(self._tx.rows(CLAIM, values)[0][0])
         self._tx.count(source.id, "ready", -len(ids))
         self._tx.count(source.id, "claimed", len(ids))
         return Claim(lease, source.name, tuple(ids), alone)
 
     def save(self, source: SourceLoad) -> None:
-        """As `Tick.save`."""
-        self._tx.execute(
-            "UPDATE sources SET cursor_due = to_timestamp(%s), cursor_id = %s, deficit = %s, passed_over = %s,"
-            " bytes_allowed = %s, bytes_at = %s WHERE id = %s",
-            (*source.cursor, source.deficit, source.passed_over, *source.bucket, source.id),
-        )
+        """As `Tick.save`; it is written with all others at the end of the turn."""
+        self._saved[source.id] = source
+
+    def finish(self) -> None:
+        """Write what is left to be written."""
+        rows = [(*one.cursor, one.deficit, one.passed_over, *one.bucket, one.id) for one in self._saved.values()]
+        if rows:
+            self._tx.execute(SAVE, columns(sorted(rows, key=lambda row: row[-1]), 7))
 
     def deliveries(self) -> PostgresDeliveryTick:
         """As `Tick.deliveries`."""

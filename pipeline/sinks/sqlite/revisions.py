@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 
 from pipeline.ledger import RevisionFilter
+from pipeline.sinks.outboxes import whole
 from pipeline.sinks.outcomes import undecidable
+from pipeline.sinks.sqlite.granting import to_outbox
 from pipeline.sinks.sqlite.record import write_history
 from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now
@@ -82,6 +84,8 @@ def _decide(connection: sqlite3.Connection, revision: int, object_id: int, task_
             " WHERE id = ?",
             (revision, task_id),
         )
+        source, tasks = connection.execute("SELECT source_id, tasks FROM objects WHERE id = ?", (object_id,)).fetchone()
+        to_outbox(connection, source, [whole(object_id, tasks)])
     connection.execute("UPDATE revisions SET state = ?, decided_at = ? WHERE id = ?", (decision, at, revision))
     detail = text_of({"revision": revision, "task": task_id, "decision": decision})
     write_history(connection, [(object_id, at, "revision", detail)])

@@ -1,0 +1,376 @@
+"""What deliveries promise on every database: each task once, within the limits, whatever a remote answers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError, UsageError
+from pipeline.ledger import Outcome
+from pipeline.sinks import Encoded
+from tests.deliveries.desk import CATS, Desk, raising
+from tests.ledger.bench import EPOCH, Bench, done, task
+
+
+class OutboxContract:
+    """What gets into the outbox, and out of it."""
+
+    def test_each_task_arrives_once(self, bench: Bench) -> None:
+        """All tasks of the project's sources arrive, those of other projects don't, and a second look sends nothing."""
+        desk = Desk(bench)
+        bench.imported("a", "b", texts=("x", "y"))
+        bench.note("z", source="bucket")
+        lease, (work,) = bench.begin()
+        bench.commit(lease, done(work, ("not ours",)))
+
+        desk.steps()
+
+        assert desk.remote.texts() == ["x", "x", "y", "y"]
+        assert not desk.step()
+        assert desk.report()["delivered"] == 4
+        assert bench.execute("SELECT count(DISTINCT remote_id) FROM delivered") == [(4,)]
+
+    def test_no_outbox_without_a_delivery(self, bench: Bench) -> None:
+        """A project without deliveries has no outbox."""
+        bench.imported("a", texts=("x",))
+        assert bench.count("outbox") == 0
+
+    def test_a_late_delivery_gets_what_was_there(self, bench: Bench) -> None:
+        """A delivery that is new to its project gets what was imported before."""
+        bench.imported("a", "b", texts=("x",))
+        desk = Desk(bench)
+        bench.imported("c", texts=("y",))
+        desk.steps()
+        assert desk.remote.texts() == ["x", "x", "y"]
+
+    def test_a_delivery_that_comes_back_gets_what_it_missed(self, bench: Bench) -> None:
+        """What is committed while a delivery is in no configuration is delivered when it is back; nothing twice."""
+        desk = Desk(bench)
+        bench.imported("a", texts=("x",))
+        desk.steps()
+        desk.ledger.register([])
+        bench.imported("b", texts=("y",))
+        assert desk.ledger.register([CATS]) == [desk.row]
+        desk.steps()
+        assert desk.remote.texts() == ["x", "y"]
+
+    def test_another_remote_needs_another_name(self, bench: Bench) -> None:
+        """A known name that stands for another remote is refused."""
+        desk = Desk(bench)
+        with pytest.raises(UsageError, match="another name"):
+            desk.ledger.register([CATS._replace(target="memory:2")])
+
+    def test_a_large_file_is_split(self, bench: Bench) -> None:
+        """No import holds more tasks than `tasks_per_import`, and files are split for it."""
+        desk = Desk(bench, tasks_per_import=3)
+        bench.imported("a", texts=tuple("abcdefgh"))
+        desk.steps()
+        assert [len(bodies) for _, bodies in desk.remote.batches] == [3, 3, 2]
+        assert desk.remote.texts() == list("abcdefgh")
+
+    def test_bytes_bound_an_import(self, bench: Bench) -> None:
+        """No import is larger than `bytes_per_import`; a task that is larger by itself is set aside with the reason."""
+        desk = Desk(bench, bytes_per_import=1024)
+        bench.imported("a", texts=("x" * 400, "y" * 400, "z" * 400, "w" * 2000, "v" * 400))
+        desk.steps()
+        assert [len(bodies) for _, bodies in desk.remote.batches] == [2, 2]
+        assert all(desk.remote.size(sum(map(len, each)), len(each)) <= 1024 for _, each in desk.remote.batches)
+        (refused,) = desk.ledger.refused(desk.row.id, 0, 10)
+        assert refused["reason"].startswith("too_large")
+        assert (refused["key"], refused["row"]) == ("a", 4)
+
+    def test_changes_go_in_order_where_nobody_has_annotated(self, bench: Bench) -> None:
+        """A new version is brought as an update of the same remote task, unless it was annotated there."""
+        desk = Desk(bench)
+        bench.policy["inbox"] = "replace"
+        bench.imported("a", texts=("one", "two"))
+        desk.steps()
+        desk.remote.annotated = {next(r for r, (_, _, body) in desk.remote.tasks.items() if b"two" in body)}
+        bench.again("a", lambda work: done(work, ("ONE", "TWO"), mode="replace"), version="v2")
+        desk.steps()
+        bench.again("a", lambda work: done(work, ("One", "TWO"), mode="replace"), version="v3")
+        desk.steps()
+
+        assert desk.remote.texts() == ["One", "two"]
+        by_task: dict[int, list[int]] = {}
+        for number, revision, _ in desk.remote.changes:
+            by_task.setdefault(number, []).append(revision)
+        assert all(revisions == sorted(revisions) for revisions in by_task.values())
+        report = desk.report()
+        assert (report["updated"], report["kept"], report["delivered"]) == (2, 1, 2)
+
+    @pytest.mark.parametrize("delete", [False, True])
+    def test_archived_tasks_are_deleted_only_if_asked(self, bench: Bench, delete: bool) -> None:
+        """The remote loses archived tasks with `delete_remote` alone, and gets them again when they come back."""
+        desk = Desk(bench, delete_remote=delete)
+        bench.imported("a", texts=("x",))
+        desk.steps()
+        bench.again("a", lambda work: Outcome(work.id, "gone", archive=True), kind="deleted", version=None)
+        desk.steps()
+        assert desk.remote.texts() == ([] if delete else ["x"])
+        bench.again("a", lambda work: done(work, (), version="v1", mode="unchanged"), version="v1")
+        desk.steps()
+        assert desk.remote.texts() == ["x"]
+
+    def test_published_rows_appear_with_their_import(self, bench: Bench) -> None:
+        """Tasks that are staged are in no outbox until the import is published; then all of them are, in pieces."""
+        desk = Desk(bench)
+        lease, (work,) = bench.begin("big")
+        for first in range(0, 25_000, 5_000):
+            tasks = [task(str(n), n + 1) for n in range(first, first + 5_000)]
+            bench.ledger.stage(lease, work.id, first, tasks, ())
+        desk.steps()
+        assert desk.remote.batches == []
+        assert bench.count("outbox") == 0
+        bench.commit(lease, Outcome(work.id, "done", version="v1", staged=True, task_count=25_000, shape="h1"))
+        assert [row[0] for row in bench.execute("SELECT tasks FROM outbox ORDER BY id")] == [10_000, 10_000, 5_000]
+        desk.steps()
+        assert len(desk.remote.tasks) == len(set(desk.remote.texts())) == 25_000
+
+    def test_the_outbox_is_kept_for_a_week(self, bench: Bench) -> None:
+        """What was delivered is remembered for seven days, then forgotten; the remote ids stay."""
+        desk = Desk(bench)
+        desk.steps()
+        bench.imported("a", texts=("x",))
+        desk.steps()
+        assert desk.ledger.sweep(100) == 0
+        old = "1" if isinstance(bench.execute("SELECT at FROM outbox")[0][0], float) else "now() - interval '8 days'"
+        bench.execute(f"UPDATE outbox SET done_at = {old}")
+        bench.execute(f"UPDATE batches SET ended_at = {old}")
+        assert desk.ledger.sweep(100) == 2
+        assert (bench.count("outbox"), bench.count("batches"), bench.count("delivered")) == (0, 0, 1)
+
+
+class MishapContract:
+    """What a remote may do, and what comes of it."""
+
+    def test_a_bad_task_is_found_by_halving(self, bench: Bench) -> None:
+        """A batch that is refused without a name is halved until the bad task is alone, and the rest arrives once."""
+        desk = Desk(bench)
+        bench.imported("a", texts=tuple("abcdexfgh"))
+
+        def picky(batch: str, tasks: Sequence[Encoded]) -> None:
+            desk.remote.mishaps.append(picky)
+            if any(b'"x"' in one.body for one in tasks):
+                raise BatchRefused("x is no letter")
+
+        desk.remote.mishaps.append(picky)
+        desk.steps()
+        assert desk.remote.texts() == list("abcdefgh")
+        (refused,) = desk.ledger.refused(desk.row.id, 0, 10)
+        assert refused["reason"] == "x is no letter"
+        assert desk.report()["imports"] == len(desk.remote.batches)
+
+    def test_named_tasks_are_set_aside_at_once(self, bench: Bench) -> None:
+        """Where the remote names the bad tasks, one import more brings the others."""
+        desk = Desk(bench)
+        bench.imported("a", texts=tuple("abcd"))
+        desk.remote.mishaps.append(raising(BatchRefused("some", {1: "bad b", 3: "bad d"})))
+        desk.steps()
+        assert [len(bodies) for _, bodies in desk.remote.batches] == [4, 2]
+        assert [row["reason"] for row in desk.ledger.refused(desk.row.id, 0, 10)] == ["bad b", "bad d"]
+        assert desk.remote.texts() == ["a", "c"]
+
+    def test_refused_tasks_can_be_put_back(self, bench: Bench) -> None:
+        """`retry` sends what was refused again, and only that."""
+        desk = Desk(bench)
+        bench.imported("a", texts=tuple("ab"))
+        desk.remote.mishaps.append(raising(BatchRefused("some", {0: "bad a"})))
+        desk.steps()
+        assert desk.ledger.retry(desk.row.id) == 1
+        desk.steps()
+        assert desk.remote.texts() == ["a", "b"]
+        assert desk.report()["refused"] == 0
+
+    def test_a_remote_that_refuses_all_is_asked_one_by_one(self, bench: Bench) -> None:
+        """After twenty refusals in a row one task at a time is tried, at growing intervals; it heals by itself."""
+        desk = Desk(bench, tasks_per_import=10)
+        bench.imported("a", texts=tuple(f"t{n}" for n in range(100)))
+        desk.remote.mishaps += [raising(BatchRefused("no", dict.fromkeys(range(10), "no"))) for _ in range(2)]
+        desk.remote.mishaps.append(raising(BatchRefused("no")))
+        desk.steps()
+        report = desk.report()
+        assert (report["refused"], report["code"], report["failing"]) == (20, "refused", 1)
+        desk.overdue("due")
+        desk.steps()
+        assert desk.report()["refused"] == 21
+        desk.overdue("due")
+        desk.steps()
+        assert len(desk.remote.tasks) == 79
+        assert desk.report()["failing"] == 0
+
+    def test_what_was_not_taken_is_sent_again(self, bench: Bench) -> None:
+        """A remote that is away gets the very same batch when it is back, after a back-off."""
+        desk = Desk(bench)
+        bench.imported("a", texts=tuple("ab"))
+        desk.remote.mishaps.append(raising(UnavailableError("down", retry_after=40)))
+        desk.steps()
+        report = desk.report()
+        assert report["code"] == "unavailable"
+        assert report["due"] - bench.ledger.now() > 30
+        bench.imported("b", texts=("c",))
+        desk.overdue("due")
+        desk.steps()
+        assert desk.remote.batches[0] == desk.remote.batches[1]
+        assert desk.remote.texts() == ["a", "b", "c"]
+
+    def test_a_lost_answer_is_asked_for(self, bench: Bench) -> None:
+        """A batch that arrived though nobody said so is found, and not sent again."""
+        desk = Desk(bench, settle=1000)
+        bench.imported("a", texts=tuple("ab"))
+        desk.remote.after.append(raising(BatchUnsure("504")))
+        desk.steps()
+        assert desk.report()["batch"] == "unsure"
+        for _ in desk.until():
+            if desk.report()["delivered"] == 2:
+                break
+        assert len(desk.remote.batches) == 1
+        assert desk.remote.texts() == ["a", "b"]
+
+    def test_nothing_is_repeated_before_it_has_settled(self, bench: Bench) -> None:
+        """An absent batch is sent again only after an answer that was asked for after the settling time."""
+        desk = Desk(bench, settle=1000)
+        bench.imported("a", texts=tuple("ab"))
+        desk.remote.mishaps.append(raising(BatchUnsure("504")))
+        desk.steps()
+        for _ in range(3):
+            desk.overdue("look_due")
+            desk.steps()
+        assert len(desk.remote.batches) == 1
+        desk.overdue("settled_at")
+        desk.overdue("look_due")
+        desk.steps()
+        assert desk.remote.batches[0] == desk.remote.batches[1]
+        assert desk.remote.texts() == ["a", "b"]
+        assert desk.report()["imports"] == 2
+
+    def test_what_arrived_in_part_is_completed(self, bench: Bench) -> None:
+        """Where only a part of a batch is there when all has settled, the others go in a batch of their own."""
+        desk = Desk(bench)
+        bench.imported("a", texts=tuple("abcd"))
+
+        def half(batch: str, tasks: Sequence[Encoded]) -> None:
+            for one in tasks[:2]:
+                desk.remote._made(batch, one)
+            raise BatchUnsure("reset")
+
+        desk.remote.mishaps.append(half)
+        desk.steps()
+        desk.overdue("settled_at")
+        desk.overdue("look_due")
+        desk.steps()
+        assert desk.remote.texts() == list("abcd")
+
+    def test_a_killed_sender_leaves_a_batch_to_be_looked_for(self, bench: Bench) -> None:
+        """A sender that dies after the import was taken leaves it unsure; the next one finds it; nothing is twice."""
+        desk = Desk(bench)
+        bench.imported("a", texts=tuple("ab"))
+
+        class Died(BaseException):
+            """As SIGKILL: nothing of ours catches it."""
+
+        def die(batch: str, tasks: Sequence[Encoded]) -> None:
+            raise Died
+
+        desk.remote.after.append(die)
+        with pytest.raises(Died):
+            desk.step()
+        assert not desk.step()
+        desk.overdue("until")
+        desk.steps()
+        assert len(desk.remote.batches) == 1
+        assert desk.report()["delivered"] == 2
+
+    def test_a_zombie_writes_nothing(self, bench: Bench) -> None:
+        """A sender whose grant has ended in the middle writes nothing of what it sent; it is found later."""
+        desk = Desk(bench)
+        bench.imported("a", texts=tuple("ab"))
+        desk.remote.after.append(lambda batch, tasks: (desk.overdue("until"), desk.bench.tick(_expired))[0])
+        desk.step()
+        assert desk.report()["delivered"] == 0
+        desk.steps()
+        assert len(desk.remote.batches) == 1
+        assert desk.report()["delivered"] == 2
+
+    def test_the_interval_runs_from_the_end_of_a_lost_grant(self, bench: Bench) -> None:
+        """No import begins before `imports_every` has passed since the last one ended, or its grant did."""
+        desk = Desk(bench, imports_every=1000)
+        bench.imported("a", texts=("a",))
+        desk.steps()
+        bench.imported("b", texts=("b",))
+        assert not desk.step()
+        desk.overdue("ended_at")
+        desk.remote.mishaps.append(raising(UnavailableError("429", code="too_many")))
+        assert desk.step()
+        desk.overdue("due")
+        assert not desk.step()
+        desk.overdue("ended_at")
+        assert desk.step()
+        assert desk.remote.texts() == ["a", "b"]
+
+    def test_one_grant_at_a_time(self, bench: Bench) -> None:
+        """While a sender has a grant there is no other, and a message that comes twice is worked on once."""
+        desk = Desk(bench)
+        bench.imported("a", texts=("a",))
+        granted = desk.granted()
+        assert granted is not None
+        assert desk.granted() is None
+        assert desk.ledger.start(granted.delivery, granted.lease, "one", 60) is not None
+        assert desk.ledger.start(granted.delivery, granted.lease, "two", 60) is None
+
+    def test_a_flushed_queue_gives_its_grants_back(self, bench: Bench) -> None:
+        """A grant whose message was lost with its queue is given anew at once."""
+        desk = Desk(bench)
+        bench.imported("a", texts=("a",))
+        assert desk.granted() is not None
+        assert desk.granted(epoch=EPOCH) is None
+        assert desk.granted(epoch="redis-2") is not None
+
+    def test_a_paused_delivery_rests(self, bench: Bench) -> None:
+        """Nothing is begun while it is paused, and all goes on where it was."""
+        desk = Desk(bench)
+        bench.imported("a", texts=("a",))
+        desk.ledger.pause(desk.row.id)
+        assert not desk.step()
+        assert desk.report()["paused_at"] is not None
+        desk.ledger.resume(desk.row.id)
+        desk.steps()
+        assert desk.remote.texts() == ["a"]
+
+    def test_an_error_of_ours_is_told_and_looked_for(self, bench: Bench) -> None:
+        """A fault of the program after a batch was sent makes it unsure: it is looked for, and not sent again."""
+        desk = Desk(bench)
+        bench.imported("a", texts=("a",))
+
+        def bug(batch: str, tasks: Sequence[Encoded]) -> None:
+            raise ZeroDivisionError
+
+        desk.remote.after.append(bug)
+        with pytest.raises(ZeroDivisionError):
+            desk.step()
+        assert desk.report()["code"] == "internal"
+        desk.overdue("due")
+        desk.steps()
+        assert len(desk.remote.batches) == 1
+        assert desk.report()["delivered"] == 1
+
+    def test_explained_by_object(self, bench: Bench) -> None:
+        """What became of an object's tasks can be asked for."""
+        desk = Desk(bench)
+        bench.imported("a", texts=tuple("abc"))
+        desk.remote.mishaps.append(raising(BatchRefused("some", {0: "bad a"})))
+        desk.step()
+        found = desk.ledger.of_object(bench.row("a")["id"])
+        assert Counter({row["state"]: row["tasks"] for row in found}) == {"batched": 2, "refused": 1}
+        assert {row["delivery"] for row in found} == {"cats/remote"}
+        assert json.dumps(found)
+
+
+def _expired(tick: object) -> None:
+    tick.deliveries().expire(EPOCH)  # type: ignore[attr-defined]
+
+
+CONTRACTS = (OutboxContract, MishapContract)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.deliveries.contract_ledger import MishapContract, OutboxContract
+from tests.ledger.bench import Bench
+
+
+class OnSqlite:
+    """SQLite."""
+
+    @pytest.fixture
+    def bench(self, sqlite_bench: Bench) -> Bench:
+        """A ledger in a file."""
+        return sqlite_bench
+
+
+class OnPostgres:
+    """PostgreSQL."""
+
+    @pytest.fixture
+    def bench(self, postgres_bench: Bench) -> Bench:
+        """A ledger on a server."""
+        return postgres_bench
+
+
+class TestSqliteOutbox(OnSqlite, OutboxContract): ...
+
+
+class TestSqliteMishaps(OnSqlite, MishapContract): ...
+
+
+class TestPostgresOutbox(OnPostgres, OutboxContract): ...
+
+
+class TestPostgresMishaps(OnPostgres, MishapContract): ...
