@@ -25,6 +25,7 @@ def fill(bench: Bench) -> None:
     bench.note("b.json")
     bench.note("a.json", version="v2")
     bench.ledger.begin_pass(1)
+    bench.ledger.note_problem(1, "listing", ("throttled", "the store asks us to slow down"))
 
 
 def run(bench: Bench, database: str) -> None:
