@@ -62,7 +62,7 @@ lock: $(STAMP) ## write the lock again from pyproject.toml
 services: $(STAMP) ## install and start the servers that some tests need
 	$(BIN)/python -m deploy.services $(or $(ARGS),up)
 
-docs: $(STAMP) ## write the pages that are made from the code
+docs: $(STAMP) dashboard ## write the pages that are made from the code, and the dashboard
 	$(BIN)/python docs/reference.py
 
 dashboard: $(STAMP) ## write the dashboard for Grafana, which is made from the table of metrics

@@ -137,6 +137,8 @@ class Scheduler:
                 self._ledger.unclaim([unsent.lease for unsent in claims[number:]])
                 raise
             self._metrics.add("claimed_objects_total", len(claim.ids), source=claim.source)
+            fields = {"lease": claim.lease, "source": claim.source, "objects": len(claim.ids)}
+            _log.info(logs.OBJECTS_CLAIMED, extra=fields)
 
     def _tell(self, turn: Turn) -> None:
         self.held = turn.held
