@@ -9,7 +9,13 @@ _BLOBS = re.compile(
 )
 
 
+_SIGNED_BLOB = re.compile(r"\?(?=.*\bsig=)(?:.*&)?sr=b(?:&|$)")
+"""One blob's own signature: such a URL is a link to a file, not a place in an account."""
+
+
 def blob_account(url: str) -> tuple[str, str] | None:
     """The storage account that an https URL is in, and its cloud's suffix (`core.windows.net`); None if none."""
     found = _BLOBS.match(url)
-    return None if found is None else (found["account"], found["suffix"])
+    if found is None or _SIGNED_BLOB.search(url):
+        return None
+    return found["account"], found["suffix"]
