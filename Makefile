@@ -58,6 +58,8 @@ bench: $(STAMP) ## measure, against bare loops in the same run
 lock: $(STAMP) ## write the lock again from pyproject.toml
 	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 		--all-extras --group dev pyproject.toml -o $(LOCK) $(ARGS)
+	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+		--all-extras --group build -c $(LOCK) pyproject.toml -o requirements/runtime.txt $(ARGS)
 
 services: $(STAMP) ## install and start the servers that some tests need
 	$(BIN)/python -m deploy.services $(or $(ARGS),up)

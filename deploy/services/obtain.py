@@ -9,6 +9,7 @@ database), Debian packages against the archive's signatures.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -143,6 +144,15 @@ def go(home: Path, package: str, version: str, checksum: str) -> Path:
             raise ServiceError(f"{package} {version} is not the module that the table names")
         built.rename(program)
     return program
+
+
+def go_module(module: str, version: str, checksum: str) -> Path:
+    """The folder of a Go module's files, of which `checksum` is the sum; nothing of it is built."""
+    said = run(["go", "mod", "download", "-json", f"{module}@{version}"], {"GOFLAGS": "-mod=mod"})
+    found = json.loads(said[said.index("{") :])
+    if found.get("Sum") != checksum:
+        raise ServiceError(f"{module} {version} is not the module whose sum is {checksum}")
+    return Path(found["Dir"])
 
 
 def wheel(home: Path, name: str, program: str) -> Path:
