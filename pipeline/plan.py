@@ -217,7 +217,7 @@ def _takes(result: Plan, source: Source, entry: Entry, row: Known | None) -> boo
     if not entry.settled:
         result.unsettled += 1
         return False
-    event = ObjectEvent(source.name, entry.key, "seen", entry.version, time=time.time())
+    event = ObjectEvent(source.name, entry.key, "seen", entry.version or None, time=time.time())
     effect = on_event(row, event, source.on_change).effect
     if effect == "duplicate" and row is not None and row.state in ("ready", "claimed"):
         result.waiting += 1

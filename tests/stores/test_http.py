@@ -6,6 +6,7 @@ import gzip
 import socket
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ import pytest
 from pipeline.config import Source
 from pipeline.errors import ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
 from pipeline.stores import SMALL_BYTES
-from pipeline.stores.http import HttpStore, open_list, open_store
+from pipeline.stores.http import HttpStore, lists, open_list, open_store
 from pipeline.stores.http.addresses import Guard
 from pipeline.stores.http.bounds import Bounds
 from tests.stores.contract import ODD_KEYS, Made, StoreContract, listed
 from tests.stores.web import Handler, Site, serving
 
 SECRET = "planted-5ecret"
-TIGHT = Bounds(
-    connect_seconds=2, head_seconds=0.5, grace_seconds=0.5, slowest_rate=10**9, body_bytes=3_000_000,
-    inflate_ratio=20, inflate_free_bytes=100_000, list_bytes=100_000, list_lines=100,
-)  # fmt: skip
+TIGHT = Bounds(body_bytes=3_000_000, inflate_ratio=20, inflate_free_bytes=100_000, list_bytes=100_000, list_lines=100)
+QUICK = replace(TIGHT, head_seconds=0.5, grace_seconds=0.5, slowest_rate=10**9)
+"""For servers that would be waited for otherwise."""
+SLOW = frozenset({"dripping", "dripping_head", "silent"})
 
 
 @pytest.fixture
@@ -167,6 +168,22 @@ def test_a_new_signature_is_another_version(site: Site) -> None:
 
     assert first.key == second.key == f"{site.url}/b.jpg"
     assert first.version != second.version
+
+
+def test_a_known_file_is_read_while_its_list_is_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is away keeps nobody from the files that it named, and makes none of the others gone."""
+    monkeypatch.setattr(lists, "STALE_SECONDS", 0.0)
+    monkeypatch.setattr(lists, "FRESH_SECONDS", 0.0)
+    site.put("/a.json", "[]")
+    site.put("/list.txt", f"{site.url}/a.json")
+    store = opened(f"{site.url}/list.txt", fetch=True)
+    listed(store)
+    site.answer("/list.txt", lambda handler: handler.reply(500))
+
+    with store.open(f"{site.url}/a.json") as reading:
+        assert reading.content == b"[]"
+    with pytest.raises(UnavailableError):
+        store.head(f"{site.url}/b.json")
 
 
 def test_a_list_on_disk_names_files_on_the_web(site: Site, tmp_path: Path) -> None:
@@ -464,7 +481,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 def test_bad_servers(site: Site, answering: Any, kind: type[Exception], code: str) -> None:
     """Whatever a server does ends soon, is passing or final as it should be, and is told without secrets."""
     site.answer("/a.json", answering)
-    store = opened(f"{site.url}/a.json?token={SECRET}", TIGHT)
+    slow = getattr(answering, "__name__", "") in SLOW
+    store = opened(f"{site.url}/a.json?token={SECRET}", QUICK if slow else TIGHT)
 
     with pytest.raises(kind) as failed, store.open(f"{site.url}/a.json"):
         pass

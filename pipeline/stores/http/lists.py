@@ -190,6 +190,7 @@ class Held:
         self._lines: Lines | None = None
         self._state: State = {}
         self._looked = 0.0
+        self._failed = float("-inf")
 
     def lines(self, seconds: float = 0.0) -> Lines:
         """The list as it was within `seconds`, or now. Raises UnavailableError."""
@@ -222,5 +223,17 @@ class Held:
 
     def target(self, key: str) -> Target | None:
         """As `Lines.target`, of a list that is not stale."""
-        found = self.lines(STALE_SECONDS).target(key)
+        found = self._lately().target(key)
         return found if found is not None else self.lines(FRESH_SECONDS).target(key)
+
+    def _lately(self) -> Lines:
+        """The list as it was not long ago, or the newest that there is while it can't be read."""
+        if self._lines is not None and time.monotonic() - self._failed < STALE_SECONDS:
+            return self._lines
+        try:
+            return self.lines(STALE_SECONDS)
+        except UnavailableError:
+            if self._lines is None:
+                raise
+            self._failed = time.monotonic()
+            return self._lines

@@ -117,7 +117,9 @@ class HttpStore:
         """As `Store.ping`."""
         lines = self.listed()
         if lines is None:
-            return "a file" if self.list(None, 1).entries else "nothing is there now"
+            (key,), _ = self._names.page(None, 1)
+            entry = self.head(key)
+            return "nothing is there now" if entry is None else f"a file of {entry.size} bytes"
         count = len(lines.keys)
         return f"a list of {count} URLs" if self.by_reference else f"a list of {count} files"
 

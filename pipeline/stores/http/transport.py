@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import httpcore
@@ -140,6 +141,10 @@ class Network(httpcore.NetworkBackend):
         return allowed
 
 
+_tls = cache(httpx.create_ssl_context)
+"""Reads the certificates of authorities once."""
+
+
 class _Body(httpx.SyncByteStream):
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -156,7 +161,7 @@ class Transport(httpx.BaseTransport):
 
     def __init__(self, guard: Guard, bounds: Bounds) -> None:
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
+            ssl_context=_tls(),
             max_connections=CONNECTIONS_LIMIT,
             max_keepalive_connections=CONNECTIONS_LIMIT,
             keepalive_expiry=IDLE_SECONDS,
