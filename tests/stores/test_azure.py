@@ -188,6 +188,32 @@ def test_folders_marks_are_told_from_empty_blobs(azure: Any, container: str, mad
     assert [entry.key for entry in listed(made.store, 5)] == many
 
 
+@pytest.mark.parametrize("query", ["", "?ordered=true", "?ordered=false"])
+def test_a_listing_changes_clients_in_its_middle(made: Made, container: str, query: str) -> None:
+    """Where many empty blobs begin, Azure's client goes on: after what was given, or where there is no order anew."""
+    keys = [f"a{number:02}" for number in range(20)] + [f"b{number:02}" for number in range(20)]
+    for key in keys:
+        made.put(key, b"x" if key < "b" else b"")
+    store = opened(container, query)
+    found = [entry.key for entry in listed(store, 20)]
+    store.close()
+
+    assert found == (keys if query != "?ordered=false" else keys[:20] + keys)
+
+
+def test_a_listing_changes_clients_at_an_odd_key_behind_others(
+    made: Made, front: Front, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What obstore gave before the server's page with the odd key is not given again."""
+    keys = [*(f"k{number}" for number in range(7)), "l\nm", "n//o", "p"]
+    for key in keys:
+        made.put(key, b"x")
+    front.rewrite = lambda target: f"{target}&maxresults=3" if "comp=list" in target else target
+    with logged_in(monkeypatch, container, front.url, AZURE_STORAGE_SAS_TOKEN=signature(list=True)) as store:
+        assert [entry.key for entry in listed(store, 3)] == keys
+        assert [entry.key for entry in listed(store, 4)] == keys
+
+
 def test_a_blob_and_a_folders_mark_of_one_name_are_two(made: Made) -> None:
     """`a` is an object though `a/` is a folder's mark, and keeps its own version and size."""
     made.put("a", b"content")

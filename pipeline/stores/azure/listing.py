@@ -88,7 +88,8 @@ class Listings:
             raise UnavailableError(f"{self._options.canonical} does not list in byte order; it is listed otherwise now")
 
     def _present(self, place: str | None, limit: int) -> Stream[Meta]:
-        """What comes after a place, and perhaps what comes before it; what was given may come again."""
+        """What comes after a place, and perhaps what comes before it; without order, some may come twice."""
+        given = None
         if nameable(self._folder.rstrip("/") or "x") and (place is None or nameable(place)):
             try:
                 for found, last in self._plain.pages(self._folder, place, limit):
@@ -96,11 +97,13 @@ class Listings:
                     if blobs is None:
                         break
                     yield blobs, last
-                    place = blobs[-1].key if blobs and self._ordered else place
+                    given = blobs[-1].key if blobs else given
                 else:
                     return
             except InvalidPathError:
                 """What follows has a key that obstore can't name."""
+        if given is not None:
+            place = given if self.ordered else None
         for found, last in self._full.pages(self._folder, place, limit):
             yield [meta for meta in found if not meta.mark and (place is None or meta.key > place)], last
 
