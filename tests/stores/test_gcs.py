@@ -13,7 +13,6 @@ from pipeline.config import Source
 from pipeline.errors import LabelfeedError, ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
 from pipeline.stores import SMALL_BYTES, Store
 from pipeline.stores.gcs import GcsStore, access, open_store
-from pipeline.stores.gcs.access import nameable
 from pipeline.stores.gcs.options import parse
 from tests.google_front import Answer, Asked, Front, front_of, refused, refused_xml
 from tests.servers import gcs_client
@@ -118,12 +117,6 @@ def test_odd_keys_are_read_all_the_same(made: Made) -> None:
     for key in ODD:
         with made.store.open(key) as reading:
             assert (reading.content, reading.entry) == (key.encode(), made.store.head(key))
-
-
-def test_what_obstore_can_name() -> None:
-    """Empty, dotted and unprintable segments are no path's."""
-    assert all(map(nameable, ["a", "a/b", "a..b/.c", "...", "ü +%"]))
-    assert not any(map(nameable, ["/a", "a/", "a//b", ".", "a/../b", "./a", "a/..", "a\nb", "\x7f"]))
 
 
 def test_folders_marks_are_left_out(made: Made) -> None:

@@ -3,7 +3,6 @@ generations, reads on the condition of one, names every key, and signs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -35,7 +34,6 @@ RETRY = DEFAULT_RETRY.with_delay(initial=0.5, maximum=8.0).with_timeout(RETRY_SE
 
 _TIMEOUT = (CONNECT_SECONDS, REQUEST_SECONDS)
 _FIELDS = "items(name,generation,size,timeCreated),nextPageToken"
-_UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(?:^|/)\.\.?(?:/|$)")
 
 
 class Meta(NamedTuple):
@@ -45,11 +43,6 @@ class Meta(NamedTuple):
     generation: str
     size: int
     modified: datetime
-
-
-def nameable(key: str) -> bool:
-    """Whether obstore can name a key: it takes keys for paths, without empty, dotted or unprintable segments."""
-    return _UNNAMEABLE.search(key) is None
 
 
 class Plain:

@@ -11,10 +11,11 @@ from google.auth.exceptions import TransportError
 
 from pipeline.errors import ObjectFailed, ObjectGone, UnavailableError, UsageError
 from pipeline.stores import Entry, Page
-from pipeline.stores.gcs.access import Full, Meta, Plain, nameable
+from pipeline.stores.gcs.access import Full, Meta, Plain
 from pipeline.stores.gcs.credentials import credentials
 from pipeline.stores.gcs.errors import converted
 from pipeline.stores.gcs.options import GcsOptions
+from pipeline.stores.paths import nameable
 from pipeline.stores.ranged import RangedReading
 
 PAGE_LIMIT = 1000
