@@ -340,7 +340,8 @@ class Source(ParseOptions):
     )
     notifications: str | None = Field(
         None,
-        description="The queue that the store tells of changes in, such as https://sqs.eu-west-1.amazonaws.com/1/queue.",
+        description="The queue that the store tells of changes in, such as https://sqs.eu-west-1.amazonaws.com/1/queue "
+        "or projects/P/subscriptions/S.",
     )
     fetch: bool = Field(
         False, description="Whether the files that a list of URLs names are read; otherwise tasks refer to them."
