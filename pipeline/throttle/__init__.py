@@ -34,7 +34,7 @@ from pipeline.throttle.permits import (
     refill,
 )
 from pipeline.throttle.pressure import ADAPT_SECONDS, CALM_SECONDS, SLOW_FACTOR, Pressure, adapt, claims
-from pipeline.throttle.shares import AGE_SECONDS, DEFICIT_LIMIT, PRIORITIES, Share, Waiting, owed, rank, share
+from pipeline.throttle.shares import AGE_SECONDS, DEFICIT_LIMIT, PRIORITIES, QUANTUM, Share, Waiting, owed, rank, share
 from pipeline.throttle.waits import HELD, WHYS, Wait, Why, told
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "FLIGHT_SECONDS",
     "HELD",
     "PRIORITIES",
+    "QUANTUM",
     "RECENT_SECONDS",
     "SLOW_FACTOR",
     "SMALL_BATCH_OBJECTS",

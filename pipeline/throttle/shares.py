@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 DEFICIT_LIMIT = 1000.0
 """Objects that a source may be owed, or owe, from one turn to the next."""
+QUANTUM = 25
+"""Objects that a source gets at a time, if it has so many: every claim costs a commit, however small it is."""
 PRIORITIES: Mapping[str, int] = {"low": 0, "normal": 1, "high": 2}
 """A higher class is served before a lower one."""
 AGE_SECONDS = 10.0
@@ -47,6 +49,7 @@ def share(waiting: Sequence[Waiting], capacity: int) -> dict[int, Share]:
     credit = {source.id: source.deficit + fair[source.id] for source in able}
     quota = {source.id: max(0, min(source.ready, math.floor(credit[source.id] + _EPSILON))) for source in able}
     _settle(able, quota, credit, total)
+    quota = _gathered(able, quota, credit, total)
     return {source.id: Share(quota.get(source.id, 0), fair.get(source.id, 0.0)) for source in waiting}
 
 
@@ -76,6 +79,17 @@ def _settle(able: Sequence[Waiting], quota: dict[int, int], credit: Mapping[int,
             over += step * bound
             if not over:
                 return
+
+
+def _gathered(
+    able: Sequence[Waiting], quota: Mapping[int, int], credit: Mapping[int, float], total: int
+) -> dict[int, int]:
+    """Give crumbs together, to whom most is owed: the others' turn comes by what they are owed then."""
+    gathered: dict[int, int] = {}
+    for source in sorted(able, key=lambda source: -credit[source.id]):
+        gathered[source.id] = min(source.ready, total, max(quota[source.id], QUANTUM))
+        total -= gathered[source.id]
+    return gathered
 
 
 def _movable(source: Waiting, quota: Mapping[int, int], over: int, among: int, step: int) -> int:

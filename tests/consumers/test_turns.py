@@ -82,7 +82,7 @@ def test_weights_are_met_over_a_minute(weights: list[float], schedulers: int, se
     assert all(place.ready for place in world.places.values())
     for number, weight in enumerate(weights):
         fair = total * weight / sum(weights)
-        assert abs(world.served[f"s{number}"] - fair) <= 0.05 * fair + 5
+        assert abs(world.served[f"s{number}"] - fair) <= 0.05 * fair + throttle.QUANTUM
 
 
 @given(st.floats(0.1, 10.0), st.floats(0.1, 10.0), st.integers(1, 3))

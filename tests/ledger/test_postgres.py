@@ -210,7 +210,7 @@ def test_plans_with_many_ready_objects_and_an_old_transaction(postgres_bench: Be
             cursor = bench.tick(lambda tick, cursor=cursor: claim_from(tick, cursor))
         values = (1, *cursor, time.time(), 100)
         select = explained(bench, schedule.CANDIDATES, values)
-        update = explained(bench, schedule.CLAIM, (1, list_of(bench, cursor)))
+        update = explained(bench, schedule.CLAIM, (1, [1], 1, False, "e", 60.0, 0.0, 0.0, list_of(bench, cursor)))
         without_cursor = explained(bench, schedule.CANDIDATES, (1, 0.0, 0, time.time(), 100))
     assert "objects_ready" in select.text
     assert "objects_pkey" in update.text

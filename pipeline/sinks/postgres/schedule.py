@@ -72,7 +72,12 @@ NOTHING = Counted(0, 0, 0, 0, 0, 0, 0)
 def tick(tx: Transaction, turn: Callable[[Tick], T]) -> T | None:
     """As `Ledger.tick`."""
     locked = tx.rows("SELECT pg_try_advisory_xact_lock(%s, hashtext(current_schema()))", (SCHEDULING,))
-    return turn(PostgresTick(tx)) if locked == [(True,)] else None
+    if locked != [(True,)]:
+        return None
+    made = PostgresTick(tx)
+    result = turn(made)
+    made.finish()
+    return result
 
 
 class PostgresTick:
@@ -202,9 +207,10 @@ class PostgresTick:
 
     def finish(self) -> None:
         """Write what is left to be written."""
-        rows = [(*one.cursor, one.deficit, one.passed_over, *one.bucket, one.id) for one in self._saved.values()]
-        if rows:
-            self._tx.execute(SAVE, columns(sorted(rows, key=lambda row: row[-1]), 7))
+        saved = [self._saved[number] for number in sorted(self._saved)]
+        if saved:
+            rows = [(*one.cursor, one.deficit, one.passed_over, *one.bucket, one.id) for one in saved]
+            self._tx.execute(SAVE, columns(rows, 7))
 
     def deliveries(self) -> PostgresDeliveryTick:
         """As `Tick.deliveries`."""
