@@ -24,7 +24,7 @@ from pipeline.ledger.deliveries import (
 )
 from pipeline.sinks.outboxes import whole
 from pipeline.sinks.postgres.database import Transaction, array, columns
-from pipeline.sinks.postgres.granting import OPEN, insert
+from pipeline.sinks.postgres.granting import OPEN, SETTLES, insert
 from pipeline.tasks import Task
 
 OUTBOX_ROWS = 2_000
@@ -240,7 +240,7 @@ def sending(tx: Transaction, delivery: int, batch: int, seconds: float, settle: 
     tx.execute(
         "UPDATE batches SET state = 'sending', tries = tries + 1, looks = 0, handle = NULL,"
         " sent_at = clock_timestamp(), settled_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
-        (seconds + settle, batch),
+        (settle, batch),
     )
     tx.execute(
         "UPDATE deliveries SET imports = imports + 1, until = clock_timestamp() + make_interval(secs => %s)"
@@ -279,7 +279,7 @@ def fail(tx: Transaction, delivery: int, failure: Failure, *, ended: bool, wait:
     with `wait` nothing is begun for a while."""
     ((failing,),) = tx.rows("SELECT failing FROM deliveries WHERE id = %s", (delivery,))
     tx.execute(
-        "UPDATE batches SET state = 'unsure', look_due = clock_timestamp()"
+        f"UPDATE batches SET state = 'unsure', look_due = clock_timestamp(), {SETTLES}"
         " WHERE delivery_id = %s AND state = 'sending'",
         (delivery,),
     )
@@ -295,7 +295,8 @@ def fail(tx: Transaction, delivery: int, failure: Failure, *, ended: bool, wait:
 def unsure(tx: Transaction, delivery: int, batch: int, failure: Failure, look: tuple[str | None, float]) -> None:
     """As `Deliveries.unsure`, under a grant that holds; `look` is the handle, and seconds until the first look."""
     tx.execute(
-        "UPDATE batches SET state = 'unsure', handle = %s, look_due = clock_timestamp() + make_interval(secs => %s)"
+        f"UPDATE batches SET state = 'unsure', {SETTLES}, handle = %s,"
+        " look_due = clock_timestamp() + make_interval(secs => %s)"
         " WHERE id = %s",
         (*look, batch),
     )

@@ -15,6 +15,8 @@ OPEN = (
     " ORDER BY b.state IN ('sending', 'unsure') DESC, b.id LIMIT 1)"
 )
 """Something of a delivery's oldest open batch; one whose arrival is unknown comes before all others."""
+SETTLES = "settled_at = clock_timestamp() + (settled_at - sent_at)"
+"""From now on a batch has the time to settle that was noted, from its start, when it was sent."""
 CHANGES = (
     "EXISTS (SELECT 1 FROM delivered AS x WHERE x.delivery_id = d.id AND x.pending IS NOT NULL AND x.state = 'done')"
 )
@@ -62,7 +64,7 @@ class PostgresDeliveryTick:
         ).fetchall()
         if ended:
             self._tx.execute(
-                "WITH lost AS (UPDATE batches SET state = 'unsure', look_due = clock_timestamp()"
+                f"WITH lost AS (UPDATE batches SET state = 'unsure', look_due = clock_timestamp(), {SETTLES}"
                 " WHERE delivery_id = ANY(%s) AND state = 'sending' RETURNING delivery_id)"
                 " UPDATE deliveries SET ended_at = clock_timestamp() WHERE id IN (SELECT delivery_id FROM lost)",
                 ([row[0] for row in ended],),

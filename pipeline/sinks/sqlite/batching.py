@@ -24,7 +24,7 @@ from pipeline.ledger.deliveries import (
     other_target,
 )
 from pipeline.sinks.outboxes import whole
-from pipeline.sinks.sqlite.granting import OPEN, insert
+from pipeline.sinks.sqlite.granting import OPEN, SETTLES, insert
 from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now, uptime, write_rows
 from pipeline.tasks import Task
@@ -250,7 +250,8 @@ def fail(connection: sqlite3.Connection, delivery: int, failure: Failure, *, end
     at = now()
     (failing,) = connection.execute("SELECT failing FROM deliveries WHERE id = ?", (delivery,)).fetchone()
     connection.execute(
-        "UPDATE batches SET state = 'unsure', look_due = ? WHERE delivery_id = ? AND state = 'sending'", (at, delivery)
+        f"UPDATE batches SET state = 'unsure', look_due = ?3, {SETTLES} WHERE delivery_id = ?1 AND state = 'sending'",
+        (delivery, None, at),
     )
     due = at + backoff(failing + 1, failure.retry_after) if wait or failure.retry_after else 0.0
     connection.execute(

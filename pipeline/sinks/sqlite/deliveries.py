@@ -22,7 +22,7 @@ from pipeline.ledger.deliveries import (
     look_pause,
 )
 from pipeline.sinks.sqlite import batching
-from pipeline.sinks.sqlite.granting import CHANGES, OPEN
+from pipeline.sinks.sqlite.granting import CHANGES, OPEN, SETTLES
 from pipeline.sqlitefile import SqliteFile, now, uptime
 from pipeline.tasks import Task
 
@@ -99,7 +99,7 @@ class SqliteDeliveries:
             connection.execute(
                 "UPDATE batches SET state = 'sending', tries = tries + 1, looks = 0, handle = NULL, sent_at = ?,"
                 " settled_at = ? WHERE id = ?",
-                (at, at + seconds + settle, batch),
+                (at, at + settle, batch),
             )
             connection.execute(
                 "UPDATE deliveries SET imports = imports + 1, until = ? WHERE id = ?", (uptime() + seconds, delivery)
@@ -139,8 +139,8 @@ class SqliteDeliveries:
         def write(connection: sqlite3.Connection) -> None:
             at = now()
             connection.execute(
-                "UPDATE batches SET state = 'unsure', handle = ?, look_due = ? WHERE id = ?",
-                (handle, at + look_pause(0), batch),
+                f"UPDATE batches SET state = 'unsure', handle = ?1, look_due = ?2, {SETTLES} WHERE id = ?4",
+                (handle, at + look_pause(0), at, batch),
             )
             batching.fail(connection, delivery, failure, ended=at, wait=False)
 

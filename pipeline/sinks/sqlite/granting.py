@@ -17,6 +17,8 @@ OPEN = (
     " ORDER BY b.state IN ('sending', 'unsure') DESC, b.id LIMIT 1)"
 )
 """Something of a delivery's oldest open batch; one whose arrival is unknown comes before all others."""
+SETTLES = "settled_at = ?3 + (settled_at - sent_at)"
+"""From now on (`?3`) a batch has the time to settle that was noted, from its start, when it was sent."""
 CHANGES = (
     "EXISTS (SELECT 1 FROM delivered AS x WHERE x.delivery_id = d.id AND x.pending IS NOT NULL AND x.state = 'done')"
 )
@@ -72,8 +74,8 @@ class SqliteDeliveryTick:
     def _end(self, delivery: int) -> None:
         at = now()
         lost = self._connection.execute(
-            "UPDATE batches SET state = 'unsure', look_due = ? WHERE delivery_id = ? AND state = 'sending'",
-            (at, delivery),
+            f"UPDATE batches SET state = 'unsure', look_due = ?3, {SETTLES} WHERE delivery_id = ?1 AND state = 'sending'",
+            (delivery, None, at),
         ).rowcount
         self._connection.execute(
             "UPDATE deliveries SET until = NULL, ended_at = CASE WHEN ? THEN ? ELSE ended_at END WHERE id = ?",
