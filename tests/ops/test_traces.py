@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline import cli
+from pipeline.bus.kafka.codec import decode_message
+from pipeline.events import trace_of
+from pipeline.notifications import Target
 from tests.faults.installation import Installation, Role, until
 
 
@@ -41,3 +44,23 @@ def test_a_trace_leads_through_all_roles(distributed: Installation, capsys: pyte
     assert (committed["source"], committed["objects"], committed["done"]) == ("bucket", 1, 1)
     assert committed["lease"] in leases
     assert committed["seconds"] > 0
+
+
+@pytest.mark.parametrize("parent", ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None])
+def test_a_store_s_own_message(parent: str | None) -> None:
+    """A trace that came in the headers of a store's own message goes on; where none came, one begins."""
+    record = {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "k", "eTag": "e"}}}
+    headers = [("traceparent", parent.encode())] if parent else []
+    found = decode_message(json.dumps({"Records": [record]}).encode(), headers, lambda _, key: [Target("inbox", key)])
+
+    assert isinstance(found, list)
+    (event,) = found
+    assert trace_of(event.traceparent)
+    assert parent in (None, event.traceparent)
+
+
+def test_no_trace() -> None:
+    """What is no traceparent, or has an id of zeros, gives no trace."""
+    assert trace_of("00-00000000000000000000000000000000-b7ad6b7169203331-01") is None
+    assert trace_of("0af7651916cd43dd8448eb211c80319c") is None
+    assert trace_of(None) is None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import orjson
 
-from pipeline.events import ObjectEvent, UndecodableEvent, from_attributes, from_wire, new_id, to_data
+from pipeline.events import ObjectEvent, UndecodableEvent, from_attributes, from_wire, new_id, to_data, traced
 from pipeline.notifications import Route, decode
 
 Headers = list[tuple[str, bytes]]
@@ -66,7 +66,10 @@ def _decode(value: bytes, headers: dict[str, bytes], route: Route) -> list[Objec
         return [_binary(value, headers)]
     if headers.get("content-type", b"").decode().startswith(_STRUCTURED):
         return [from_wire(value)]
-    return decode(value, route)
+    # A store writes no trace, but what stands between may.
+    parent = headers.get("traceparent", b"").decode("ascii", "replace")
+    events = decode(value, route)
+    return [event._replace(traceparent=parent) for event in events] if parent else traced(events)
 
 
 def _binary(value: bytes, headers: dict[str, bytes]) -> ObjectEvent:
