@@ -186,7 +186,7 @@ def _variables() -> list[dict[str, Any]]:
 
 def _placed() -> Iterator[dict[str, Any]]:
     rows: list[tuple[str, Sequence[Panel]]] = [("Overview", OVERVIEW)]
-    rows += [(TITLES[role], panels(role)) for role in ROLES]
+    rows += [(TITLES.get(role, role), panels(role)) for role in ROLES]
     top = number = 0
     for title, row in rows:
         number += 1
