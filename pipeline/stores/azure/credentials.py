@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -24,6 +25,9 @@ DELEGATION_SECONDS = 6 * 86400.0
 """How long a key to sign with is asked for; Azure gives none for longer than seven days."""
 SKEW = timedelta(minutes=15)
 """Signatures are valid from so long ago, for clocks that are behind ours."""
+
+# Azure's libraries warn of every login that isn't there and of every answer without a body; our errors tell it once.
+logging.getLogger("azure").setLevel(logging.ERROR)
 
 
 class Credentials:

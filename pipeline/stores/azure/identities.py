@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 from azure.core.credentials import TokenCredential
 from azure.identity import DefaultAzureCredential, EnvironmentCredential, ManagedIdentityCredential
-
-# Every way that a default credential tries and that isn't there is a warning; our own error tells of it once.
-logging.getLogger("azure.identity").setLevel(logging.ERROR)
 
 
 def default(client_id: str | None) -> TokenCredential:
