@@ -72,7 +72,7 @@ def texts(house: House) -> Counter[str]:
 
 def arrived(house: House, side: Side) -> None:
     """Wait until all that was pushed is a task, once, and `verify` agrees."""
-    until(lambda: sum(texts(house).values()) >= len(side.pushed), what="all that was pushed")
+    until(lambda: sum(texts(house).values()) >= len(side.pushed), what=f"all {len(side.pushed)} tasks")
     until(lambda: house.look("verify").code == 0, what=house.look("verify").out)
     assert texts(house) == Counter(side.pushed)
 
@@ -282,7 +282,7 @@ def test_kills_while_values_are_noticed(house: House, own: Side) -> None:
     )
     put = _set(own)
     for point in ("watcher.published", "dispatcher.recorded", "scheduler.claimed", "worker.before_commit"):
-        put(30, point)
+        put(8, point)
         killed = house.start("run", "--log-format=json", fault=point)
         assert killed.end().code == -signal.SIGKILL
     with house.continuously():

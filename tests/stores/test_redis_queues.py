@@ -326,7 +326,9 @@ def test_who_and_where(redis_server: Service, unique: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"format": "csv"}, {"as": "files"}, {"match": "a*"}, {"exclude": "b"}], ids=lambda one: next(iter(one))
+    "options",
+    [{"format": "csv"}, {"as": "files"}, {"match": "a*"}, {"exclude": "b"}, {"regex": "a"}, {"min_size": "1KB"}],
+    ids=lambda one: next(iter(one)),
 )
 def test_options_of_files_are_refused(options: dict[str, Any]) -> None:
     """What chooses or reads files has no meaning for entries, and is a mistake of the configuration."""

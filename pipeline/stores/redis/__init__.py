@@ -15,6 +15,12 @@ from pipeline.stores.redis.options import ListOptions, StreamOptions, ValuesOpti
 from pipeline.stores.redis.store import RedisStore
 from pipeline.stores.redis.streams import StreamStore
 
+CHOOSING = (
+    "match", "exclude", "regex", "prefixes", "recursive", "min_size", "max_size", "newer_than", "older_than", "routes",
+    "start_after",
+)  # fmt: skip
+"""Keys of a source that choose among files."""
+
 __all__ = ["ListStore", "RedisStore", "StreamStore", "open_list", "open_store", "open_stream"]
 
 
@@ -37,8 +43,9 @@ def open_list(source: Source, folder: Path) -> ListStore:
 
 
 def _check(source: Source) -> None:
-    """Refuse what chooses or reads files: the entries of a queue are tasks."""
+    """Refuse what chooses or reads files: the entries of a queue are tasks, and all of them are taken."""
     if source.format not in (None, "json") or source.as_ == "files":
         raise UsageError(f"source {source.name}: entries of a queue are the JSON of tasks; leave out `format` and `as`")
-    if source.match != ("**/*",) or source.exclude:
-        raise UsageError(f"source {source.name}: a queue is taken whole; leave out `match` and `exclude`")
+    for name in CHOOSING:
+        if getattr(source, name) != type(source).model_fields[name].default:
+            raise UsageError(f"source {source.name}: a queue is taken whole; leave out `{name}`")
