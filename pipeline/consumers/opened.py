@@ -43,6 +43,11 @@ class OpenTasks:
             pause = max(COUNT_SECONDS, (ended - begun) / COUNT_SHARE)
             self._counted[project] = _Counted(found, live, ended + pause)
 
+    def exact(self, project: ProjectLoad) -> bool:
+        """Whether nothing was imported since it was counted."""
+        counted = self._counted.get(project.name)
+        return counted is not None and counted.live == project.tasks
+
     def of(self, project: ProjectLoad) -> int:
         """How many there are now, at most."""
         counted = self._counted.get(project.name)

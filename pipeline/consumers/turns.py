@@ -272,6 +272,13 @@ class Turns:
                 if wait is not None:
                     turn.projects[project.name] = wait
         busy = {source.project_id for source in load.sources if source.claimed}
+        busy |= {
+            project.id
+            for project in load.projects
+            if project.name in turn.projects
+            and turn.projects[project.name].why == "enough"
+            and not self._open.exact(project)
+        }
         turn.held = {
             source.name: throttle.told(turn.sources[source.name], load.now)
             for source in load.sources

@@ -84,9 +84,10 @@ def _settle(able: Sequence[Waiting], quota: dict[int, int], credit: Mapping[int,
 def _gathered(
     able: Sequence[Waiting], quota: Mapping[int, int], credit: Mapping[int, float], total: int
 ) -> dict[int, int]:
-    """Give crumbs together, to whom most is owed: the others' turn comes by what they are owed then."""
+    """Give crumbs together, to whom most is owed: the others' turn comes by what they are owed then. First come those
+    whose part is all that they have."""
     gathered: dict[int, int] = {}
-    for source in sorted(able, key=lambda source: -credit[source.id]):
+    for source in sorted(able, key=lambda source: (quota[source.id] < source.ready, -credit[source.id])):
         gathered[source.id] = min(source.ready, total, max(quota[source.id], QUANTUM))
         total -= gathered[source.id]
     return gathered

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,3 +80,96 @@ def test_skips_are_explained(place: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "inbox:0.odd and 2 more" in out
     assert "no_tasks" in out
     assert "--format csv" in " ".join(out.split())
+
+
+def whole_status(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """All that `status` tells."""
+    capsys.readouterr()
+    cli.run(["status", "--json"])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_projects_by_hand(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A project is paused and resumed as a source is; status says so of it and of its sources, and a run ends."""
+    (place / "inbox" / "a.json").write_text('{"text": "x"}')
+    assert cli.run(["pause", "p"]) == 0
+    assert cli.run(["run", "--once"]) == 0
+    assert "1 objects of inbox wait; paused" in capsys.readouterr().err
+    told = whole_status(capsys)
+    assert told["projects"][0]["waits"]["text"] == told["sources"][0]["waits"]["text"] == "paused"
+    assert cli.run(["resume", "project:p"]) == 0
+    assert "goes on" in capsys.readouterr().err
+    assert cli.run(["resume", "p"]) == 0
+    assert "was not paused" in capsys.readouterr().err
+    assert cli.run(["run", "--once"]) == 0
+    assert status(capsys)["done"] == 1
+
+
+def test_a_name_of_both(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a project and a source have one name, it must be said which is meant."""
+    (place / "labelfeed.yaml").write_text(CONFIG.replace("name: inbox", "name: p"))
+    assert cli.run(["pause", "p"]) == 2
+    assert "project:p or source:p" in capsys.readouterr().err
+    assert cli.run(["pause", "source:p"]) == 0
+    told = whole_status(capsys)
+    assert told["sources"][0]["paused"]["by"] == "hand"
+    assert told["projects"][0]["paused"] is None
+
+
+def test_a_full_project_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run ends when its project is full and says so, by how much it is, and goes on when the limit is raised."""
+    (place / "labelfeed.yaml").write_text(CONFIG.replace("p: {}", "p: {throttle: {max_tasks: 3}}"))
+    (place / "inbox" / "0.txt").write_text("one\ntwo\n")
+    assert cli.run(["run", "--once"]) == 0
+    for number in (1, 2):
+        (place / "inbox" / f"{number}.txt").write_text("one\ntwo\n")
+    assert cli.run(["run", "--once"]) == 0
+    assert "1 objects of inbox wait; full: 4 of 3, 1 too many" in capsys.readouterr().err
+    told = whole_status(capsys)
+    assert told["sources"][0]["waits"]["text"] == "full: 4 of 3, 1 too many"
+    assert (told["projects"][0]["tasks"], told["projects"][0]["waits"]["why"]) == (4, "full")
+    cli.run(["status"])
+    assert "full: 4 of 3" in capsys.readouterr().out
+    (place / "labelfeed.yaml").write_text(CONFIG)
+    assert cli.run(["run", "--once"]) == 0
+    assert (status(capsys)["done"], status(capsys)["waits"]) == (3, None)
+
+
+def test_enough_open_tasks(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tasks that came with annotations are nothing that labellers wait for; the others are counted, and are enough."""
+    (place / "labelfeed.yaml").write_text(CONFIG.replace("p: {}", "p: {throttle: {open_tasks: 2}}"))
+    done = '{"data": {"text": "x"}, "annotations": [{"result": []}]}'
+    for number in range(4):
+        (place / "inbox" / f"{number}.json").write_text(done)
+    assert cli.run(["run", "--once"]) == 0
+    assert status(capsys)["done"] == 4
+    for number in range(4):
+        (place / "inbox" / f"open-{number}.json").write_text('{"text": "x"}')
+    assert cli.run(["run", "--once"]) == 0
+    assert "2 objects of inbox wait; enough for the labellers: 2 of 2" in capsys.readouterr().err
+    assert status(capsys)["tasks"] == 6
+
+
+def test_nobody_schedules(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What has waited for a while with no process at work is told as such."""
+    (place / "inbox" / "a.json").write_text('{"text": "x"}')
+    cli.run(["pause", "inbox"])
+    cli.run(["run", "--once"])
+    cli.run(["resume", "inbox"])
+    with closing(sqlite3.connect(place / "labelfeed.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE objects SET due = due - 60")
+        connection.execute("UPDATE scheduling SET noted_at = noted_at - 60")
+    assert "labelfeed run" in whole_status(capsys)["sources"][0]["waits"]["text"]
+
+
+def test_what_was_not_recorded_is_a_failure(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An event that could not be recorded makes status exit with 1, as a failed object does."""
+    cli.run(["run", "--once"])
+    assert cli.run(["status"]) == 0
+    with closing(sqlite3.connect(place / "labelfeed.db", isolation_level=None)) as connection:
+        connection.execute(
+            "INSERT INTO dead_letters (at, position, reason, body) VALUES (?, 1, 'not JSON', X'7B')", (time.time(),)
+        )
+    assert cli.run(["status"]) == 1
+    assert "not JSON" in capsys.readouterr().out
