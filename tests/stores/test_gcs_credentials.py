@@ -142,6 +142,18 @@ def test_anonymous(fakegcs: Service, bucket: str, monkeypatch: pytest.MonkeyPatc
         assert not front.tokens
 
 
+def test_a_key_for_plain_http_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether its tokens may go without TLS a person has to say; an emulator of the environment gets none anyway."""
+    url = "gs://b?credentials_file=key.json"
+    with pytest.raises(UsageError, match="anonymous=false"):
+        open_store(Source(name="s", project="p", url=url, endpoint="http://127.0.0.1:1"), tmp_path)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+    store = open_store(Source(name="s", project="p", url=url), tmp_path)
+
+    assert store.options.unsigned
+    store.close()
+
+
 # --- tokens that end -------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.errors import UsageError
 
 EMULATOR = "STORAGE_EMULATOR_HOST"
+_LOGIN = frozenset({"credentials_file", "impersonate"})
 
 
 class GcsOptions(BaseModel):
@@ -70,7 +71,7 @@ def parse(url: str, endpoint: str | None = None, folder: Path | None = None) -> 
     said: dict[str, object] = dict(parse_qsl(parts.query, keep_blank_values=True))
     said["bucket"] = parts.netloc
     said["prefix"] = unquote(parts.path).strip("/")
-    said["endpoint"] = said.get("endpoint") or endpoint or _emulator()
+    _place(said, endpoint)
     if "credentials_file" in said:
         said["credentials_file"] = (folder or Path()) / Path(str(said["credentials_file"])).expanduser()
     try:
@@ -83,8 +84,14 @@ def parse(url: str, endpoint: str | None = None, folder: Path | None = None) -> 
         raise UsageError(f"{where}: {name}: {first['msg']} (options: {known})") from None
 
 
-def _emulator() -> str | None:
-    host = os.environ.get(EMULATOR)
-    if not host:
-        return None
-    return host if "://" in host else f"http://{host}"
+def _place(said: dict[str, object], endpoint: str | None) -> None:
+    """Settle where the bucket is. Raises UsageError where a token would go over plain HTTP unasked."""
+    emulator = os.environ.get(EMULATOR, "")
+    said["endpoint"] = said.get("endpoint") or endpoint
+    if said["endpoint"] is None and emulator:
+        said["endpoint"] = emulator if "://" in emulator else f"http://{emulator}"
+        said.setdefault("anonymous", "true")
+    if str(said["endpoint"]).startswith("http:") and "anonymous" not in said and _LOGIN & said.keys():
+        raise UsageError(
+            f"gs://{said['bucket']}: {said['endpoint']} would get tokens without TLS; say anonymous=false if it may"
+        )
