@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from deploy.services import Service
 from pipeline.app.serving.tokens import Links
@@ -112,8 +113,7 @@ def test_a_large_file_is_streamed_from_any_place(house: House) -> None:
     """Ranges of a file that is not in memory are the file's bytes at that place."""
     house.put("large.mp4", LARGE)
     configure(house)
-    house.once()
-    path = link_of(house, "large.mp4")
+    path = token_of("inbox", "large.mp4")
     with answering(house) as client:
         assert client.get(path).content == LARGE
         for start, stop in ((0, 1), (2_999_999, 3_000_009), (3_999_998, 4_000_000)):
@@ -126,8 +126,7 @@ def test_no_link_leads_where_none_was_signed(house: House) -> None:
     (house.folder / "secret.png").write_bytes(b"secret")
     (house.inbox / "out.png").symlink_to(house.folder / "secret.png")
     configure(house)
-    house.once()
-    path = link_of(house, "a.png")
+    path = token_of("inbox", "a.png")
     token = path.removeprefix("/o/")
     raw = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     forged = [token_of("inbox", "a.png", OLD_KEY), token_of("elsewhere", "a.png"), path + "A", path[:-1], "/o/", "/o/x"]
@@ -155,9 +154,7 @@ def test_no_link_leads_where_none_was_signed(house: House) -> None:
 def test_rotating_the_key_revokes(house: House) -> None:
     """Links of a previous key count until the key is left out; keys may stand in files."""
     house.put("a.png", PICTURE)
-    configure(house, links={"key": OLD_KEY})
-    house.once()
-    old = link_of(house, "a.png")
+    old = token_of("inbox", "a.png", OLD_KEY)
     (house.folder / "key").write_text(KEY + "\n")
     (house.folder / "previous").write_text(f"another-key-of-long-ago\n{OLD_KEY}\n")
     links = {"base_url": BASE, "key_file": "key", "previous_file": "previous"}
@@ -275,3 +272,18 @@ def test_serve_needs_links(house: House, tmp_path: Path) -> None:
     configure(house, server={"listen": "192.0.2.1:1"})
     ended = house.look("serve")
     assert (ended.code, "cannot listen on 192.0.2.1:1" in ended.err) == (2, True)
+
+
+def test_values_of_redis_are_given(house: House, redis_server: Service, unique: str) -> None:
+    """Small and large values of Redis are objects like files: given by their link, with ranges."""
+    client_of_redis = redis.Redis.from_url(redis_server.url)
+    client_of_redis.mset({f"{unique}/a.png": PICTURE, f"{unique}/large.mp4": LARGE})
+    configure(house, {"url": f"{redis_server.url}?prefix={unique}/", "watch": False})
+    with answering(house) as client:
+        for key, content in (("a.png", PICTURE), ("large.mp4", LARGE)):
+            path = token_of("inbox", key)
+            whole = client.get(path)
+            assert (whole.status_code, whole.content) == (200, content)
+            part = client.get(path, headers={"Range": "bytes=-7", "If-Range": whole.headers["etag"]})
+            assert (part.status_code, part.content) == (206, content[-7:])
+    client_of_redis.close()
