@@ -16,6 +16,7 @@ from benchmarks import (
     clouds,
     csv_rows,
     distributed,
+    fairness,
     latency,
     local_files,
     memory,
@@ -23,6 +24,7 @@ from benchmarks import (
     notified,
     parsing,
     redis_stream,
+    scheduler,
     unchanged_pass,
 )
 from benchmarks.measuring import Figure
@@ -34,6 +36,7 @@ SUITE = {
     "unchanged_pass": unchanged_pass.measure,
     "memory": memory.measure,
     "latency": latency.measure,
+    "fairness": fairness.measure,
     "metrics_cost": metrics_cost.measure,
 }
 SERVERS = {
@@ -42,6 +45,7 @@ SERVERS = {
     "s3_pass": distributed.measure_pass,
     "s3_scale": distributed.measure_scale,
     "notified": notified.measure,
+    "scheduler": scheduler.measure,
     "redis_stream": redis_stream.measure,
     "azure_objects": clouds.measure_azure,
     "gcs_objects": clouds.measure_google,
