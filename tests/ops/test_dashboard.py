@@ -55,9 +55,10 @@ def at_three() -> str:
 def test_every_query_gives_data(distributed: Installation, tmp_path: Path, unique: str) -> None:
     """Each query of the dashboard gives data from a Prometheus that scraped a run in which all of it happened."""
     configure(distributed)
-    roles = [distributed.start(name, env={"TZ": at_three()}) for name in ("watch", "dispatch", "work")]
+    roles = [distributed.start(name, env={"TZ": at_three()}) for name in ("watch", "dispatch", "work", "serve")]
     with watched(unique, tmp_path, roles) as (prometheus, _):
         distributed.put(200)
+        distributed.place.put("left.out", b"")
         empty: dict[tuple[str, str], str] = dict.fromkeys(queries(), "")
 
         def all_there() -> bool:
@@ -80,6 +81,8 @@ def configure(installation: Installation) -> None:
         "throttle": {"max_tasks": 100_000, "tasks_per_second": 20, "imports_every": "1s"},
         "deliveries": [{"jsonl": {"url": "./delivered"}}, {"label_studio": remote}],
     }
+    document["sources"][0] |= {"exclude": ["*.out"], "links": "durable"}
+    document["links"] = {"base_url": "http://127.0.0.1:9", "key": "k" * 32}
     installation.config.write_text(yaml.safe_dump(document))
 
 
