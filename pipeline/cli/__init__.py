@@ -16,8 +16,10 @@ from typer.exceptions import TyperException
 
 from pipeline.cli import (
     changing,
+    delivering,
     importing,
     looking,
+    migrating,
     output,
     planning,
     rejecting,
@@ -48,7 +50,8 @@ app = typer.Typer(
 )
 app.callback(invoke_without_command=True)(output.help_alone)
 FAMILIES = (
-    starting, planning, running, importing, looking, rejecting, revisions, changing, replaying, serving, top,
+    starting, planning, running, importing, looking, rejecting, revisions, changing,
+    delivering, replaying, migrating, serving, top,
 )  # fmt: skip
 for family in FAMILIES:
     family.add(app)
