@@ -164,7 +164,7 @@ class BatchRefused(TerminalError):
     `reasons` are those of single tasks, by their place in the batch from 0; empty where it named none.
     """
 
-    code = "refused"
+    code = "batch_refused"
 
     def __init__(self, message: str, reasons: Mapping[int, str] | None = None) -> None:
         super().__init__(message)

@@ -66,15 +66,15 @@ class App:
             data = open_data(config, stack, route_of(feeds), readonly=readonly)
             if direct:
                 data = direct_log(data, stack)
+            if not readonly:
+                data = replace(data, deliveries=data.ledger.deliveries().register(identities(config), keep=direct))
+            config = with_label_configs(config, data.ledger, None if readonly else data.deliveries)
+            feeds = {
+                name: open_feed(config, feed.source, direct=direct, store=feed.store) for name, feed in feeds.items()
+            }
             if readonly:
                 ids = {row["name"]: row["id"] for row in data.ledger.reports().sources()}
             else:
-                data = replace(data, deliveries=data.ledger.deliveries().register(identities(config), keep=direct))
-                config = with_label_configs(config, data.ledger, data.deliveries)
-                feeds = {
-                    name: open_feed(config, feed.source, direct=direct, store=feed.store)
-                    for name, feed in feeds.items()
-                }
                 ids = {row.name: row.id for row in data.ledger.register(_identities(feeds), accept=accept, keep=direct)}
             known = {name: replace(feed, source_id=ids.get(name, 0)) for name, feed in feeds.items()}
             return cls(config, data, known, stack.pop_all(), metrics or Metrics())

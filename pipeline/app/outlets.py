@@ -45,14 +45,22 @@ def opened(config: Config, delivery: Delivery) -> Component:
     return made
 
 
-def with_label_configs(config: Config, ledger: Ledger, rows: Sequence[DeliveryRow]) -> Config:
+def with_label_configs(config: Config, ledger: Ledger, rows: Sequence[DeliveryRow] | None = None) -> Config:
     """The configuration, in which a project without a labelling configuration has that of its delivery's remote: as
-    it is there now or, while the remote doesn't answer, as it was when it was last asked."""
+    it is there now or, while the remote doesn't answer, as it was when it was last asked. Without `rows`, from
+    registering, nobody is asked."""
+    ask = rows is not None
+    if rows is None:
+        rows = [
+            DeliveryRow(row["id"], row["name"], row["stamp"], row["label_config"])
+            for row in ledger.deliveries().report()
+        ]
     known = {row.name: row for row in rows}
     found: dict[str, Project] = {}
     for name, project, delivery in _all(config):
         if project.label_config is None and name not in found:
-            xml = _asked(config, ledger, known[f"{name}/{delivery.known_as}"], delivery)
+            row = known.get(f"{name}/{delivery.known_as}")
+            xml = None if row is None else _asked(config, ledger, row, delivery) if ask else row.label_config
             if xml is not None:
                 found[name] = project.model_copy(update={"label_config": xml})
     return config.model_copy(update={"projects": {**config.projects, **found}}) if found else config

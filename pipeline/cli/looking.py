@@ -12,7 +12,7 @@ import orjson
 import typer
 
 from pipeline.bus import DeadLetter
-from pipeline.cli import output, places, waiting
+from pipeline.cli import delivering, output, places, waiting
 from pipeline.cli.notes import left_out, source_notes
 from pipeline.cli.options import ConfigPath, Database, Json, State, chosen
 from pipeline.cli.revisions import change, told
@@ -56,12 +56,16 @@ def status(config: ConfigPath = None, database: Database = None, json: Json = Fa
         sources = _sources(reports, app.ledger.now())
         projects = projects_of(reports, loaded)
         waiting.add(sources, projects, reports.scheduling(), app.ledger.now())
+        delivered = delivering.told_of(app)
         letters = app.dead_letters(DEAD_LETTERS_SHOWN)
         refused = [_refused(letter) for letter in letters if not _recorded_since(reports, letter)]
     if json:
-        output.as_json({"sources": sources, "projects": projects, "dead_letters": refused})
+        output.as_json({"sources": sources, "projects": projects, "deliveries": delivered, "dead_letters": refused})
     else:
         _print_status(sources, projects)
+        if delivered:
+            output.write("")
+            delivering.show(delivered)
         if refused:
             shown = [
                 row | {"object": f"{row['source']}:{row['key']}", "at": output.clock(row["at"])} for row in refused
@@ -237,11 +241,20 @@ def _explained(reports: Reports, sources: dict[str, dict[str, Any]], row: dict[s
 
 
 def _asked(app: App, row: dict[str, Any]) -> dict[str, Any]:
-    """What the labelling configuration asks for, where the object has rows that may not fit it."""
+    """What the labelling configuration asks for, where the object has rows that may not fit it; and what became of its
+    tasks in deliveries."""
     feed = app.feeds.get(row["source"])
     config = feed.rules.label_config if feed is not None else None
     bad = row["rejected"] or (row["reason"] or {}).get("code") in ROW_CODES
-    return {"asks": config.told() if config is not None and bad else []}
+    asks = config.told() if config is not None and bad else []
+    return {"asks": asks, "deliveries": app.ledger.deliveries().of_object(row["id"])}
+
+
+_LISTS = (
+    ("events and attempts", "events"), ("imports", "imports"), ("deliveries", "deliveries"),
+    ("rejected", "rejected_rows"),
+)  # fmt: skip
+"""What is told of an object as a list, each entry in a line."""
 
 
 def _print_explained(row: dict[str, Any]) -> None:
@@ -258,7 +271,7 @@ def _print_explained(row: dict[str, Any]) -> None:
     for name, value in facts.items():
         if value not in (None, ""):
             output.write(f"{name:<{width}}  {value}")
-    for title, name in (("events and attempts", "events"), ("imports", "imports"), ("rejected", "rejected_rows")):
+    for title, name in _LISTS:
         if row[name]:
             output.write(f"\n{title}")
             for item in row[name]:

@@ -306,7 +306,8 @@ class Deliveries(Protocol):
 
     def report(self) -> list[dict[str, Any]]:
         """Per delivery: `id, name, project, kind, target, paused_at, failing, code, reason, since, due, ended_at,
-        imports, delivered, updated, deleted, kept, refused, waiting_tasks, changes, batch, batch_tasks, granted`."""
+        imports, delivered, updated, deleted, kept, refused, waiting_tasks, changes, batch, batch_tasks, granted,
+        label_config`."""
 
     def refused(self, delivery: int, after: int, limit: int) -> list[dict[str, Any]]:
         """Tasks that were set aside: `task_id, source, key, row, reason`."""

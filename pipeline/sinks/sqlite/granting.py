@@ -74,7 +74,8 @@ class SqliteDeliveryTick:
     def _end(self, delivery: int) -> None:
         at = now()
         lost = self._connection.execute(
-            f"UPDATE batches SET state = 'unsure', look_due = ?3, {SETTLES} WHERE delivery_id = ?1 AND state = 'sending'",
+            f"UPDATE batches SET state = 'unsure', look_due = ?3, {SETTLES}"
+            " WHERE delivery_id = ?1 AND state = 'sending'",
             (delivery, None, at),
         ).rowcount
         self._connection.execute(
