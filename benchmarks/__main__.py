@@ -21,6 +21,7 @@ from benchmarks import (
     local_files,
     memory,
     metrics_cost,
+    million_keys,
     notified,
     parsing,
     redis_stream,
@@ -40,6 +41,7 @@ SUITE = {
     "metrics_cost": metrics_cost.measure,
 }
 SERVERS = {
+    "million_keys": million_keys.measure,
     "s3_objects": distributed.measure_objects,
     "s3_csv": distributed.measure_csv,
     "s3_pass": distributed.measure_pass,
@@ -50,7 +52,7 @@ SERVERS = {
     "azure_objects": clouds.measure_azure,
     "gcs_objects": clouds.measure_google,
 }
-"""What needs the real servers, and is run by its name only."""
+"""What needs the real servers, or minutes, and is run by its name only."""
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -31,6 +31,8 @@ BUSY_SECONDS = 30.0
 """How long another process's transaction is waited for before the caller is told."""
 BUSY_PAUSE_SECONDS = 0.01
 CACHE_KIB = 32_768
+READER_CACHE_KIB = 4_096
+"""Readers go through the file in order, and there may be one for each thread."""
 CHECKPOINT_PAGES = 4_000
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 ROWS_A_STATEMENT = 128
@@ -109,7 +111,7 @@ class SqliteFile:
             _into_wal(connection)
             # FULL: an acknowledged commit survives a power cut; what it stands for may be deleted elsewhere.
             connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+            connection.execute(f"PRAGMA cache_size=-{READER_CACHE_KIB if query_only else CACHE_KIB}")
             connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
             connection.execute("PRAGMA temp_store=MEMORY")

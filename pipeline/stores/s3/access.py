@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +40,14 @@ _ARCHIVED = frozenset({"InvalidObjectState"})
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 _NO_BUCKET = frozenset({"NoSuchBucket", "InvalidBucketName", "PermanentRedirect", "AuthorizationHeaderMalformed"})
 _CHANGED = frozenset({"PreconditionFailed", "412"})
+_THROTTLED = frozenset(
+    {"SlowDown", "TooManyRequests", "RequestLimitExceeded", "ThrottlingException", "Throttling", "429"}
+)
+_CREDENTIALS = frozenset({
+    "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
+    "TokenRefreshRequired", "UnrecognizedClientException",
+})  # fmt: skip
+_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 
@@ -101,17 +109,44 @@ def converted(uri: str) -> Iterator[None]:
 
 
 def _of_code(uri: str, code: str) -> Exception:
-    if code in _GONE:
-        return ObjectGone(f"{uri} is not there")
-    if code in _CHANGED:
-        return ObjectUnsettled(f"{uri} changed while it was read")
-    if code in _ARCHIVED:
-        return ObjectSkipped("archived", f"{uri} is archived", hint="restore it in the store; then it is imported")
-    if code in _DENIED:
-        return ObjectFailed("permission", f"{uri}: the store denies us access", hint="s3:GetObject and s3:ListBucket")
-    if code in _NO_BUCKET:
-        return UsageError(f"{uri}: {code}: the bucket is not there, or in another region")
+    for codes, made in _KINDS:
+        if code in codes:
+            return made(uri, code)
     return UnavailableError(f"{uri}: the store answers {code}")
+
+
+_KINDS: tuple[tuple[frozenset[str], Callable[[str, str], Exception]], ...] = (
+    (_GONE, lambda uri, _: ObjectGone(f"{uri} is not there")),
+    (_CHANGED, lambda uri, _: ObjectUnsettled(f"{uri} changed while it was read")),
+    (
+        _ARCHIVED,
+        lambda uri, _: ObjectSkipped(
+            "archived", f"{uri} is archived", hint="restore it in the store, then `labelfeed retry` it"
+        ),
+    ),
+    (
+        _DENIED,
+        lambda uri, _: ObjectFailed(
+            "permission", f"{uri}: the store denies us access", hint="s3:GetObject and s3:ListBucket"
+        ),
+    ),
+    (_NO_BUCKET, lambda uri, code: UsageError(f"{uri}: {code}: the bucket is not there, or in another region")),
+    (
+        _THROTTLED,
+        lambda uri, code: UnavailableError(f"{uri}: the store asks us to slow down ({code})"),
+    ),
+    (
+        _CREDENTIALS,
+        lambda uri, code: UnavailableError(
+            f"{uri}: the store does not take our credentials ({code})", code="permission"
+        ),
+    ),
+    (
+        _CLOCK,
+        lambda uri, _: UnavailableError(f"{uri}: this machine's clock and the store's differ by more than 15 minutes"),
+    ),
+)
+"""What each of S3's codes means to us; any other is an outage."""
 
 
 class Plain:
