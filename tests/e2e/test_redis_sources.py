@@ -146,12 +146,17 @@ def test_plan_and_explain_of_a_stream(house: House, side: Side) -> None:
 
 
 def test_import_by_hand(house: House, side: Side) -> None:
-    """`labelfeed import redis+stream://…` takes what is there; again, what has come since."""
+    """`labelfeed import redis+stream://…` takes what is there; again, what has come since; of values what is new."""
     side.add(10)
     for more in (0, 3):
         side.add(more)
         ended = house.run("import", side.url("redis+stream"), "--project", "p")
         assert ended.code == 0, ended.err
+    side.client.set(f"{side.key}:one", '{"text":"value"}')
+    side.pushed.append("value")
+    place = f"redis://127.0.0.1:{side.server.port}/0?prefix={side.key}:"
+    for _ in range(2):
+        assert house.run("import", place, "--project", "p").code == 0
     found = house.rows("SELECT data FROM tasks")
     assert Counter(json.loads(data)["text"] for (data,) in found) == Counter(side.pushed)
 
