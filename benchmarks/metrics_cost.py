@@ -75,19 +75,32 @@ class Counted(Metrics):
 
 def imported(folder: str, database: str) -> None:
     """One import of the files, and what its calls to the metrics cost."""
+    part, calls = share(Path(folder), Path(database))
+    answer(share=part, calls=calls)
+
+
+def share(folder: Path, database: Path) -> tuple[float, int]:
+    """What part of an import's processor time its calls to the metrics are, and how many they are."""
     metrics = Counted()
     began = time.process_time()
-    with App.open(config_for(Path(folder), Path(database)), metrics=metrics) as app:
+    with App.open(config_for(folder, database), metrics=metrics) as app:
         app.run_once(lambda _: None)
     seconds = time.process_time() - began
-    answer(share=metrics.cost() / seconds, calls=sum(metrics.calls.values()))
+    return metrics.cost() / seconds, sum(metrics.calls.values())
 
 
 def scraped(folder: str, database: str) -> None:
-    """The slowest of some scrapes of a ledger of 10,000,000 objects while its gauges are read, and that reading."""
-    config = config_for(Path(folder), Path(database))
+    """Scrapes of a ledger of 10,000,000 objects."""
+    slowest, reading = scrapes(Path(folder), Path(database), ROWS)
+    answer(scrape=slowest, reading=reading)
+
+
+def scrapes(folder: Path, database: Path, rows: int) -> tuple[float, float]:
+    """Seconds of the slowest of some scrapes of a ledger of 10,000,000 objects, of which so many rows are there, while
+    its gauges are read; and of that reading."""
+    config = config_for(folder, database)
     with App.open(config) as app:
-        fill(database)
+        fill(database, rows)
         metrics = app.metrics
         metrics.begin({"watch", "dispatch", "work", "deliver"}, ["bench"])
         data = app._data  # noqa: SLF001 - what a continuous process gives its gauges
@@ -99,11 +112,11 @@ def scraped(folder: str, database: str) -> None:
         thread = Thread(target=_read_on, args=(gauges, stop))
         thread.start()
         server = Server("127.0.0.1:0", metrics, dict)
-        took = [_scrape(server.port) for _ in range(SCRAPES)]
+        took = [_scrape(server.port, rows) for _ in range(SCRAPES)]
         stop.set()
         thread.join()
         server.close()
-    answer(scrape=max(took), reading=reading)
+    return max(took), reading
 
 
 def _read_on(gauges: Gauges, stop: Event) -> None:
@@ -111,28 +124,28 @@ def _read_on(gauges: Gauges, stop: Event) -> None:
         gauges.read()
 
 
-def _scrape(port: int) -> float:
+def _scrape(port: int, rows: int) -> float:
     began = time.perf_counter()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as found:
         text = found.read().decode()
     seconds = time.perf_counter() - began
     done = float(text.split('labelfeed_objects{source="bench",state="done"} ')[1].split("\n")[0])
-    assert done == OBJECTS - ROWS / 2, done
+    assert done == OBJECTS - rows / 2, done
     assert described("objects").asked
     return seconds
 
 
-def fill(database: str) -> None:
-    """Half of the rows wait and half are done; the counters tell of ten times as many."""
+def fill(database: Path, rows: int) -> None:
+    """Half of the rows wait and half are done; the counters tell of 10,000,000."""
     with closing(sqlite3.connect(database)) as connection, connection:
         (source,) = connection.execute("SELECT id FROM sources").fetchone()
         connection.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
             " INSERT INTO objects (source_id, key, state, wanted_version, due, first_seen, last_event)"
             " SELECT ?, 'o/' || i, iif(i % 2, 'ready', 'done'), 'v1', i, i, i FROM n",
-            (ROWS, source),
+            (rows, source),
         )
-        counts = {"ready": ROWS // 2, "done": OBJECTS - ROWS // 2}
+        counts = {"ready": rows // 2, "done": OBJECTS - rows // 2}
         connection.executemany(
             "INSERT OR REPLACE INTO source_counts (source_id, state, n) VALUES (?, ?, ?)",
             [(source, state, count) for state, count in counts.items()],
@@ -148,10 +161,10 @@ def measure() -> list[Figure]:
         local_files.make(folder)
         cost = in_process("benchmarks.metrics_cost", "imported", str(folder), f"{place}/one.db")
         scrape = in_process("benchmarks.metrics_cost", "scraped", str(empty), f"{place}/two.db")
-    share, seconds = cost["share"] * 100, scrape["scrape"] * 1000
+    part, seconds = cost["share"] * 1000, scrape["scrape"] * 1000
     return [
         Figure(
-            "metrics_cost", "% of the processor time", share, None, None, "≤ 2 %", cost["share"] <= COST_LIMIT, [cost]
+            "metrics_cost", "‰ of the processor time", part, None, None, "≤ 20 ‰", cost["share"] <= COST_LIMIT, [cost]
         ),
         Figure("metrics_scrape", "ms", seconds, None, None, "≤ 100 ms", scrape["scrape"] <= SCRAPE_LIMIT, [scrape]),
     ]
