@@ -37,7 +37,7 @@ ASK_SECONDS = 600.0
 LATEST = 0.5
 """A sender begins, and goes on sending, within this part of its time-out; its grant lasts for that, for the time-out
 itself ..."""
-MARGIN_SECONDS = 10.0
+MARGIN_SECONDS = 5.0
 """... and for so much more, to write what came of it."""
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,123 @@
+"""A proxy before a Label Studio that writes down every import, and can spoil answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from typing import NamedTuple
+
+import httpx
+
+HOP = {"connection", "transfer-encoding", "content-length", "content-encoding", "host"}
+
+
+class Import(NamedTuple):
+    """One import that came in whole: from its first byte to the last of its answer, by one clock."""
+
+    begun: float
+    ended: float
+    tasks: int
+    bytes: int
+    status: int
+
+
+class Answer(NamedTuple):
+    """An answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @classmethod
+    def of(cls, status: int, value: object, **headers: str) -> Answer:
+        """One of JSON."""
+        told = {name.replace("_", "-"): text for name, text in headers.items()}
+        return cls(status, {"Content-Type": "application/json", **told}, json.dumps(value).encode())
+
+
+Spoil = Callable[[Callable[[], Answer]], Answer]
+"""What a client gets for an import, instead of what calling the argument (which lets it through) gives."""
+
+
+@dataclass
+class Wire:
+    """What came by. `spoils` are used up, one an import."""
+
+    target: str
+    url: str = ""
+    imports: list[Import] = field(default_factory=list)
+    halves: int = 0
+    spoils: list[Spoil] = field(default_factory=list)
+    others: dict[str, Answer] = field(default_factory=dict)
+
+    def closest(self) -> float:
+        """The shortest time between the end of one import and the beginning of the next, in seconds."""
+        rows = sorted(self.imports)
+        return min((after.begun - before.ended for before, after in pairwise(rows)), default=1e9)
+
+
+@contextmanager
+def wire(target: str) -> Iterator[Wire]:
+    """A proxy for as long as the block runs."""
+    recorded = Wire(target)
+    client = httpx.Client(base_url=target, timeout=120, trust_env=False)
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _through(self, body: bytes) -> Answer:
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
+            found = client.request(self.command, self.path, content=body, headers=headers)
+            kept = {name: value for name, value in found.headers.items() if name.lower() not in HOP}
+            return Answer(found.status_code, kept, found.content)
+
+        def _any(self) -> None:
+            begun = time.monotonic()
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            if len(body) < length:
+                recorded.halves += 1
+                self.close_connection = True
+                return
+            importing = self.command == "POST" and "/import?" in self.path
+            if importing:
+                spoil = recorded.spoils.pop(0) if recorded.spoils else None
+                answer = self._through(body) if spoil is None else spoil(lambda: self._through(body))
+            else:
+                spoiled = next((one for part, one in recorded.others.items() if part in self.path), None)
+                answer = spoiled or self._through(body)
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+            if importing:
+                with lock:
+                    made = Import(begun, time.monotonic(), len(json.loads(body)), len(body), answer.status)
+                    recorded.imports.append(made)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = _any
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    recorded.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield recorded
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        client.close()
