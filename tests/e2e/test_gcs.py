@@ -146,3 +146,29 @@ def test_a_page_that_fails_in_mid_pass_loses_nothing(house: House, front: Front,
     assert house.tasks() == expected
     house.once()
     house.agrees(expected | {"0004.json": [{"n": 4}]})
+
+
+def test_status_says_why_a_source_waits_while_others_go_on(
+    house: House, front: Front, fakegcs: Service, bucket: str, put: Put
+) -> None:
+    """A listing that is denied is told with its remedy, for as long as it is."""
+    for folder in ("one", "two"):
+        put(f"{folder}/a.json", {"text": "a"})
+    front.rules.append(lambda request: refused(403, "forbidden") if request.path.endswith("/o") else None)
+    denied = {"name": "denied", "project": "p", "url": f"gs://{bucket}/one", "endpoint": front.url, "poll": "200ms"}
+    fine = {"name": "inbox", "project": "p", "url": f"gs://{bucket}/two", "endpoint": fakegcs.url, "poll": "200ms"}
+    house.configure(sources=[denied, fine])
+
+    def problems() -> dict[str, list[Any]]:
+        rows = json.loads(house.look("status", "--json").out)["sources"]
+        return {row["name"]: row["problems"] for row in rows}
+
+    with house.continuously():
+        until(lambda: house.tasks() == {"a.json": [{"text": "a"}]}, what="the other source")
+        until(lambda: problems()["denied"], what="the reason")
+        ((told,), others) = problems().values()
+        assert (told["part"], told["code"], others) == ("listing", "permission", [])
+        assert "storage.objects.list" in told["message"]
+        front.rules.clear()
+        until(lambda: house.tasks("denied") == {"a.json": [{"text": "a"}]}, what="the source that waited")
+        until(lambda: not problems()["denied"], what="the end of its problem")
