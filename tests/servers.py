@@ -92,10 +92,11 @@ def _service(request: pytest.FixtureRequest, fixture: str) -> Service:
     name = COMPONENTS[fixture]
     if name not in opened:
         opened[name] = _open(request.config, name)
-    return _had(opened[name])
+    return had(opened[name])
 
 
-def _had(found: Service | ServiceError) -> Service:
+def had(found: Service | ServiceError) -> Service:
+    """The server; without it the test is skipped, or fails where CI is set."""
     if isinstance(found, Service):
         return found
     if os.environ.get("CI"):
@@ -128,7 +129,7 @@ def pgbouncer(request: pytest.FixtureRequest, postgres: Service) -> Service:
     try:
         return stack.enter_context(services.using("pgbouncer", f"at-{postgres.port}", settings=settings))
     except ServiceError as error:
-        return _had(error)
+        return had(error)
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +192,7 @@ def gcs_telling(request: pytest.FixtureRequest, fakegcs: Service, pubsub: Servic
             services.using("fakegcs", f"at-{pubsub.port}", settings=settings)
         )
     except ServiceError as error:
-        return _had(error)
+        return had(error)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from pipeline.ledger.deliveries import Granted
 from pipeline.metrics import Concern
 
 NAMESPACE = "labelfeed"
+QUEUES = (IMPORT_QUEUE, ALONE_QUEUE, DELIVER_QUEUE)
 MAINTENANCE_CHANCE = 100_000
 """Of a million commands, how many look for dead workers."""
 HEARTBEAT_MS = 5_000
@@ -152,7 +153,7 @@ class RedisQueue:
             before = time.time()
             seconds, micros = self._client.time()
             skew = seconds + micros / 1e6 - (before + time.time()) / 2
-            names = [f"{self._namespace}:{queue}" for queue in (IMPORT_QUEUE, ALONE_QUEUE)]
+            names = [f"{self._namespace}:{queue}" for queue in QUEUES]
             asked = self._client.pipeline(transaction=False)
             asked.info()
             asked.zrange(f"{self._namespace}:__heartbeats__", 0, -1)
@@ -167,7 +168,7 @@ class RedisQueue:
         """Messages that a worker has taken and not finished."""
         asked = self._client.pipeline(transaction=False)
         for worker in workers:
-            for queue in (IMPORT_QUEUE, ALONE_QUEUE):
+            for queue in QUEUES:
                 asked.scard(f"{self._namespace}:__acks__.{worker.decode()}.{queue}")
         return sum(asked.execute())
 
@@ -199,7 +200,7 @@ class RedisQueue:
             heartbeat_timeout=HEARTBEAT_MS,
             dead_message_ttl=DEAD_MESSAGE_MS,
         )
-        for queue in (IMPORT_QUEUE, ALONE_QUEUE, DELIVER_QUEUE):
+        for queue in QUEUES:
             broker.declare_queue(queue)
         return broker
 

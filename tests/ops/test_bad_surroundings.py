@@ -109,10 +109,11 @@ def test_port_is_taken(
 
 
 def test_scrape_while_the_database_is_down(
-    embedded: Installation, unique: str, caplog: pytest.LogCaptureFixture
+    embedded: Installation, postgres: Service, unique: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """/metrics answers without the database: what the process counts is there, what only the database knows is absent
     and not zero, until it is back."""
+    del postgres  # it can be had; this test needs one of its own
     with services.using("postgres", unique) as server:
         embedded.database = server.url
         embedded.write()
@@ -137,10 +138,15 @@ def test_scrape_while_the_database_is_down(
 
 
 def test_redis_that_evicts_and_keeps_nothing(
-    embedded: Installation, unique: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    embedded: Installation,
+    redis_server: Service,
+    unique: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A Redis that may lose messages is told in the log once, in /readyz, which stays 200, and in `check`, until it is
     mended."""
+    del redis_server  # it can be had; this test needs one of its own
     with services.using("redis", unique, settings={"maxmemory-policy": "allkeys-lru"}) as server:
         embedded.queue = server.url
         embedded.write()

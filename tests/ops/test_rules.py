@@ -18,6 +18,7 @@ from deploy.services.model import ServiceError
 from pipeline.cli import app
 from pipeline.metrics import CONCERNS, PREFIX, TABLE
 from tests.ops.watching import ROOT, RULES
+from tests.servers import had
 
 FOLDER = RULES.parent
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
@@ -38,7 +39,7 @@ def test_promtool() -> None:
     try:
         tool = promtool()
     except ServiceError as error:
-        pytest.skip(str(error))
+        had(error)
     for arguments in (
         ("check", "config", "prometheus.yml"),
         ("check", "rules", RULES.name),

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy import services
-from deploy.services.model import Service
+from deploy.services.model import Service, ServiceError
 from tests.faults.installation import Role
+from tests.servers import had
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "labelfeed.rules.yaml"
@@ -103,6 +104,13 @@ def watched(name: str, folder: Path, roles: list[Role]) -> Iterator[tuple[Promet
     targets = ",".join(f"127.0.0.1:{role.port}" for role in roles)
     with ExitStack() as stack:
         url, heard = stack.enter_context(webhook())
-        manager = stack.enter_context(services.using("alertmanager", name, settings={"webhook": url}))
+        manager = _started(stack, "alertmanager", name, {"webhook": url})
         settings = {"targets": targets, "rules": str(rules), "alertmanager": manager.address}
-        yield Prometheus(stack.enter_context(services.using("prometheus", name, settings=settings))), heard
+        yield Prometheus(_started(stack, "prometheus", name, settings)), heard
+
+
+def _started(stack: ExitStack, component: str, name: str, settings: dict[str, str]) -> Service:
+    try:
+        return stack.enter_context(services.using(component, name, settings=settings))
+    except ServiceError as error:
+        return had(error)
