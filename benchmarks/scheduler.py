@@ -22,7 +22,7 @@ from benchmarks.measuring import Figure, answer, config_for, in_process, scratch
 from deploy.services import ensure
 from pipeline.app import App
 from pipeline.config import Config
-from pipeline.consumers.opened import OpenTasks
+from pipeline.consumers.counting import Counting
 from pipeline.consumers.turns import Turns
 from pipeline.ledger import Claim, Ledger, Outcome, SourceIdentity
 from pipeline.sinks.postgres import PostgresLedger
@@ -92,7 +92,7 @@ def _claims(objects: int, turns: int) -> list[float]:
             reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             reader.execute("CREATE TABLE held (n integer)")
             ledger.beat("bench", 1, 3600)
-            turning = Turns(config, OpenTasks(()))
+            turning = Turns(config, Counting())
             times: list[float] = []
             while len(times) < turns:
                 begun = time.perf_counter()

@@ -175,6 +175,11 @@ class Throttle(Model):
         ge=0,
         description="Keep this many tasks without annotations in front of the labellers, and hold beyond; 0 is off.",
     )
+    undelivered_tasks: int = Field(
+        1_000_000,
+        ge=0,
+        description="Import nothing more while so many tasks wait for a delivery of the project; 0 is no limit.",
+    )
 
 
 class LabelStudio(Model):

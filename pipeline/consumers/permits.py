@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 
 from pipeline import throttle
 from pipeline.config import Config, Throttle
-from pipeline.consumers.opened import OpenTasks
+from pipeline.consumers.counting import Counting
 from pipeline.consumers.queueing import by_reference
 from pipeline.ledger import Load, ProjectLoad, SourceLoad, Tick
 from pipeline.throttle import Bucket, Cost, Permit, Wait
@@ -15,10 +15,10 @@ from pipeline.throttle import Bucket, Cost, Permit, Wait
 class Permits:
     """The permits of one turn. Sources of one project share its permits; all share that of bytes in flight."""
 
-    def __init__(self, config: Config, load: Load, open_tasks: OpenTasks) -> None:
+    def __init__(self, config: Config, load: Load, counting: Counting) -> None:
         self._config = config
         self._load = load
-        self._open = open_tasks
+        self._counting = counting
         self._sources = {source.name: source for source in config.sources}
         limit = config.limits.in_flight_bytes
         in_flight = sum(source.expected[1] for source in load.sources)
@@ -74,7 +74,10 @@ class Permits:
         if limits.max_tasks:
             made.append(throttle.full("full", limits.max_tasks, project.tasks, in_flight))
         if limits.open_tasks:
-            made.append(throttle.full("enough", limits.open_tasks, self._open.of(project), in_flight))
+            made.append(throttle.full("enough", limits.open_tasks, self._counting.unlabelled.of(project), in_flight))
+        if limits.undelivered_tasks and self._config.projects[project.name].deliveries:
+            behind = self._counting.undelivered.of(project)
+            made.append(throttle.full("undelivered", limits.undelivered_tasks, behind, in_flight))
         if limits.tasks_per_second:
             rate, used = limits.tasks_per_second, project.imported + in_flight
             bucket = throttle.refill(Bucket(project.tokens, project.tokens_at), self._load.now, rate, used)

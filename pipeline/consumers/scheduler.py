@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pipeline import logs
 from pipeline.config import Config
 from pipeline.consumers.broker import Queue
+from pipeline.consumers.counting import Counting
 from pipeline.consumers.notes import Notes
-from pipeline.consumers.opened import OpenTasks
 from pipeline.consumers.pausing import Pauses
 from pipeline.consumers.turns import Turn, Turns
 from pipeline.errors import LabelfeedError, RetriableError, UnavailableError
@@ -46,8 +46,14 @@ class Scheduler:
     """
 
     def __init__(self, config: Config, ledger: Ledger, queue: Queue, metrics: Metrics, *, eager: bool = False) -> None:
-        self._open = OpenTasks(name for name, project in config.projects.items() if project.throttle.open_tasks)
-        self._turns = Turns(config, self._open, eager=eager)
+        projects = config.projects.items()
+        self._counting = Counting(
+            unlabelled=[name for name, project in projects if project.throttle.open_tasks],
+            undelivered=[
+                name for name, project in projects if project.deliveries and project.throttle.undelivered_tasks
+            ],
+        )
+        self._turns = Turns(config, self._counting, eager=eager)
         self._notes = Notes(config, metrics)
         self._ledger = ledger
         self._queue = queue
@@ -104,7 +110,7 @@ class Scheduler:
         except UnavailableError:
             self._ledger.tick(self._without_queue)
             raise
-        self._open.look(self._ledger.reports())
+        self._counting.look(self._ledger.reports())
         started = time.monotonic()
         turn = self._ledger.tick(lambda tick: self._turn(tick, epoch))
         if turn is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pipeline import throttle
 from pipeline.config import Config
-from pipeline.consumers.opened import OpenTasks
+from pipeline.consumers.counting import Counting
 from pipeline.consumers.pausing import claimable
 from pipeline.consumers.permits import Permits
 from pipeline.consumers.queueing import Queueing
@@ -53,7 +53,7 @@ class Turns:
     def __init__(
         self,
         config: Config,
-        open_tasks: OpenTasks,
+        counting: Counting,
         *,
         eager: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -62,7 +62,7 @@ class Turns:
         self._config = config
         self._limits = config.limits
         self._known = {source.name: source for source in config.sources}
-        self._open = open_tasks
+        self._counting = counting
         self._eager = eager
         self._finished: deque[tuple[float, int]] = deque()
         self._pace = throttle.Pace()
@@ -76,7 +76,7 @@ class Turns:
         ended = tick.expire(EXPIRED_CLAIMS) + released
         load = tick.load()
         turn = Turn(ended=ended, load=load)
-        permits = Permits(self._config, load, self._open)
+        permits = Permits(self._config, load, self._counting)
         queue = self._queue(permits, load, turn)
         turn.more = bool(queue)
         room = self._room(tick, load)
@@ -277,7 +277,7 @@ class Turns:
             for project in load.projects
             if project.name in turn.projects
             and turn.projects[project.name].why == "enough"
-            and not self._open.exact(project)
+            and not self._counting.unlabelled.exact(project)
         }
         turn.held = {
             source.name: throttle.told(turn.sources[source.name], load.now)

@@ -47,6 +47,10 @@ class Reports(Protocol):
     def open_tasks(self, project: str) -> tuple[int, int]:
         """A project's live tasks without annotations, and all its live ones, counted at one moment."""
 
+    def undelivered(self, project: str) -> tuple[int, int]:
+        """Tasks that the delivery of a project that is furthest behind has yet to deliver, and all live ones of the
+        project, counted at one moment."""
+
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """Objects by id: `id, source, key, state, version, imported_version, size, attempts, tasks, rejected,
         reason (dict or None), not_before, first_seen, last_event, finished_at, trace`."""

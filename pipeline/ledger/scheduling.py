@@ -34,7 +34,7 @@ class SourceLoad(NamedTuple):
 
 class ProjectLoad(NamedTuple):
     """How full a project is: live tasks, the token bucket of its imports (tasks that may ever have been imported, as
-    of a time), tasks that ever were (`imported`), since when it is `paused`, and tasks that are not `delivered`."""
+    of a time), tasks that ever were (`imported`), and since when it is `paused`."""
 
     id: int
     name: str
@@ -43,7 +43,6 @@ class ProjectLoad(NamedTuple):
     tokens_at: float
     imported: int = 0
     paused: float | None = None
-    undelivered: int = 0
 
 
 class Shared(NamedTuple):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.consumers.opened import OpenTasks
+from pipeline.consumers.counting import Counting
 from pipeline.consumers.turns import Turn, Turns
 from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad
 
@@ -70,7 +70,7 @@ class World:
         self.served: Counter[str] = Counter()
         self.claims: list[tuple[float, str, list[Thing]]] = []
         self.commits: list[tuple[float, str, list[Thing]]] = []
-        self.turns = [Turns(config, OpenTasks(()), clock=lambda: self.now) for _ in range(schedulers)]
+        self.turns = [Turns(config, Counting(), clock=lambda: self.now) for _ in range(schedulers)]
         self.last = Turn()
         self._numbers = 0
 

@@ -99,6 +99,27 @@ class ThrottleContract:
         bench.again("b", lambda work: Outcome(work.id, "gone", archive=True), version=None)
         assert reports.open_tasks("cats") == (3, 4)
 
+    def test_undelivered_tasks(self, bench: Bench) -> None:
+        """What waits for the delivery that is furthest behind is counted, with what is in its open batches."""
+        reports = bench.ledger.reports()
+        assert reports.undelivered("cats") == (0, 0)
+        for name, retired in (("one", "0"), ("two", "0"), ("old", "1")):
+            bench.execute(
+                "INSERT INTO deliveries (project_id, name, kind, target, stamp) SELECT id,"
+                f" '{name}', 'jsonl', 't', '{name}' FROM projects WHERE name = 'cats'"
+            )
+            if retired == "1":
+                bench.execute(f"UPDATE deliveries SET retired = (1 = 1) WHERE name = '{name}'")
+        bench.imported("a", texts=("x", "y", "z"))
+        assert reports.undelivered("cats") == (3, 3)
+        for state, tasks in (("unsure", 4), ("done", 100)):
+            bench.execute(
+                f"INSERT INTO batches (delivery_id, state, tasks, created_at) SELECT d.id, '{state}', {tasks}, o.at"
+                " FROM deliveries AS d JOIN outbox AS o ON o.delivery_id = d.id WHERE d.name = 'two'"
+            )
+        assert reports.undelivered("cats") == (7, 3)
+        assert reports.undelivered("dogs") == (0, 0)
+
     @staticmethod
     def load(bench: Bench) -> Load:
         """The whole picture."""

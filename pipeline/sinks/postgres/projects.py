@@ -37,3 +37,16 @@ def open_tasks(tx: Transaction, project: str) -> tuple[int, int]:
         (project,),
     )
     return (int(found[0][0]), int(found[0][1])) if found else (0, 0)
+
+
+def undelivered(tx: Transaction, project: str) -> tuple[int, int]:
+    """As `Reports.undelivered`."""
+    found = tx.rows(
+        "SELECT (SELECT max((SELECT coalesce(sum(o.tasks), 0) FROM outbox AS o WHERE o.delivery_id = d.id AND"
+        " o.done_at IS NULL) + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND"
+        " b.state NOT IN ('done', 'refused'))) FROM deliveries AS d WHERE d.project_id = p.id AND NOT d.retired),"
+        " (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
+        " ON c.source_id = s.id AND c.name = 'tasks' WHERE s.project_id = p.id) FROM projects AS p WHERE p.name = %s",
+        (project,),
+    )
+    return (int(found[0][0] or 0), int(found[0][1])) if found else (0, 0)

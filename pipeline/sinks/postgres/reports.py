@@ -78,6 +78,10 @@ class PostgresReports:
         """As `Reports.open_tasks`."""
         return self._database.read(lambda tx: projects.open_tasks(tx, project))
 
+    def undelivered(self, project: str) -> tuple[int, int]:
+        """As `Reports.undelivered`."""
+        return self._database.read(lambda tx: projects.undelivered(tx, project))
+
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """As `Reports.objects`."""
         clauses, values = _where(which)

@@ -34,3 +34,16 @@ def open_tasks(connection: sqlite3.Connection, project: str) -> tuple[int, int]:
         (project,),
     ).fetchone()
     return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
+
+def undelivered(connection: sqlite3.Connection, project: str) -> tuple[int, int]:
+    """As `Reports.undelivered`."""
+    row = connection.execute(
+        "SELECT (SELECT max((SELECT coalesce(sum(o.tasks), 0) FROM outbox AS o WHERE o.delivery_id = d.id AND"
+        " o.done_at IS NULL) + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND"
+        " b.state NOT IN ('done', 'refused'))) FROM deliveries AS d WHERE d.project_id = p.id AND d.retired = 0),"
+        " (SELECT coalesce(sum(s.tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
+        " FROM projects AS p WHERE p.name = ?",
+        (project,),
+    ).fetchone()
+    return (0, 0) if row is None else (int(row[0] or 0), int(row[1]))

@@ -121,6 +121,11 @@ class SqliteReports:
         with self._file.read() as connection:
             return projects.open_tasks(connection, project)
 
+    def undelivered(self, project: str) -> tuple[int, int]:
+        """As `Reports.undelivered`."""
+        with self._file.read() as connection:
+            return projects.undelivered(connection, project)
+
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """As `Reports.objects`."""
         clauses, values = _where(which)

@@ -1,0 +1,73 @@
+"""Tasks of projects that are counted beside the turns: those without annotations, and those not delivered yet.
+
+Counting reads many rows. It is done now and then, at most for a twentieth of the time; between two counts every task
+that is imported is taken for one of those that are counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from pipeline.ledger import ProjectLoad, Reports
+
+COUNT_SECONDS = 1.0
+"""Shortest time between two counts of one project ..."""
+COUNT_SHARE = 0.05
+"""... and the share of the time that counting it may take."""
+
+Ask = Callable[[Reports, str], tuple[int, int]]
+"""How many of a project's tasks are of the kind that is counted, and how many are live."""
+
+
+class _Counted(NamedTuple):
+    found: int
+    live: int
+    next: float
+
+
+class Counts:
+    """What was counted of some projects. Used by one thread at a time."""
+
+    def __init__(self, projects: Iterable[str], ask: Ask) -> None:
+        self._projects = tuple(projects)
+        self._ask = ask
+        self._counted: dict[str, _Counted] = {}
+
+    def look(self, reports: Reports) -> None:
+        """Count again where it is time to. Raises UnavailableError."""
+        for project in self._projects:
+            counted = self._counted.get(project)
+            if counted is not None and time.monotonic() < counted.next:
+                continue
+            begun = time.monotonic()
+            found, live = self._ask(reports, project)
+            ended = time.monotonic()
+            pause = max(COUNT_SECONDS, (ended - begun) / COUNT_SHARE)
+            self._counted[project] = _Counted(found, live, ended + pause)
+
+    def exact(self, project: ProjectLoad) -> bool:
+        """Whether nothing was imported since it was counted."""
+        counted = self._counted.get(project.name)
+        return counted is not None and counted.live == project.tasks
+
+    def of(self, project: ProjectLoad) -> int:
+        """How many there are now, at most."""
+        counted = self._counted.get(project.name)
+        if counted is None:
+            return project.tasks
+        return max(0, counted.found + project.tasks - counted.live)
+
+
+class Counting:
+    """All that is counted for a scheduler."""
+
+    def __init__(self, unlabelled: Iterable[str] = (), undelivered: Iterable[str] = ()) -> None:
+        self.unlabelled = Counts(unlabelled, lambda reports, project: reports.open_tasks(project))
+        self.undelivered = Counts(undelivered, lambda reports, project: reports.undelivered(project))
+
+    def look(self, reports: Reports) -> None:
+        """Count again where it is time to. Raises UnavailableError."""
+        self.unlabelled.look(reports)
+        self.undelivered.look(reports)
