@@ -214,6 +214,20 @@ def redis_url(redis_server: Service, unique: str) -> str:
 
 
 @pytest.fixture
+def own_redis(redis_server: Service, unique: str) -> Iterator[Callable[..., Service]]:
+    """Starts Redis servers for this test alone, with settings of its own."""
+    with ExitStack() as stack:
+
+        def started(**settings: str) -> Service:
+            name = f"{unique}{len(made)}"
+            made.append(stack.enter_context(services.using("redis", name, settings=settings)))
+            return made[-1]
+
+        made: list[Service] = []
+        yield started
+
+
+@pytest.fixture
 def database_url(postgres: Service, unique: str) -> Iterator[str]:
     """The URL of an empty PostgreSQL database of this test alone."""
     with psycopg.connect(postgres.url, autocommit=True) as connection:
@@ -230,20 +244,6 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     monkeypatch.setenv("AWS_REGION", REGION)
-@pytest.fixture
-def own_redis(redis_server: Service, unique: str) -> Iterator[Callable[..., Service]]:
-    """Starts Redis servers for this test alone, with settings of its own."""
-    with ExitStack() as stack:
-
-        def started(**settings: str) -> Service:
-            name = f"{unique}{len(made)}"
-            made.append(stack.enter_context(services.using("redis", name, settings=settings)))
-            return made[-1]
-
-        made: list[Service] = []
-        yield started
-
-
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
