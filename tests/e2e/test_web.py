@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.house import House, until
-from tests.stores.web import Site, serving
+from tests.stores.web import Handler, Site, serving
 
 SECRET = "planted-5ecret"
 
@@ -114,6 +114,42 @@ def test_a_list_of_urls_is_fetched(house: House, site: Site) -> None:
     site.put("/c.json", json.dumps({"text": "c"}))
     house.once()
     house.agrees({f"{site.url}/a.json": [{"text": "a2"}], f"{site.url}/c.json": [{"text": "c"}]})
+
+
+def test_bad_servers_fail_their_own_files(house: House, site: Site) -> None:
+    """Redirects to private addresses, lies about length, pages and endless bodies fail with their reasons, alone."""
+
+    def endless(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        while not handler.server.ended.is_set():
+            handler.wfile.write(b"x" * 65536)
+
+    site.put("/good.json", '{"text": "good"}')
+    site.answer("/private.json", lambda handler: handler.redirect(f"http://127.0.0.2:{site.port}/good.json"))
+    site.answer("/long.json", lambda handler: handler.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}more"))
+    site.put("/page.json", "<html>", Content_Type="text/html")
+    site.answer("/endless.json", endless)
+    names = ["good", "private", "long", "page", "endless", "gone"]
+    site.put("/list.txt", "".join(f"{site.url}/{name}.json\n" for name in names))
+    house.configure({"url": f"{site.url}/list.txt", "fetch": True, "allow_private": ["127.0.0.1"]})
+
+    house.once(code=1)
+
+    states = {key.rpartition("/")[2].removesuffix(".json"): state for key, state in house.states().items()}
+    assert states == {
+        "good": "done", "private": "failed: private_address", "long": "failed: length", "page": "failed: html_page",
+        "endless": "failed: too_large",
+    }  # fmt: skip
+    house.agrees({f"{site.url}/good.json": [{"text": "good"}]})
+
+
+def test_a_url_that_does_not_answer_ends_an_import(house: House, site: Site) -> None:
+    """An import of a URL that is out of order says so at once, and does not wait for hours."""
+    site.answer("/a.json", lambda handler: handler.reply(503))
+    ended = house.run("import", f"{site.url}/a.json", "--allow-private", "--project", "p")
+
+    assert (ended.code, "the server answers 503" in ended.err) == (1, True), ended.err
 
 
 def test_a_folder_is_read_while_it_changes(house: House, site: Site) -> None:

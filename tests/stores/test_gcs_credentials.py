@@ -125,8 +125,8 @@ def test_acting_as_another_account(opened: Open, front: Front, tmp_path: Path) -
 
     assert ACCOUNT in asked.path
     assert json.loads(asked.body)["delegates"] == [f"projects/-/serviceAccounts/{through}"]
-    assert asked.token == "token-0"
-    assert {one.token for one in front.store_requests()} == {"token-1"}
+    assert asked.token == "google-token-0"
+    assert {one.token for one in front.store_requests()} == {"google-token-1"}
 
 
 def test_anonymous(fakegcs: Service, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

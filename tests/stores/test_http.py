@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from pipeline.config import Source
-from pipeline.errors import ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
+from pipeline.errors import ObjectFailed, ObjectGone, ObjectUnsettled, RetriableError, UnavailableError, UsageError
 from pipeline.stores import SMALL_BYTES
 from pipeline.stores.http import HttpStore, lists, open_list, open_store
 from pipeline.stores.http.addresses import Guard
@@ -23,7 +23,14 @@ from tests.stores.contract import ODD_KEYS, Made, StoreContract, listed
 from tests.stores.web import Handler, Site, serving
 
 SECRET = "planted-5ecret"
-TIGHT = Bounds(body_bytes=3_000_000, inflate_ratio=20, inflate_free_bytes=100_000, list_bytes=100_000, list_lines=100)
+TIGHT = Bounds(
+    body_bytes=3_000_000,
+    untold_bytes=2_500_000,
+    inflate_ratio=20,
+    inflate_free_bytes=100_000,
+    list_bytes=100_000,
+    list_lines=100,
+)
 QUICK = replace(TIGHT, head_seconds=0.5, grace_seconds=0.5, slowest_rate=10**9)
 """For servers that would be waited for otherwise."""
 SLOW = frozenset({"dripping", "dripping_head", "silent"})
@@ -265,6 +272,36 @@ def test_a_file_that_does_not_answer_leaves_the_others_alone(site: Site) -> None
     site.put("/list.txt", "\n".join(f"http://127.0.0.1:{port}/{name}" for name in names))
 
     assert {entry.version for entry in listed(opened(f"{site.url}/list.txt", TIGHT, fetch=True))} == {""}
+
+
+def test_who_is_waited_for(site: Site) -> None:
+    """An outage of the source's own host is waited for; another host's, or a 500, fails its file in the end."""
+    with serving(Site()) as other:
+        urls = [f"{site.url}/503.json", f"{site.url}/500.json", f"{other.url}/503.json"]
+        for where in (site, other):
+            where.answer("/503.json", lambda handler: handler.reply(503))
+            where.answer("/500.json", lambda handler: handler.reply(500))
+        site.put("/list.txt", "\n".join(urls))
+        store = opened(f"{site.url}/list.txt", fetch=True)
+        raised = []
+        for url in urls:
+            with pytest.raises(RetriableError) as failed, store.open(url):
+                pass
+            raised.append((type(failed.value), failed.value.code))
+
+    assert raised == [
+        (UnavailableError, "unavailable"),
+        (RetriableError, "unavailable"),
+        (RetriableError, "unavailable"),
+    ]
+
+
+def test_one_url_that_does_not_answer_stops_its_source(site: Site) -> None:
+    """Where a single URL is all there is, its outage is the source's, which says so at once."""
+    site.answer("/a.json", lambda handler: handler.reply(503))
+
+    with pytest.raises(UnavailableError):
+        opened(f"{site.url}/a.json").list(None, 10)
 
 
 # --- who may be asked ----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import orjson
 import pytest
 import redis
 
+from deploy import services
 from deploy.services import Service
 from pipeline.config import Source
 from pipeline.consumers.reading import open_object
@@ -373,3 +374,18 @@ def test_tls(own_redis: Callable[..., Service], tmp_path: Path) -> None:
     assert "Redis 7" in store_at(f"rediss://127.0.0.1:{port}/0?verify=no").ping()
     with pytest.raises(UnavailableError, match="does not answer"):
         store_at(f"rediss://127.0.0.1:{port}/0").ping()
+
+
+def test_a_server_that_dies_in_mid_listing(own_redis: Callable[..., Service]) -> None:
+    """The next page says that the server is away, and no key is said to be gone."""
+    server = own_redis()
+    store = store_at(server.url)
+    with redis.Redis.from_url(server.url) as other:
+        other.mset({f"k{number}": b"{}" for number in range(30)})
+    first = store.list(None, 10)
+    services.kill(server)
+
+    assert not first.complete
+    for ask in (lambda: store.list(first.entries[-1].key, 10), lambda: store.head("k1")):
+        with pytest.raises(UnavailableError):
+            ask()

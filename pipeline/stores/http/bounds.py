@@ -14,6 +14,8 @@ SLOWEST_RATE = 4096
 REDIRECTS_LIMIT = 5
 BODY_BYTES = 20 * 1024**3
 """The largest file, as it is sent and as it comes out of its content encoding."""
+UNTOLD_BYTES = 256 * 1024**2
+"""The largest file of which the server does not tell version or size: it is read whole to learn them."""
 LIST_BYTES = 256 * 1024**2
 """The largest list of URLs or manifest."""
 LIST_LINES = 2_000_000
@@ -36,6 +38,7 @@ class Bounds:
     slowest_rate: int = SLOWEST_RATE
     redirects: int = REDIRECTS_LIMIT
     body_bytes: int = BODY_BYTES
+    untold_bytes: int = UNTOLD_BYTES
     list_bytes: int = LIST_BYTES
     list_lines: int = LIST_LINES
     inflate_ratio: int = INFLATE_RATIO

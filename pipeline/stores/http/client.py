@@ -13,7 +13,15 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpcore
 import httpx
 
-from pipeline.errors import LabelfeedError, ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
+from pipeline.errors import (
+    LabelfeedError,
+    ObjectFailed,
+    ObjectGone,
+    ObjectUnsettled,
+    RetriableError,
+    UnavailableError,
+    UsageError,
+)
 from pipeline.stores.http.addresses import Guard
 from pipeline.stores.http.bounds import Bounds
 from pipeline.stores.http.transport import Transport, Wire
@@ -25,7 +33,7 @@ DENIED = frozenset({401, 403, 407, 451})
 LATER = frozenset({408, 425, 429})
 NOT_MODIFIED = 304
 CHANGED = 412
-SERVER_ERRORS = 500
+SERVER_ERROR = 500
 RETRY_AFTER_LIMIT = 3600.0
 MESSAGE_CHARACTERS = 200
 """How much of what the HTTP library says is repeated."""
@@ -160,7 +168,10 @@ def _of_status(uri: str, response: httpx.Response) -> LabelfeedError:
         )
     if status == CHANGED:
         return ObjectUnsettled(f"{uri} changed while it was read")
-    if status in LATER or status >= SERVER_ERRORS:
+    if status == SERVER_ERROR:
+        # Of this file, not of the server: it is not tried for hours.
+        return RetriableError(f"{uri}: the server answers {status}", code=UnavailableError.code)
+    if status in LATER or status > SERVER_ERROR:
         return UnavailableError(f"{uri}: the server answers {status}", retry_after=_retry_after(response))
     return ObjectFailed("http_status", f"{uri}: the server answers {status}")
 

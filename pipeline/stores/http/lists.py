@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
-from pipeline.errors import ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError
+from pipeline.errors import ObjectFailed, ObjectGone, ObjectUnsettled, RetriableError, UnavailableError
 from pipeline.stores.http.bodies import chunks, is_html
 from pipeline.stores.http.bounds import Bounds
 from pipeline.stores.http.client import NOT_MODIFIED, Client
@@ -209,10 +209,12 @@ class Held:
                 return self._lines
             content, state = found or (b"", {})
             lines = self._read(lines_of(content, self._limit))
-        except (ObjectFailed, ObjectGone, UnavailableError) as error:
+        except ObjectUnsettled:
+            raise
+        except (ObjectFailed, ObjectGone, RetriableError) as error:
             # Of a list, not of an object: it ends when somebody puts it right.
             told = str(error) if self._uri in str(error) else f"{self._uri}: {error}"
-            after = error.retry_after if isinstance(error, UnavailableError) else None
+            after = error.retry_after if isinstance(error, RetriableError) else None
             raise UnavailableError(told, code=error.code, retry_after=after) from None
         self._state = state
         return lines

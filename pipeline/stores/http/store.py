@@ -15,13 +15,21 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from pipeline.errors import LabelfeedError, ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
+from pipeline.errors import (
+    LabelfeedError,
+    ObjectFailed,
+    ObjectGone,
+    ObjectUnsettled,
+    RetriableError,
+    UnavailableError,
+    UsageError,
+)
 from pipeline.stores import SMALL_BYTES, Entry, Page
 from pipeline.stores.http.bodies import RECENT_SECONDS, BodyStream, Hashed, Stated, chunks, is_html, stated, strong_tag
 from pipeline.stores.http.bounds import CONCURRENCY
 from pipeline.stores.http.client import Client, Credentials
 from pipeline.stores.http.lists import Held, Lines, Target
-from pipeline.stores.http.urls import canonical, parsed, without_user
+from pipeline.stores.http.urls import canonical, parsed, same_origin, without_user
 
 PAGE_LOOKS = 250
 """Files that are looked at for one page of a listing."""
@@ -146,7 +154,10 @@ class HttpStore:
             return unknown
         try:
             return self.head(key)
-        except UnavailableError:
+        except RetriableError:
+            if isinstance(self._names, One):
+                # There is nothing but this one: its source waits.
+                raise
             silent.add(host)
             return unknown
         except LabelfeedError:
@@ -159,25 +170,38 @@ class HttpStore:
             return None
         if self.by_reference:
             return Entry(key, _reference_version(key, self._url(key, target)), 0, 0.0)
+        url = self._url(key, target)
         try:
-            return self._look(key, self._url(key, target))
+            with self._patience(url):
+                return self._look(key, url)
         except ObjectGone:
             return None
+
+    @contextmanager
+    def _patience(self, url: httpx.URL) -> Iterator[None]:
+        """An outage of the source's own host is the storage's, and waited for; another host's is its file's failure."""
+        try:
+            yield
+        except UnavailableError as error:
+            own = self._credentials.url
+            if isinstance(self._names, One) or (own is not None and same_origin(url, own)):
+                raise
+            raise RetriableError(str(error), retry_after=error.retry_after, code=error.code) from None
 
     def _look(self, key: str, url: httpx.URL) -> Entry:
         with self._client.answer("HEAD", url, also=HEADLESS) as answer:
             if answer.is_success:
                 said = stated(answer)
-                if said.version is not None and said.size is not None:
+                if said.version is not None:
                     self._refuse_page(key, answer, None)
                     return _entry(key, said)
         with self._client.answer("GET", url) as answer:
             said = stated(answer)
-            if said.version is None or said.size is None:
+            if said.version is None:
                 whole = Hashed()
                 for chunk in self._chunks(key, answer):
                     whole.add(chunk)
-                said = said._replace(version=said.version or whole.version, size=whole.size)
+                said = said._replace(version=whole.version, size=whole.size)
             return _entry(key, said)
 
     @contextmanager
@@ -187,7 +211,9 @@ class HttpStore:
         if target is None:
             raise ObjectGone(f"{self.uri(key)} is not in the list")
         url = self._url(key, target)
-        yield self._opened(key, url)
+        with self._patience(url):
+            reading = self._opened(key, url)
+        yield reading
 
     def _opened(self, key: str, url: httpx.URL) -> HttpReading:
         with self._client.answer("GET", url) as answer:
@@ -223,7 +249,9 @@ class HttpStore:
 
     def _chunks(self, key: str, answer: httpx.Response) -> Iterator[bytes]:
         bounds = self._client.bounds
-        found = chunks(answer, self.uri(key), bounds, bounds.body_bytes, packed=_name(key).endswith(".gz"))
+        said = stated(answer)
+        limit = bounds.body_bytes if said.version is not None and said.size is not None else bounds.untold_bytes
+        found = chunks(answer, self.uri(key), bounds, limit, packed=_name(key).endswith(".gz"))
         first = next(found, b"")
         self._refuse_page(key, answer, first)
         yield first
