@@ -126,6 +126,7 @@ class PassRunner:
         self.state = state
         taken = taking.take(stop, "listing")
         taking.settle()
+        self.problems.solved("listing")
         self.state = state = replace(state, listed=state.listed + taken, published=state.published + taken)
         if stop.is_set():
             self.ledger.save_pass(state, (), ())

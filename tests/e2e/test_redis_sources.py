@@ -352,6 +352,7 @@ def test_a_server_that_goes_away(house: House, own: Side, kind: str) -> None:
         push(20, "after")
         until(lambda: {text for text in texts(house) if text.startswith("after")} == set(own.pushed), what="the rest")
         until(lambda: running.get("/readyz")[0] == 200, what="readiness")
+        until(lambda: not status(house)["problems"], what="an end of all problems")
 
 
 def _set(own: Side) -> Callable[..., None]:
@@ -391,6 +392,7 @@ def test_what_a_person_must_see_to(house: House, own: Side, why: str) -> None:
     running = house.start("run", "--log-format=json")
     running.await_start()
     said = until(lambda: _matches(running, told), what="the reason")
+    assert any(re.search(told, f"{one['code']}: {one['message']}") for one in status(house)["problems"])
     for text in (ended.out + ended.err, checked.out + checked.err, said, running.err.read_text()):
         assert "opensesame" not in text
         assert "wrong@" not in text
