@@ -131,7 +131,7 @@ class Front:
 
     def _token(self) -> dict[str, Any]:
         with self.lock:
-            self.tokens.append(f"token-{len(self.tokens)}")
+            self.tokens.append(f"google-token-{len(self.tokens)}")
             return {"access_token": self.tokens[-1], "expires_in": LIFE_SECONDS, "token_type": "Bearer"}
 
     def _of_machine(self, path: str) -> Answer:

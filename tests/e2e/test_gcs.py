@@ -11,7 +11,8 @@ import pytest
 
 from deploy.services import Service
 from tests.e2e.house import House, until
-from tests.google_front import Answer, Asked, Front, front_of, refused, refused_xml
+from tests.e2e.test_secrets import left_by
+from tests.google_front import Answer, Asked, Front, front_of, key_file, refused, refused_xml
 from tests.servers import GCS_TOPIC, gcs_client, pubsub_client
 
 pytestmark = pytest.mark.usefixtures("google")
@@ -172,3 +173,22 @@ def test_status_says_why_a_source_waits_while_others_go_on(
         front.rules.clear()
         until(lambda: house.tasks("denied") == {"a.json": [{"text": "a"}]}, what="the source that waited")
         until(lambda: not problems()["denied"], what="the end of its problem")
+
+
+def test_neither_key_nor_token_is_written_anywhere(house: House, front: Front, bucket: str, put: Put) -> None:
+    """Not in logs at the most talkative level, not in the database, not in what commands say; nor when they fail."""
+    put("a.json", {"text": "a"})
+    key = json.loads(key_file(house.folder / "token", front).read_text())["private_key"]
+    front.guarded = True
+    house.configure({"url": f"gs://{bucket}?anonymous=false&credentials_file=token", "endpoint": front.url})
+    house.once("--log-level=debug")
+    front.rules.append(lambda one: refused(401, "authError", one.token or "") if one.path != "/token" else None)
+    assert house.run("run", "--once", "--log-level=debug", "--log-format=json").code != 0
+    house.run("check")
+    house.run("status")
+    planted = [key.splitlines()[1], *front.tokens]
+    told = [(name, one) for name, text in left_by(house).items() for one in planted if one.encode() in text]
+
+    assert front.tokens
+    assert told == []
+    assert house.tasks() == {"a.json": [{"text": "a"}]}
