@@ -17,6 +17,7 @@ from benchmarks import (
     csv_rows,
     distributed,
     fairness,
+    label_studio,
     latency,
     local_files,
     memory,
@@ -51,6 +52,7 @@ SERVERS = {
     "redis_stream": redis_stream.measure,
     "azure_objects": clouds.measure_azure,
     "gcs_objects": clouds.measure_google,
+    "label_studio": label_studio.measure,
 }
 """What needs the real servers, or minutes, and is run by its name only."""
 RESULTS = Path(__file__).parent / "results"

@@ -104,7 +104,7 @@ def wire(target: str) -> Iterator[Wire]:
                     made = Import(begun, time.monotonic(), len(json.loads(body)), len(body), answer.status)
                     recorded.imports.append(made)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _any
+        do_GET = do_POST = do_PATCH = do_DELETE = _any  # noqa: N815 - the base class's names
 
         def log_message(self, *_: object) -> None:
             """Nothing."""
