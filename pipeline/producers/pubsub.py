@@ -108,7 +108,7 @@ class PubSubProducer:
         finally:
             ended.set()
             extender.join()
-            self._release()
+            self._give_back(self._held.all())
 
     def close(self) -> None:
         """Let go of connections."""
@@ -127,19 +127,18 @@ class PubSubProducer:
 
     def _streamed(self, stop: threading.Event) -> Iterator[Notices]:
         """What one stream gives, until it or the producer ends."""
-        stream = _Stream(self._client, self._subscription)
+        stream = _Stream(self._client, self._subscription, self._held)
         try:
             with self._asking():
                 while not stop.is_set():
                     messages = stream.take()
-                    self._held.add(messages)
                     if messages:
                         yield self._noticed(messages)
         except _Closed:
             stop.wait(REOPEN_SECONDS)
             self._look()
         finally:
-            stream.close()
+            self._give_back(stream.close())
 
     def _noticed(self, messages: Sequence[_Message]) -> Notices:
         events: list[ObjectEvent] = []
@@ -192,10 +191,11 @@ class PubSubProducer:
                 for receipts in _chunks(self._held.all()):
                     self._set_deadline(receipts, DEADLINE_SECONDS)
 
-    def _release(self) -> None:
+    def _give_back(self, messages: Sequence[_Message]) -> None:
         """Let others have at once what was received and not settled."""
+        self._held.drop(messages)
         with suppress(GoogleAPICallError, GoogleAuthError):
-            for receipts in _chunks(self._held.take()):
+            for receipts in _chunks(messages):
                 self._set_deadline(receipts, 0)
 
     def _set_deadline(self, receipts: Sequence[str], seconds: int) -> None:
@@ -233,9 +233,10 @@ class _Closed(Exception):
 
 
 class _Stream:
-    """One streaming pull. A thread of its own reads it."""
+    """One streaming pull. A thread of its own reads it; what comes is held until it is settled or given back."""
 
-    def __init__(self, client: Any, subscription: str) -> None:
+    def __init__(self, client: Any, subscription: str, held: _Held) -> None:
+        self._held = held
         self._closed = threading.Event()
         self._arrived: queue.SimpleQueue[list[_Message] | Exception] = queue.SimpleQueue()
         self._first = StreamingPullRequest(
@@ -265,11 +266,16 @@ class _Stream:
             raise found
         return found
 
-    def close(self) -> None:
-        """End it. What has come and was not taken comes again."""
+    def close(self) -> list[_Message]:
+        """End it; gives what has come and was not taken."""
         self._closed.set()
         self._call.cancel()
         self._thread.join()
+        left: list[_Message] = []
+        while not self._arrived.empty():
+            found = self._arrived.get()
+            left += [] if isinstance(found, Exception) else found
+        return left
 
     def _requests(self) -> Iterator[StreamingPullRequest]:
         yield self._first
@@ -279,7 +285,9 @@ class _Stream:
     def _read(self) -> None:
         try:
             for response in self._call:
-                self._arrived.put([_message(row) for row in StreamingPullResponse.pb(response).received_messages])
+                messages = [_message(row) for row in StreamingPullResponse.pb(response).received_messages]
+                self._held.add(messages)
+                self._arrived.put(messages)
             self._arrived.put(_Closed())
         except _PASSING:
             self._arrived.put(_Closed())
@@ -310,11 +318,6 @@ class _Held:
     def all(self) -> list[_Message]:
         with self._lock:
             return list(self._messages.values())
-
-    def take(self) -> list[_Message]:
-        with self._lock:
-            taken, self._messages = list(self._messages.values()), {}
-            return taken
 
 
 def _chunks(messages: Sequence[_Message]) -> Iterator[list[str]]:

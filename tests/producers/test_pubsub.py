@@ -310,20 +310,26 @@ def test_a_shared_subscription_is_routed_to_all_its_sources(opened: Open, put: P
     assert [event.source for event in events] == ["gs://any-1", "gs://any-2"]
 
 
-def test_messages_that_come_together_are_settled_together(opened: Open, put: Put, left: Callable[[], int]) -> None:
-    """What has come while the log was busy is one batch, and each is there once."""
+def test_messages_that_come_while_the_log_is_away_are_kept(
+    opened: Open, put: Put, left: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come and waits for its turn is extended too; then it is one batch, and each is there once."""
+    monkeypatch.setattr(module, "DEADLINE_SECONDS", 2)
     bench = opened()
-    for number in range(50):
+    for number in range(30):
         put(f"in/{number}")
     first = bench.next()
     assert_soon(lambda: left() == 0)
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        assert left() == 0
     first.settle()
     rest = bench.next()
     rest.settle()
     events = [*first.events, *rest.events]
-    events += bench.settle(50 - len(events))
+    events += bench.settle(30 - len(events))
 
-    assert sorted(int(event.key) for event in events) == list(range(50))
+    assert sorted(int(event.key) for event in events) == list(range(30))
     assert len(rest.events) > 1
 
 
