@@ -27,6 +27,11 @@ class Known(NamedTuple):
     sequencer: str | None
     last_event: float
 
+    @property
+    def asked(self) -> bool:
+        """Whether the store is asked for this object anyway, whatever its version."""
+        return self.wanted is None and self.state in ("ready", "claimed")
+
 
 Effect = Literal["new", "changed", "asked", "ignored", "duplicate", "stale", "gone", "unknown"]
 """What became of an event: a new object; a new version of one; the store must be asked; a change that

@@ -24,31 +24,29 @@ from pipeline import logs
 from pipeline.bus import EventLog
 from pipeline.config import Source
 from pipeline.errors import ObjectFailed, UnavailableError
-from pipeline.events import EventKind, ObjectEvent, check_key, new_id, new_traceparent, trace_of
+from pipeline.events import EventKind, ObjectEvent, new_id, new_traceparent, trace_of
 from pipeline.faults import reached
 from pipeline.ledger import Known, Ledger, Pass
 from pipeline.metrics import Metrics
+from pipeline.producers.deletions import withheld
 from pipeline.producers.problems import Problems
 from pipeline.producers.queues import Taking
 from pipeline.producers.seen import RecentKeys, SeenKeys
+from pipeline.producers.sifting import Sieve, event_of, is_news
 from pipeline.stores import Entry, Store, is_queue
-from pipeline.stores.scope import OF_AGE, Rule, Scope
+from pipeline.stores.scope import OF_AGE, Scope
 
 PAGE_KEYS = 1000
 KNOWN_ROWS = 2000
 """Rows of the ledger that are looked at together: one query for a page from which few keys have gone."""
 SAVE_SECONDS = 1.0
 """How often a pass that finds nothing writes down how far it has come."""
-ARCHIVE_LIMIT = 1000
-"""A pass never archives the tasks of more objects than this unasked."""
 UNSETTLED_ROUNDS = 10
 """A file that is never settled is waited for this many times `settle`."""
 UNSETTLED_LOOKS = 5
 """How often in each of these times."""
 EMPTY_PAGES = 100
 """So many empty pages in a row are taken for a store that does not answer."""
-REFUSED_LIMIT = 1000
-"""Keys that no ledger takes of which is remembered that they were published."""
 NOTICE_SECONDS = 5.0
 """How long a notification may take before a pass that finds the change says it was missed."""
 
@@ -118,7 +116,7 @@ class PassRunner:
         began = time.monotonic()
         listing = _Listing(self, state, stop, wait=wait)
         self.unsettled = 0
-        return self._ended(listing.run(accept=accept), time.monotonic() - began, listing.trace)
+        return self._ended(listing.run(accept=accept), time.monotonic() - began, trace_of(listing.traceparent))
 
     def _take(self, taking: Taking, state: Pass, stop: threading.Event) -> Pass:
         """Take what is there from a queue."""
@@ -142,18 +140,12 @@ class PassRunner:
             return state
         self.metrics.add("passes_total", source=name, outcome="stopped" if state.stopped else "complete")
         self.metrics.observe("pass_duration_seconds", seconds, source=name)
-        fields = {
-            "source": name,
-            "trace": trace,
-            "listed": state.listed,
-            "published": state.published,
-            "gone": state.candidates,
-        }
-        _log.info(logs.PASS_FINISHED, extra=fields | {"unsettled": self.unsettled, "seconds": seconds})
+        fields: dict[str, object] = {"listed": state.listed, "published": state.published, "gone": state.candidates}
+        fields |= {"source": name, "trace": trace, "unsettled": self.unsettled, "seconds": seconds}
+        _log.info(logs.PASS_FINISHED, extra=fields)
         if state.stopped:
-            _log.warning(
-                logs.PASS_STOPPED, extra={"source": name, "candidates": state.candidates, "why": state.stopped}
-            )
+            extra = {"source": name, "candidates": state.candidates, "why": state.stopped}
+            _log.warning(logs.PASS_STOPPED, extra=extra)
         return state
 
 
@@ -171,14 +163,9 @@ class _Listing:
         self._published = 0
         self._unsettled: list[str] = []
         self._empty = 0
-        self._left: dict[str, Rule] = {}
-        self._traceparent = new_traceparent()
+        self._sieve = Sieve(runner.source.name, runner.scope, runner.metrics)
+        self.traceparent = new_traceparent()
         self._seen: SeenKeys | None = None
-
-    @property
-    def trace(self) -> str | None:
-        """The trace of what this pass published."""
-        return trace_of(self._traceparent)
 
     def run(self, *, accept: bool) -> Pass:
         complete = False
@@ -202,8 +189,7 @@ class _Listing:
         """List and compare one page; whether it was the last."""
         runner, after = self._runner, self._state.after
         requested = self._ledger.now()
-        jumps = getattr(runner.store, "jumps", False)
-        page = runner.store.list(runner.scope.skip(after) if jumps else after, PAGE_KEYS)
+        page = runner.store.list(self._start(after), PAGE_KEYS)
         runner.metrics.add("store_requests_total", source=self._name, operation="list")
         runner.problems.solved("listing")
         if not page.entries and not page.complete:
@@ -212,7 +198,7 @@ class _Listing:
         last = page.entries[-1].key if page.entries else after
         ordered = runner.store.ordered
         complete = page.complete or (ordered and runner.scope.beyond(last))
-        listed = self._taken(page.entries)
+        listed = self._sieve.take(page.entries)
         count = len(listed)
         if ordered:
             self._compare_range(listed, after, None if complete else last, requested)
@@ -225,28 +211,19 @@ class _Listing:
             return False
         self._publish(self._found(list(listed.values()), requested), "created")
         runner.metrics.add("listed_objects_total", count, source=self._name)
-        left_out = dict(Counter(self._state.left_out) + Counter(self._left.values()))
+        left_out = dict(Counter(self._state.left_out) + self._sieve.counts())
         self._advance(replace(self._state, after=last, listed=self._state.listed + count, left_out=left_out))
         self._save()
         if len(self._unsettled) >= PAGE_KEYS:
             self._settle()
         return complete
 
-    def _taken(self, entries: Sequence[Entry]) -> dict[str, Entry]:
-        """What of a page the configuration takes; the rest is in `_left` until the next page."""
-        scope = self._runner.scope
-        refuses = scope.refuses
-        taken: dict[str, Entry] = {}
-        self._left = {}
-        for entry in entries:
-            rule = refuses(entry)
-            if rule is None:
-                taken[entry.key] = entry
-            else:
-                self._left[entry.key] = rule
-        for rule, count in Counter(self._left.values()).items():
-            self._runner.metrics.add("left_out_objects_total", count, source=self._name, rule=rule)
-        return taken
+    def _start(self, after: str | None) -> str | None:
+        """Where the next page begins: not among what is left out, if the store can begin elsewhere."""
+        scope, store = self._runner.scope, self._runner.store
+        if scope.prefixes or not scope.recursive:
+            return scope.skip(after) if getattr(store, "jumps", False) else after
+        return after
 
     def _see(self, keys: Iterable[str]) -> None:
         if self._seen is None:
@@ -290,7 +267,7 @@ class _Listing:
             elif row.wanted == entry.version and row.state not in _AWAY:
                 if follows and row.state == "done" and row.imported != row.wanted and row.last_event < requested:
                     changed.append(entry)
-            elif row.last_event < requested and not _asked(row):
+            elif row.last_event < requested and not row.asked:
                 changed.append(entry)
         self._publish(self._found(changed, requested), "updated")
         return missing
@@ -320,7 +297,7 @@ class _Listing:
         for row in rows:
             if self._stop.is_set():
                 return
-            rule = self._left.get(row.key) or self._runner.scope.left_out(row.key)
+            rule = self._sieve.rule(row.key)
             try:
                 entry = None if rule is not None else self._head(row.key)
             except ObjectFailed:
@@ -378,17 +355,13 @@ class _Listing:
         """Publish the deletions that the pass found, or say why they wait."""
         found = sum(len(keys) for keys in self._gone())
         self._advance(replace(self._state, candidates=found))
-        if found and not accept and self._runner.source.on_delete == "archive":
-            total = self._total()
-            too_many = found > ARCHIVE_LIMIT or found > self._runner.source.delete_guard * total
-            if too_many and not self._ledger.deletions_accepted(self._runner.source_id):
-                return (
-                    f"{found} of {total} objects are no longer in the store; their tasks are archived after"
-                    f" `labelfeed sources accept {self._name} --deletions`"
-                )
+        runner = self._runner
+        why = None if accept else withheld(self._ledger, runner.source, runner.source_id, found)
+        if why is not None:
+            return why
         for keys in self._gone():
             events = [ObjectEvent(self._name, key, "deleted", time=time.time(), id=new_id()) for key in keys]
-            self._send([event._replace(traceparent=self._traceparent) for event in events])
+            self._send([event._replace(traceparent=self.traceparent) for event in events])
         return None
 
     def _gone(self) -> Iterator[Sequence[str]]:
@@ -397,45 +370,13 @@ class _Listing:
             yield keys
             after = keys[-1]
 
-    def _total(self) -> int:
-        """How many objects the source has, as far as the ledger knows."""
-        for row in self._ledger.reports().sources():
-            if row["name"] == self._name:
-                return sum(row[state] for state in ("ready", "claimed", "running", "done", "failed", "skipped"))
-        return 0
-
     # --- publishing and remembering ----------------------------------------------------------------------------
 
     def _publish(self, entries: Sequence[Entry], kind: EventKind) -> None:
-        now = time.time()
-        self._send([self._event(entry, kind, now) for entry in entries if self._is_news(entry)])
-
-    def _event(self, entry: Entry, kind: EventKind, now: float) -> ObjectEvent:
-        return ObjectEvent(
-            self._name,
-            entry.key,
-            kind,
-            entry.version or None,
-            None,
-            entry.size,
-            entry.modified,
-            "listing",
-            now,
-            new_id(),
-            self._traceparent,
-        )
-
-    def _is_news(self, entry: Entry) -> bool:
-        """False for a key that no ledger takes and that was published before: it would be refused in each pass."""
-        if check_key(entry.key) is None:
-            return True
-        refused = self._runner.refused
-        if refused.get(entry.key) == entry.version:
-            return False
-        if len(refused) >= REFUSED_LIMIT:
-            del refused[next(iter(refused))]
-        refused[entry.key] = entry.version
-        return True
+        now, refused = time.time(), self._runner.refused
+        self._send([
+            event_of(self._name, entry, kind, now, self.traceparent) for entry in entries if is_news(entry, refused)
+        ])  # fmt: skip
 
     def _send(self, events: Sequence[ObjectEvent]) -> None:
         if not events:
@@ -456,8 +397,3 @@ class _Listing:
             self._ledger.save_pass(self._state, gone, out_of_scope)
             self._saved = time.monotonic()
             self._published = 0
-
-
-def _asked(row: Known) -> bool:
-    """Whether the store is asked for this object anyway, whatever its version."""
-    return row.wanted is None and row.state in ("ready", "claimed")

@@ -53,7 +53,11 @@ class Reading(Protocol):
 
 
 class Store(Protocol):
-    """Storage as the rest of the pipeline sees it."""
+    """Storage as the rest of the pipeline sees it.
+
+    A store whose `jumps` is true may be asked to list after any text, and passes over no key then; one that has no
+    such attribute is asked for keys that it gave.
+    """
 
     @property
     def ordered(self) -> bool:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ObjectFailed, UnavailableError
 from pipeline.events import ObjectEvent
 from pipeline.ledger import Pass
-from pipeline.producers import listing
+from pipeline.producers import deletions, listing
 from pipeline.producers.seen import SeenKeys
 from pipeline.stores import Entry, Page
 from pipeline.stores.local import LocalStore
@@ -270,7 +270,7 @@ def test_a_pass_that_would_archive_too_much_stops_and_asks(house: House) -> None
 
 def test_the_guard_counts_objects_too(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small share of a large source is much all the same; and where tasks are kept, nothing is asked."""
-    monkeypatch.setattr(listing, "ARCHIVE_LIMIT", 1)
+    monkeypatch.setattr(deletions, "ARCHIVE_LIMIT", 1)
     for number in range(20):
         house.put(str(number))
     house.list()

@@ -217,3 +217,39 @@ def test_a_clock_that_is_wrong_decides_nothing(bucket: Bucket, tmp_path: Path, m
     assert rows["bucket"]["done"] == COUNT
     rows = run_once(config(bucket, tmp_path))
     assert (rows["bucket"]["done"], rows["bucket"]["changes"], rows["bucket"]["gone"]) == (COUNT, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "listed", "most"),
+    [
+        ({"prefixes": ["0000003", "0000007"]}, 20, 5),
+        ({"prefixes": ["0000003"], "start_after": "latest"}, 10, 3),
+        ({}, 300, 30),
+    ],
+)
+def test_a_listing_of_prefixes_asks_for_little_else(
+    bucket: Bucket, house: House, options: dict[str, Any], listed: int, most: int
+) -> None:
+    """Keys between prefixes and behind the last cost no request; what is listed twice is the same."""
+    bucket.count = 300
+    source = Source.model_validate(house.source.model_dump(exclude_unset=True) | options)
+    runner = PassRunner(source, 1, house.store, Scope.of(source), house.ledger, house.log, house.metrics)
+    before = bucket.asked["list"]
+    state = runner.run(threading.Event())
+    assert (state.listed, sum(state.left_out.values()) <= 3 * PAGE) == (listed, True)
+    # One request more tells what the server is.
+    assert bucket.asked["list"] - before <= most + 1
+
+
+def test_folders_that_are_not_wanted_cost_a_page_each(tmp_path: Path) -> None:
+    """With `recursive: false` a listing jumps over what is in them."""
+    with served(Bucket(500, pattern="folder/{:08}.json")) as bucket:
+        bucket.most = PAGE
+        house = House(bucket, tmp_path)
+        source = house.source.model_copy(update={"recursive": False})
+        runner = PassRunner(source, 1, house.store, Scope.of(source), house.ledger, house.log, house.metrics)
+        state = runner.run(threading.Event())
+        assert (state.listed, state.left_out, state.finished is not None) == (0, {"recursive": PAGE}, True)
+        assert bucket.asked["list"] <= 4
+        house.store.close()
+        house.ledger.close()

@@ -27,6 +27,7 @@ class LocalStore:
     """The files under `root`, or `root` itself if it is a file. Thread-safe. `settle` in seconds."""
 
     ordered = True
+    jumps = True
 
     def __init__(self, root: str | os.PathLike[str], settle: float) -> None:
         self.files = Files(root)

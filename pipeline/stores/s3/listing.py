@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import pairwise
 
 from obstore.exceptions import InvalidPathError
@@ -20,6 +21,9 @@ DIRECTORY_BUCKET = "--x-s3"
 """S3 Express lists in no order; its buckets are named so."""
 UNORDERED_SERVERS = ("seaweedfs",)
 """They list folder by folder, so that `a/b` comes before `a b`."""
+
+PASSING_SERVERS = ("minio", "seaweedfs")
+"""They pass over keys where a listing begins after one, see `Listings`."""
 
 
 class Listings:
@@ -54,8 +58,17 @@ class Listings:
             if self._options.endpoint is None:
                 self._ordered = not self._options.bucket.endswith(DIRECTORY_BUCKET)
             else:
-                self._ordered = not self._full.server().lower().startswith(UNORDERED_SERVERS)
+                self._ordered = not self._server.startswith(UNORDERED_SERVERS)
         return self._ordered
+
+    @property
+    def jumps(self) -> bool:
+        """Whether a listing may begin after any key without passing over others."""
+        return self._options.endpoint is None or not self._server.startswith(PASSING_SERVERS)
+
+    @cached_property
+    def _server(self) -> str:
+        return self._full.server().lower()
 
     def page(self, after: str | None, limit: int) -> Page:
         """The page of at most `limit` keys after a key; empty only at the end."""

@@ -41,6 +41,12 @@ class S3Store:
         with self._listing():
             return self._listings.ordered
 
+    @property
+    def jumps(self) -> bool:
+        """Whether a listing may begin after any key, such as before a prefix; the server is asked once."""
+        with self._listing():
+            return self._listings.jumps
+
     @cached_property
     def versioned(self) -> bool:
         """Whether the bucket names contents by version ids. Asked once."""
