@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 import time
 import uuid
@@ -32,6 +33,7 @@ from pipeline.stores.azure import AzureStore, open_store
 from tests.stores.contract import listed
 
 HEADER = "planted-header"
+RESOURCE = "https://storage.azure.com"
 
 
 class Certificates(NamedTuple):
@@ -71,39 +73,45 @@ def certificates(folder: Path) -> Certificates:
     return found
 
 
+class Secure(NamedTuple):
+    """An Azurite that takes tokens: its URL, and the files of its certificate."""
+
+    url: str
+    files: Certificates
+
+
 @pytest.fixture(scope="module")
-def secure(azurite: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The URL of an Azurite that takes tokens, and the certificate to trust."""
+def secure(azurite: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    """An Azurite that takes tokens, by HTTPS."""
     files = certificates(tmp_path_factory.mktemp("tls"))
     settings = {"cert": str(files.server), "key": str(files.key)}
     with services.using("azurite", f"secure-{uuid.uuid4().hex[:8]}", settings=settings) as service:
-        yield f"https://127.0.0.1:{service.port}/{ACCOUNT}", files.authority
+        yield Secure(f"https://127.0.0.1:{service.port}/{ACCOUNT}", files)
 
 
 class Identities:
-    """Where a machine's identity asks for its tokens: `asked` is how often, `seconds` how long they are good."""
+    """Where tokens are asked for: `asked` is how often, `seconds` how long they are good. `host` is the server's."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.seconds = 3600
         self.refuses = False
+        self.host = ""
 
-    def answer(self, handler: BaseHTTPRequestHandler) -> tuple[int, dict[str, Any]]:
-        """A token for who shows the header, in the form that App Service gives it."""
+    def answer(self, method: str, target: str, header: str | None, form: dict[str, list[str]]) -> dict[str, Any] | None:
+        """A token for a machine that shows the header, as App Service gives it, or for a service principal's secret."""
+        if target.endswith("/openid-configuration"):
+            return {"issuer": self.host, "authorization_endpoint": self.host, "token_endpoint": f"{self.host}/token"}
         self.asked += 1
-        if self.refuses or handler.headers["X-IDENTITY-HEADER"] != HEADER:
-            return 400, {"statusCode": 400, "message": "no such identity"}
-        resource = parse_qs(urlsplit(handler.path).query)["resource"][0]
-        now = int(time.time())
-        claims = {"iss": "https://sts.windows.net/t/", "aud": resource, "iat": now, "nbf": now - 60}
-        claims |= {"exp": now + self.seconds, "tid": "t", "oid": "o"}
+        known = form.get("client_secret") == [HEADER] if method == "POST" else header == HEADER
+        if self.refuses or not known:
+            return None
+        end = int(time.time()) + self.seconds
+        claims = {"iss": "https://sts.windows.net/t/", "aud": RESOURCE, "exp": end, "tid": "t", "oid": "o"}
+        claims |= {"iat": end - self.seconds, "nbf": end - self.seconds - 60}
         token = ".".join(_encoded(part) for part in ({"alg": "RS256", "typ": "JWT"}, claims)) + ".AAAA"
-        return 200, {
-            "access_token": token,
-            "expires_on": str(claims["exp"]),
-            "resource": resource,
-            "token_type": "Bearer",
-        }
+        said = {"access_token": token, "resource": RESOURCE, "token_type": "Bearer"}
+        return said | ({"expires_in": self.seconds} if method == "POST" else {"expires_on": str(end)})
 
 
 def _encoded(part: dict[str, Any]) -> str:
@@ -111,30 +119,35 @@ def _encoded(part: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def identities(secure: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, azure: Any) -> Iterator[Identities]:
-    """A real server that gives tokens, named by the variables that a machine in Azure has."""
+def identities(secure: Secure, monkeypatch: pytest.MonkeyPatch, azure: Any) -> Iterator[Identities]:
+    """A real server that gives tokens; there is no other login in the environment."""
     made = Identities()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = made.answer(self)
-            content = json.dumps(body).encode()
-            self.send_response_only(status)
+            form = parse_qs(self.rfile.read(int(self.headers.get("content-length") or 0)).decode())
+            body = made.answer(self.command, self.path, self.headers["X-IDENTITY-HEADER"], form)
+            content = json.dumps(body or {"error": "invalid_client", "error_description": "no such identity"}).encode()
+            self.send_response_only(400 if body is None else 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 
+        do_POST = do_GET  # noqa: N815 - the library's name
+
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(secure.files.server, secure.files.key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    made.host = f"https://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    monkeypatch.setenv("IDENTITY_ENDPOINT", f"http://127.0.0.1:{server.server_port}/token")
-    monkeypatch.setenv("IDENTITY_HEADER", HEADER)
-    monkeypatch.setenv("SSL_CERT_FILE", str(secure[1]))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure[1]))
+    monkeypatch.setenv("SSL_CERT_FILE", str(secure.files.authority))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.files.authority))
     monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
     yield made
     server.shutdown()
@@ -143,10 +156,27 @@ def identities(secure: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, azure:
 
 
 @pytest.fixture
-def container(secure: tuple[str, Path], unique: str) -> str:
+def machine(identities: Identities, monkeypatch: pytest.MonkeyPatch) -> Identities:
+    """The machine has an identity, which the variables of App Service name."""
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{identities.host}/token")
+    monkeypatch.setenv("IDENTITY_HEADER", HEADER)
+    return identities
+
+
+@pytest.fixture
+def principal(identities: Identities, monkeypatch: pytest.MonkeyPatch) -> Identities:
+    """A service principal and its secret are in the environment."""
+    values = {"AUTHORITY_HOST": identities.host, "TENANT_ID": "adfs", "CLIENT_ID": "c", "CLIENT_SECRET": HEADER}
+    for name, value in values.items():
+        monkeypatch.setenv(f"AZURE_{name}", value)
+    return identities
+
+
+@pytest.fixture
+def container(secure: Secure, unique: str) -> str:
     """A container with one blob, put there with the account's key."""
-    url, cert = secure
-    client = BlobServiceClient(url, AzureNamedKeyCredential(ACCOUNT, KEY), connection_verify=str(cert))
+    trusted = str(secure.files.authority)
+    client = BlobServiceClient(secure.url, AzureNamedKeyCredential(ACCOUNT, KEY), connection_verify=trusted)
     client.create_container(unique).upload_blob("a b.txt", b"content")
     client.get_blob_client(unique, "odd//b.txt").upload_blob(b"odd")
     client.close()
@@ -161,11 +191,9 @@ def opened(container: str, url: str, query: str = "") -> AzureStore:
 
 
 @pytest.mark.parametrize("query", ["", "?credential=default", "?credential=managed_identity"])
-def test_an_identity_lists_and_reads(
-    identities: Identities, container: str, secure: tuple[str, Path], query: str
-) -> None:
+def test_an_identity_lists_and_reads(machine: Identities, container: str, secure: Secure, query: str) -> None:
     """Both clients log in with its token, which is asked for a few times, not for each request."""
-    store = opened(container, secure[0], query)
+    store = opened(container, secure.url, query)
     assert [entry.key for entry in listed(store)] == ["a b.txt", "odd//b.txt"]
     for _ in range(10):
         for key, content in (("a b.txt", b"content"), ("odd//b.txt", b"odd")):
@@ -173,17 +201,41 @@ def test_an_identity_lists_and_reads(
                 assert reading.content == content
     store.close()
 
-    assert 1 <= identities.asked <= 4
+    assert 1 <= machine.asked <= 4
+
+
+@pytest.mark.parametrize("query", ["", "?credential=service_principal"])
+def test_a_service_principal_lists_and_reads(principal: Identities, container: str, secure: Secure, query: str) -> None:
+    """Its secret is shown to the tenant's own server, and nobody else."""
+    store = opened(container, secure.url, query)
+    assert [entry.key for entry in listed(store)] == ["a b.txt", "odd//b.txt"]
+    with store.open("odd//b.txt") as reading:
+        assert reading.content == b"odd"
+    store.close()
+
+    assert 1 <= principal.asked <= 4
+
+
+def test_a_service_principal_that_is_refused_makes_the_source_wait(
+    principal: Identities, container: str, secure: Secure
+) -> None:
+    """A wrong secret is told as one, without it."""
+    principal.refuses = True
+    store = opened(container, secure.url, "?credential=service_principal")
+    with pytest.raises(UnavailableError, match="no identity") as caught:
+        store.list(None, 1)
+    assert HEADER not in str(caught.value)
+    store.close()
 
 
 def test_a_token_that_is_about_to_end_is_replaced_in_mid_pass(
-    identities: Identities, container: str, secure: tuple[str, Path]
+    machine: Identities, container: str, secure: Secure
 ) -> None:
     """Minutes before its end another one is asked for, so that a pass or an import goes on as if it were the same."""
-    identities.seconds = 120
-    store = opened(container, secure[0])
+    machine.seconds = 120
+    store = opened(container, secure.url)
     first = store.list(None, 1)
-    asked = identities.asked
+    asked = machine.asked
     for key, content in (("a b.txt", b"content"), ("odd//b.txt", b"odd")):
         with store.open(key) as reading:
             assert reading.content == content
@@ -191,14 +243,12 @@ def test_a_token_that_is_about_to_end_is_replaced_in_mid_pass(
     store.close()
 
     assert [entry.key for entry in first.entries + rest.entries] == ["a b.txt", "odd//b.txt"]
-    assert identities.asked > asked
+    assert machine.asked > asked
 
 
-def test_an_identity_signs_with_a_key_that_it_is_given(
-    identities: Identities, container: str, secure: tuple[str, Path]
-) -> None:
+def test_an_identity_signs_with_a_key_that_it_is_given(machine: Identities, container: str, secure: Secure) -> None:
     """A URL is signed without any account key: the server gives a key for days, and is asked for it once."""
-    store = opened(container, secure[0])
+    store = opened(container, secure.url)
     first = parse_qs(urlsplit(store.sign("a b.txt", 3600)).query)
     second = parse_qs(urlsplit(store.sign("odd//b.txt", 60)).query)
 
@@ -214,17 +264,17 @@ def test_an_identity_signs_with_a_key_that_it_is_given(
 
 
 def test_an_identity_that_gives_no_token_makes_the_source_wait(
-    identities: Identities, container: str, secure: tuple[str, Path]
+    machine: Identities, container: str, secure: Secure
 ) -> None:
     """It is said what is missing, without the secret that was shown, and works once there is a token."""
-    identities.refuses = True
-    store = opened(container, secure[0], "?credential=managed_identity")
+    machine.refuses = True
+    store = opened(container, secure.url, "?credential=managed_identity")
     for use in (lambda: store.list(None, 1), lambda: store.head("a b.txt")):
         with pytest.raises(UnavailableError, match="no identity") as caught:
             use()
         assert caught.value.code == "permission"
         assert HEADER not in str(caught.value)
-    identities.refuses = False
+    machine.refuses = False
 
     assert [entry.key for entry in listed(store)] == ["a b.txt", "odd//b.txt"]
     store.close()
