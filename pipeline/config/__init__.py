@@ -4,21 +4,16 @@ from pipeline.config.loading import DEFAULT_NAME, build, load
 from pipeline.config.models import (
     Config,
     Delivery,
-    Duration,
-    Globs,
     JsonLines,
     LabelStudio,
     Limits,
     ParseOptions,
     Project,
-    Secret,
     Server,
-    Size,
     Source,
     Throttle,
-    parse_duration,
-    parse_size,
 )
+from pipeline.config.values import Duration, Globs, Secret, Size, parse_duration, parse_size
 
 __all__ = [
     "DEFAULT_NAME",

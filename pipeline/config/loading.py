@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from pipeline.config import document
 from pipeline.config.checks import conflicts
 from pipeline.config.document import Document
-from pipeline.config.models import Config, Model
+from pipeline.config.models import Config
 from pipeline.config.routing import routed
 from pipeline.config.shape import at, fields_of, from_file, keys_of, models_in
+from pipeline.config.values import Model
 from pipeline.errors import ConfigError, UsageError
 
 DEFAULT_NAME = "labelfeed.yaml"

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pipeline.config.models import Config, Model
+from pipeline.config.models import Config
 from pipeline.config.shape import fields_of, from_file, nested
+from pipeline.config.values import Model
 
 _DURATIONS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _SIZES = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))

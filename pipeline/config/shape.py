@@ -7,7 +7,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pipeline.config.models import Config, FromFile, Model
+from pipeline.config.models import Config
+from pipeline.config.values import FromFile, Model
 
 Path = tuple[str | int, ...]
 
