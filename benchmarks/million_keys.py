@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import Figure, answer, in_process, scratch
+from pipeline import sqlitefile
 from pipeline.bus.embedded import EmbeddedLog
 from pipeline.config import Source
 from pipeline.events import ObjectEvent, fold
@@ -31,8 +32,10 @@ GROWTH = 1.05
 EVENTS = 1000
 
 
-def ours(endpoint: str, folder: str) -> None:
-    """Two passes, and between them all that the first one found is recorded."""
+def ours(endpoint: str, folder: str, cache_kib: str = "") -> None:
+    """Two passes, and between them all that the first one found is recorded; with SQLite's cache of this size."""
+    if cache_kib:
+        sqlitefile.CACHE_KIB = sqlitefile.READER_CACHE_KIB = int(cache_kib)
     file = SqliteFile(Path(folder) / "labelfeed.db")
     ledger, log = SqliteLedger(file), EmbeddedLog(file)
     ledger.migrate()

@@ -13,8 +13,9 @@ from tests.simulated_s3 import Bucket, credentials, served
 ROOT = Path(__file__).parents[2]
 KEYS = (10_000, 40_000)
 LIMIT_MB = 150
-NOISE_MB = 20
-"""What SQLite's caches, which are bounded, may take more of while they fill."""
+CACHE_KIB = 1024
+"""SQLite's caches are so small here that they are full from the start."""
+NOISE_MB = 8
 
 
 def passes(keys: int, folder: Path) -> dict[str, object]:
@@ -22,7 +23,7 @@ def passes(keys: int, folder: Path) -> dict[str, object]:
     folder.mkdir()
     with served(Bucket(keys)) as bucket:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.million_keys", bucket.url, str(folder)],
+            [sys.executable, "-m", "benchmarks.million_keys", bucket.url, str(folder), str(CACHE_KIB)],
             capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | credentials(),
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -31,7 +32,7 @@ def passes(keys: int, folder: Path) -> dict[str, object]:
 
 
 def test_memory_does_not_grow_with_the_bucket(tmp_path: Path) -> None:
-    """Four times the keys take no more but for caches of a fixed size, and both stay under the limit."""
+    """Four times the keys take no more, and both stay under the limit."""
     found = [passes(keys, tmp_path / str(keys)) for keys in KEYS]
 
     assert [run["listed"] for run in found] == [[keys, keys] for keys in KEYS]
