@@ -41,6 +41,8 @@ test: $(STAMP) ## run every check and every test
 soak: $(STAMP) ## an hour of random kills on real servers, 50 deadly files, and 2,000,000 updates; SECONDS=… for another time
 	LABELFEED_SOAK=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/faults/test_soak.py tests/ledger/test_bloat.py \
 		tests/faults/test_objects.py::test_files_that_kill_their_worker -s $(ARGS)
+	LABELFEED_SOAK_TASKS=$(or $(TASKS),50000) LABELFEED_WIRE_MINUTES=$(or $(MINUTES),5) \
+		$(BIN)/python -m pytest tests/deliveries/test_soak.py tests/deliveries/test_wire.py -s $(ARGS)
 
 lint: $(STAMP) ## check style, types and layers
 	$(BIN)/ruff check .
