@@ -16,6 +16,7 @@ from azure.storage.queue import QueueServiceClient
 from deploy.services import Service
 from deploy.services.azure import ACCOUNT, KEY
 from tests.e2e.house import House, until
+from tests.stores.front import Answer, front_of
 
 SECRET = "aHVudGVyMmh1bnRlcjI="
 TOPIC = f"/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/{ACCOUNT}"
@@ -137,15 +138,44 @@ def test_an_archived_blob_is_skipped_and_comes_when_it_is_rehydrated(house: Hous
     house.agrees({"cold.json": [{"text": "cold"}], "warm.json": [{"text": "warm"}]})
 
 
+def sas(**permissions: bool) -> str:
+    """A shared access signature of the account with these permissions."""
+    return generate_account_sas(
+        ACCOUNT,
+        KEY,
+        ResourceTypes(container=True, object=True),
+        AccountSasPermissions(**permissions),
+        datetime.now(UTC) + timedelta(hours=1),
+    )
+
+
+def test_a_pass_survives_a_store_that_is_busy_in_its_middle(
+    house: House, box: Any, azurite: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source says that it waits and why; once pages come again, all is imported, each once."""
+    expected = {f"k{number}.json": [{"text": str(number)}] for number in range(10)}
+    for key, (data,) in expected.items():
+        put(box, key, json.dumps(data))
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", sas(list=True, read=True))
+    busy = Answer(503, b"<Error><Code>ServerBusy</Code></Error>", [("Content-Type", "application/xml")])
+    with front_of(azurite.url) as front:
+        front.rewrite = lambda target: f"{target}&maxresults=3" if "comp=list" in target else target
+        front.fault = lambda _method, target: busy if "marker=" in target else None
+        url = f"az://{box.container_name}?credential=sas"
+        house.configure({"url": url, "account": ACCOUNT, "endpoint": front.url})
+        with house.continuously() as running:
+            until(lambda: any("busy" in row["error"] for row in running.says("waiting")), what="the reason")
+            front.fault = lambda _method, _target: None
+            until(lambda: house.tasks() == expected, what="the import")
+        house.agrees(expected)
+
+
 def test_a_permission_that_lists_but_does_not_read(
     house: House, box: Any, azurite: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each blob fails with its reason and what would help; another source goes on."""
     put(box, "a.json", '{"text": "a"}')
-    token = generate_account_sas(
-        ACCOUNT, KEY, ResourceTypes(container=True, object=True), AccountSasPermissions(list=True),
-        datetime.now(UTC) + timedelta(hours=1),
-    )  # fmt: skip
+    token = sas(list=True)
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", token)
     sources = [
         {
