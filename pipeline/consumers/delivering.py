@@ -106,7 +106,8 @@ class Delivering:
         return bool(turned.grants or turned.filled)
 
     def _turn(self, tick: Tick, epoch: str) -> Turned:
-        deliveries, now = tick.deliveries(), self._ledger.now()
+        deliveries = tick.deliveries()
+        now = deliveries.now()
         ended = deliveries.expire(epoch)
         filled = deliveries.backfill(BACKFILL_OBJECTS)
         grants = []

@@ -224,8 +224,11 @@ class DeliveryTick(Protocol):
         """End grants whose time is over, whose process is gone, or whose message was lost with its queue. A batch
         that was being sent becomes unsure, and the interval between imports runs from now."""
 
+    def now(self) -> float:
+        """The database's clock."""
+
     def load(self) -> Sequence[DeliveryLoad]:
-        """Every delivery of the configuration."""
+        """Every delivery that is not retired."""
 
     def grant(self, delivery: DeliveryLoad, step: Step, epoch: str, seconds: float) -> Granted:
         """Grant a step; the grant ends in `seconds` unless it is started."""

@@ -137,7 +137,7 @@ class Desk:
             deliveries.expire(epoch)
             deliveries.backfill(1000)
             (load,) = deliveries.load()
-            step = next_step(load, self.bench.ledger.now(), self.every)
+            step = next_step(load, deliveries.now(), self.every)
             return None if step is None else deliveries.grant(load, step, epoch, seconds)
 
         return self.bench.tick(turn)

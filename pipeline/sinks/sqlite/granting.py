@@ -83,6 +83,10 @@ class SqliteDeliveryTick:
             (lost, at, delivery),
         )
 
+    def now(self) -> float:
+        """As `DeliveryTick.now`."""
+        return now()
+
     def load(self) -> list[DeliveryLoad]:
         """As `DeliveryTick.load`."""
         rows = self._connection.execute(

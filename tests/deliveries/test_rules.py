@@ -1,0 +1,86 @@
+"""The arithmetic of deliveries, as properties."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.ledger.deliveries import (
+    FIRST_BACKOFF,
+    LONGEST_BACKOFF,
+    DeliveryLoad,
+    backoff,
+    look_pause,
+    next_step,
+)
+
+TIMES = st.floats(min_value=0, max_value=1_000)
+LOADS = st.builds(
+    DeliveryLoad,
+    id=st.just(1),
+    name=st.just("p/d"),
+    granted=st.booleans(),
+    paused=st.booleans(),
+    due=TIMES,
+    ended_at=TIMES,
+    batch=st.sampled_from([None, "ready", "filling", "unsure"]),
+    look_due=TIMES,
+    waiting=st.booleans(),
+    changes=st.booleans(),
+    last=st.sampled_from([None, "import", "resolve", "change"]),
+)
+
+
+@given(load=LOADS, now=TIMES, every=st.floats(min_value=0, max_value=100))
+def test_nothing_begins_too_early(load: DeliveryLoad, now: float, every: float) -> None:
+    """No import begins before its interval is over or beside another grant, a pause, a back-off, or a batch whose
+    arrival is unknown."""
+    step = next_step(load, now, every)
+    if load.granted or load.paused or load.due > now:
+        assert step is None
+    if step == "import":
+        assert load.ended_at + every <= now
+        assert load.batch != "unsure"
+    if step == "resolve":
+        assert (load.batch, load.look_due <= now) == ("unsure", True)
+
+
+@given(load=LOADS, now=TIMES, every=st.floats(min_value=0, max_value=100))
+def test_nothing_idles_that_may_begin(load: DeliveryLoad, now: float, every: float) -> None:
+    """Whatever is to be done and may be begun is begun."""
+    free = not (load.granted or load.paused or load.due > now)
+    work = load.batch is not None or load.waiting
+    if free and load.batch == "unsure":
+        assert (next_step(load, now, every) is not None) == (load.look_due <= now)
+    elif free:
+        assert (next_step(load, now, every) is not None) == (load.changes or (work and load.ended_at + every <= now))
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 3), st.floats(0, 5)), min_size=1, max_size=50), st.floats(0, 10))
+def test_the_interval_holds_over_any_run(steps: list[tuple[float, float]], every: float) -> None:
+    """However long imports take and however seldom turns come: each begins at least the interval after the last one's
+    end; and updates that never cease hold up no import that may begin."""
+    now, ended, last = 1_000.0, 0.0, None
+    waited = 0
+    for pause, takes in steps:
+        now += pause
+        load = DeliveryLoad(1, "p/d", ended_at=ended, waiting=True, changes=True, last=last)
+        step = next_step(load, now, every)
+        assert step is not None
+        if step == "import":
+            assert now >= ended + every
+            now += takes
+            ended, waited = now, 0
+        elif ended + every <= now:
+            waited += 1
+            assert waited <= 1
+        last = step
+
+
+@given(st.integers(1, 10_000), st.one_of(st.none(), st.floats(0, 10_000)))
+def test_back_off_grows_and_ends(failing: int, asked: float | None) -> None:
+    """A back-off is never shorter than what the remote asks for, nor by itself longer than five minutes."""
+    seconds = backoff(failing, asked)
+    assert seconds >= max(FIRST_BACKOFF, asked or 0)
+    assert seconds <= max(LONGEST_BACKOFF, asked or 0)
+    assert 1 <= look_pause(failing) <= 60
