@@ -268,6 +268,34 @@ def test_an_object_of_a_bucket_that_is_not_there_is_not_gone(front: Front, bucke
     store.close()
 
 
+@pytest.mark.parametrize("key", ["503 Service Unavailable", "NoSuchBucket", "bucket does not exist/a//b", "401 No"])
+def test_a_missing_key_that_reads_like_an_error_is_just_missing(made: Made, key: str) -> None:
+    """Error messages quote keys; what they say there is not believed."""
+    assert made.store.head(key) is None
+    with pytest.raises(ObjectGone), made.store.open(key):
+        pass
+
+
+def test_a_server_that_always_lists_from_the_start_is_not_listed_for_ever(
+    made: Made, front: Front, bucket: str
+) -> None:
+    """Some emulators ignore where a listing is to begin: that is said, as it would never end."""
+    for number in range(4):
+        made.put(f"k{number}", b"x")
+    store = opened(front.url, bucket)
+
+    def forgetful(request: Asked) -> Answer | None:
+        if "startOffset" not in request.query:
+            return None
+        return front.answer(request._replace(target=f"{request.path}?maxResults=2"))
+
+    front.rules.append(forgetful)
+    page = store.list(None, 2)
+    with pytest.raises(UnavailableError, match="stands still"):
+        store.list(page.entries[-1].key, 1)
+    store.close()
+
+
 def denies(request: Asked) -> Answer | None:
     """Lets keys be listed, and none be read or looked at."""
     if request.path.startswith("/storage/"):

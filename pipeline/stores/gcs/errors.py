@@ -12,7 +12,7 @@ from typing import Any
 from google.api_core.exceptions import GoogleAPICallError, RetryError
 from google.auth.exceptions import GoogleAuthError, RefreshError
 from google.cloud.storage.exceptions import DataCorruption
-from obstore.exceptions import BaseError, PreconditionError
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 
 from pipeline.errors import LabelfeedError, ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError
 
@@ -22,9 +22,17 @@ LONGEST_WAIT_SECONDS = 300.0
 READER = "grant roles/storage.objectViewer (storage.objects.get and storage.objects.list) on the bucket"
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
-_STATUS = re.compile(r"status code: (\d{3})|(\d{3}) [A-Z][a-z]+")
+_STATUS = re.compile(r"status code: (\d{3})")
+_OF_CLASS: tuple[tuple[type[Exception], int], ...] = (
+    (FileNotFoundError, HTTPStatus.NOT_FOUND),
+    (PermissionError, HTTPStatus.FORBIDDEN),
+    (PermissionDeniedError, HTTPStatus.FORBIDDEN),
+    (UnauthenticatedError, HTTPStatus.UNAUTHORIZED),
+)
 _WORD = re.compile(r"[A-Za-z_]{3,40}")
-_NO_BUCKET = re.compile(r"NoSuchBucket|bucket does not exist", re.IGNORECASE)
+_NO_BUCKET_CODE = "NoSuchBucket"
+_NO_BUCKET_TEXT = "bucket does not exist"
+"""The JSON interface says it in no other way; keys stand in its messages with their spaces encoded."""
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _SLOW = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "SlowDown", "TooManyRequests"})
 _PAYER = frozenset({"userProjectMissing", "UserProjectMissing", "required"})
@@ -64,16 +72,21 @@ def _of_api(uri: str, error: GoogleAPICallError | RetryError) -> LabelfeedError:
     reasons = {str(row.get("reason")) for row in error.errors if isinstance(row, dict)}
     found = _CODE.search(str(error))
     reasons |= {found[1]} if found else set()
-    no_bucket = _NO_BUCKET.search(str(error)) is not None
+    no_bucket = _NO_BUCKET_CODE in reasons or _NO_BUCKET_TEXT in str(error)
     wait = _wait(getattr(error.response, "headers", None) or {})
     return _of_status(uri, int(error.code or 0), reasons, no_bucket=no_bucket, wait=wait)
 
 
 def _of_obstore(uri: str, error: Exception) -> LabelfeedError:
     text = str(error)
-    status, code = _STATUS.search(text), _CODE.search(text)
-    number = int(status[1] or status[2]) if status else HTTPStatus.NOT_FOUND * isinstance(error, FileNotFoundError)
-    return _of_status(uri, number, {code[1]} if code else set(), no_bucket=_NO_BUCKET.search(text) is not None)
+    # The text names the key, which may look like a status itself: it is asked only where the class says nothing.
+    number = next((status for kind, status in _OF_CLASS if isinstance(error, kind)), 0)
+    if not number:
+        found = _STATUS.search(text)
+        number = int(found[1]) if found else 0
+    code = _CODE.search(text)
+    reasons = {code[1]} if code else set()
+    return _of_status(uri, number, reasons, no_bucket=_NO_BUCKET_CODE in reasons)
 
 
 def _of_status(

@@ -69,8 +69,8 @@ class GcsStore:
         while True:
             with self._listing():
                 found, last = self._full.page(self._folder, start, asked)
-            # A listing starts with the key that it is told, not behind it.
-            fresh = [meta for meta in found if meta.key != start]
+            # A listing starts with the key that it is told, not behind it; and text sorts as its UTF-8 does.
+            fresh = [meta for meta in found if start is None or meta.key > start]
             entries = [self._entry(meta) for meta in fresh if not meta.key.endswith("/")]
             if entries or last:
                 return Page(entries[:limit], complete=last and len(entries) <= limit)
