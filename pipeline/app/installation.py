@@ -11,7 +11,7 @@ from typing import Self
 
 from pipeline.app.continuous import Continuous
 from pipeline.app.once import Once
-from pipeline.app.outlets import identities, with_label_configs
+from pipeline.app.outlets import identities, pings, with_label_configs
 from pipeline.app.parts import Data, Feed, direct_log, open_data, open_feed, route_of
 from pipeline.app.progress import Gauge, Progress
 from pipeline.app.roles import Dispatching, Working
@@ -98,6 +98,10 @@ class App:
     def ping_log(self) -> str:
         """One sentence that says what the event log is; raises LabelfeedError if it can't be used."""
         return _told(self._data.log.ping(), self._data.log.concerns())
+
+    def delivery_pings(self) -> dict[str, Callable[[], str]]:
+        """For each delivery what says in a sentence what is found there; raises LabelfeedError if it can't be used."""
+        return pings(self.config)
 
     def ping_queue(self) -> str:
         """One sentence that says what the work queue is; raises LabelfeedError if it can't be used."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 
 from pipeline import logs, registry
 from pipeline.config import Config, Delivery, Project
@@ -81,6 +82,16 @@ def _asked(config: Config, ledger: Ledger, row: DeliveryRow, delivery: Delivery)
     if xml is not None and xml != row.label_config:
         ledger.deliveries().remember_config(row.id, xml)
     return xml
+
+
+def pings(config: Config) -> dict[str, Callable[[], str]]:
+    """For each delivery a call that opens it and says what is found there."""
+    return {f"{name}/{delivery.known_as}": partial(_ping, config, delivery) for name, _, delivery in _all(config)}
+
+
+def _ping(config: Config, delivery: Delivery) -> str:
+    with closing(opened(config, delivery)) as component:
+        return component.ping()
 
 
 def _all(config: Config) -> Iterator[tuple[str, Project, Delivery]]:

@@ -104,6 +104,7 @@ def _checked(config: Config) -> list[dict[str, Any]]:
                 "event log": app.ping_log,
                 "work queue": app.ping_queue,
                 "server": app.ping_server,
+                **{f"delivery {name}": ping for name, ping in app.delivery_pings().items()},
                 **{f"source {name}": feed.store.ping for name, feed in app.feeds.items()},
             }
             return [_pinged(name, ping) for name, ping in pings.items()]

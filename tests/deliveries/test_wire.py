@@ -141,6 +141,8 @@ def test_a_wrong_token_holds_only_its_delivery(house: House, studio: Studio, lin
     (row,) = found.json()["deliveries"]
     assert row["code"] == "unauthorized"
     assert "0" * 40 not in found.out
+    checked = {row["component"]: row for row in house.look("check", "--json").json()}
+    assert not checked["delivery p/label_studio"]["ok"]
     configure(house, studio, line)
     with house.continuously():
         until(lambda: delivered(house) == 3, what="the delivery")
