@@ -224,13 +224,13 @@ def _takes(result: Plan, source: Source, entry: Entry, row: Known | None) -> boo
         return True
     if effect == "new":
         result.new += 1
-    elif effect == "changed":
+    elif effect in ("changed", "superseded"):
         result.changed += 1
     elif effect == "ignored":
         result.ignored += 1
     else:
         result.unchanged += 1
-    return effect in ("new", "changed")
+    return effect in ("new", "changed", "superseded")
 
 
 def _rows(ledger: Knowing | None, source_id: int, after: str | None, upto: str | None) -> Iterator[Known]:

@@ -29,7 +29,7 @@ POLL_EVENTS = 1000
 POLL_SECONDS = 0.1
 """Longest time that one poll waits, and so about the longest that stopping takes."""
 
-WORK: frozenset[Effect] = frozenset({"new", "changed", "asked"})
+WORK: frozenset[Effect] = frozenset({"new", "changed", "superseded", "asked"})
 """Effects after which an object is ready."""
 IDLE: frozenset[Effect] = frozenset({"unknown", "duplicate", "stale"})
 """Effects of events that changed nothing."""

@@ -33,10 +33,10 @@ class Known(NamedTuple):
         return self.wanted is None and self.state in ("ready", "claimed")
 
 
-Effect = Literal["new", "changed", "asked", "ignored", "duplicate", "stale", "gone", "unknown"]
-"""What became of an event: a new object; a new version of one; the store must be asked; a change that
-`on_change: ignore` only counts; nothing new; older than what is known; the object is gone; a deletion of
-something never seen."""
+Effect = Literal["new", "changed", "superseded", "asked", "ignored", "duplicate", "stale", "gone", "unknown"]
+"""What became of an event: a new object; a new version of one; a new version whose forerunner `append` never read;
+the store must be asked; a change that `on_change: ignore` only counts; nothing new; older than what is known; the
+object is gone; a deletion of something never seen."""
 
 
 class Change(NamedTuple):
@@ -52,8 +52,8 @@ def on_event(row: Known | None, event: ObjectEvent, on_change: OnChange) -> Chan
     """The row of the state × event table that applies (docs/architecture.md prints the table).
 
     Whenever `state` is "ready" the caller also clears the lease, sets attempts to 0 and makes the row due
-    at once, in the same statement, so that a worker with an older version cannot commit. On "changed" it
-    forgets lost workers, too: another content may not kill them.
+    at once, in the same statement, so that a worker with an older version cannot commit. On "changed" and
+    "superseded" it forgets lost workers, too: another content may not kill them.
     """
     if row is None:
         if event.kind == "deleted":
@@ -90,7 +90,8 @@ def _on_version(row: Known, version: str | None, sequencer: str | None, on_chang
         return _on_done(row, version, sequencer, on_change)
     if version == row.wanted:
         return Change("duplicate", None, version, sequencer)
-    return Change("changed", "ready", version, sequencer)
+    unread = on_change == "append" and row.state in ("ready", "claimed") and row.wanted not in (None, row.imported)
+    return Change("superseded" if unread else "changed", "ready", version, sequencer)
 
 
 def _on_done(row: Known, version: str, sequencer: str | None, on_change: OnChange) -> Change:

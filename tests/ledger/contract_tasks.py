@@ -140,6 +140,17 @@ class KeepContract:
         assert bench.execute("SELECT version FROM tasks ORDER BY id") == [("v1",), ("v2",)]
         assert (bench.row("a")["tasks"], bench.row("a")["rejected"], bench.count("rejected")) == (2, 2, 2)
 
+    def test_a_version_that_was_never_appended(self, bench: Bench) -> None:
+        """With `append` a version that was overwritten before it was read is counted, and makes no tasks."""
+        bench.policy["inbox"] = "append"
+        bench.imported("a", texts=("x",))
+        assert bench.note("a", version="v2") == {"changed": 1}
+        assert bench.note("a", version="v3") == {"superseded": 1}
+        assert bench.note("a", version="v1") == {"superseded": 1}
+        lease, (work,) = bench.begin("a", version="v4")
+        bench.commit(lease, done(work, ["y"], mode="append"))
+        assert (bench.texts("a"), bench.row("a")["version"]) == (["x", "y"], "v4")
+
     def test_archive_and_restore(self, bench: Bench) -> None:
         """What is deleted is archived; the same content again brings the very same tasks back."""
         bench.imported("a", texts=("x", "y"))

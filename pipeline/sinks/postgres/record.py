@@ -123,7 +123,7 @@ def _change(tx: Transaction, source_id: int, events: Sequence[ObjectEvent], on_c
         if change.state is None:
             kept.append((change.wanted, change.sequencer, int(change.effect == "ignored"), row.id))
         else:
-            suspect = change.effect != "changed"
+            suspect = change.effect not in ("changed", "superseded")
             trace = trace_of(event.traceparent)
             moved.append((change.state, change.wanted, change.sequencer, suspect, event.size, trace, row.id))
             tx.count(source_id, row.state, -1)

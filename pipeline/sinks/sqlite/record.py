@@ -112,7 +112,7 @@ def _update(
             ignored += noted
             kept.append((change.wanted, change.sequencer, at, noted, row.id))
         else:
-            suspect = change.effect != "changed"
+            suspect = change.effect not in ("changed", "superseded")
             moved.append(
                 (
                     change.state,
