@@ -14,6 +14,9 @@ CALM_SECONDS = 0.25
 """Commits that take no longer than this on average are quick enough, whatever they took before."""
 SLOW_FACTOR = 3.0
 """Commits are slow when they take so many times as long as when they went best."""
+HELPED_FACTOR = 0.7
+"""Commits that are quicker by so much than they ever were are not at their best yet: the bound falls on. At the first
+look nobody knows how they are at best; if they are not quick, it falls, too, to find out."""
 FORGET_FACTOR = 1.05
 """What went best is forgotten by so much at each look: batches grow, and machines change."""
 DECREASE = 0.5
@@ -43,7 +46,7 @@ def adapt(before: Pressure, now: float, commits: int, seconds: float, threads: i
     mean = spent / new
     best = min(mean, before.best * FORGET_FACTOR) if before.best > 0 else mean
     bound = min(before.bound, threads) if before.bound > 0 else float(threads)
-    slow = mean > max(CALM_SECONDS, SLOW_FACTOR * best)
+    slow = mean > CALM_SECONDS and (before.best <= 0 or mean > SLOW_FACTOR * best or mean < HELPED_FACTOR * before.best)
     bound = max(1.0, bound * DECREASE) if slow else bound + INCREASE
     return after._replace(best=best, bound=0.0 if bound > threads else bound)
 

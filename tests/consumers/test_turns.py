@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline import throttle
 from pipeline.config import Config
+from pipeline.consumers.counting import Counting, Counts
+from pipeline.ledger import Reports
 from pipeline.throttle import AGE_SECONDS, Wait
 from tests.consumers.world import BEGIN, World, heaviest
 
@@ -157,6 +159,57 @@ def test_in_flight_bytes_hold(limit: int, sizes: list[int]) -> None:
         assert flying <= limit + largest + 1000 + 1
     assert not world.places["a"].ready
     assert not world.places["b"].ready
+
+
+@given(st.integers(2, 6), st.integers(1, 2))
+@settings(parent=simulated, max_examples=2)
+def test_pressure_finds_what_the_database_takes(bears: int, schedulers: int) -> None:
+    """Where commits become slow beyond so many at once, the claims in flight settle about there, and the work goes on
+    faster than with all threads; where they stay quick, or with `off`, nothing is bounded."""
+
+    def commit(busy: int) -> float:
+        return 0.05 if busy <= bears else 0.05 + 0.5 * (busy - bears)
+
+    worlds = {
+        pressure: World(
+            config({}, limits={"database_pressure": pressure, "batch_objects": 10}), threads=16, commit=commit,
+            schedulers=schedulers,
+        )
+        for pressure in ("auto", "off")
+    }  # fmt: skip
+    for world in worlds.values():
+        world.put("a", 60_000)
+        world.run(40)
+    (bounded, free), begun = worlds.values(), worlds["auto"].now
+    flying = []
+    while bounded.now < begun + 30:
+        bounded.run(0.25)
+        flying.append(len(bounded.leases))
+    assert max(flying) <= 2 * bears + 2
+    assert sum(flying) / len(flying) >= 0.4 * bears
+    assert len(free.leases) > 16
+    assert free.shared.pressure[0] == 0.0
+    quick = World(config({}), threads=16, commit=lambda _: 0.05)
+    quick.put("a", 100_000)
+    quick.run(30)
+    assert throttle.claims(throttle.Pressure(*quick.shared.pressure)) == 0
+
+
+def test_deliveries_that_are_behind_hold_up_imports() -> None:
+    """A project whose deliveries have too much before them begins nothing more, and says so; without any, nothing is
+    counted."""
+    counting = Counting()
+    counting.undelivered = Counts(["p"], lambda _, __: (950, 0))
+    counting.undelivered.look(Reports)  # type: ignore[arg-type]  # what is asked is the function above
+    target = {"jsonl": {"url": "./out"}}
+    settings = {"projects": {"p": {"deliveries": [target], "throttle": {"undelivered_tasks": 1000}}}}
+    made = Config.model_validate(settings | {"sources": [{"name": "a", "project": "p", "url": "./x"}]})
+    world = World(made, counting=counting)
+    world.put("a", 200)
+    world.run(5)
+    assert world.tasks("p") == 50
+    assert world.last.sources["a"] == Wait("undelivered", at=1000, of=1000)
+    assert world.last.held == {}
 
 
 def test_a_rate_says_when_it_goes_on() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,10 +48,24 @@ class Lease:
 
 
 class World:
-    """Sources, workers and any number of schedulers on one simulated clock. `seconds` is how long an object takes."""
+    """Sources, workers and any number of schedulers on one simulated clock.
 
-    def __init__(self, config: Config, *, threads: int = 4, seconds: float = 0.002, schedulers: int = 1) -> None:
+    `seconds` is how long an object takes, `commit` how long a commit does while so many claims are being worked on.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        threads: int = 4,
+        seconds: float = 0.002,
+        schedulers: int = 1,
+        commit: Callable[[int], float] = lambda _: 0.0,
+        counting: Counting | None = None,
+    ) -> None:
         self.now = BEGIN
+        self.commit = commit
+        self.told = (0, 0.0)
         self.config = config
         self.seconds = seconds
         self.threads = threads
@@ -70,7 +84,7 @@ class World:
         self.served: Counter[str] = Counter()
         self.claims: list[tuple[float, str, list[Thing]]] = []
         self.commits: list[tuple[float, str, list[Thing]]] = []
-        self.turns = [Turns(config, Counting(), clock=lambda: self.now) for _ in range(schedulers)]
+        self.turns = [Turns(config, counting or Counting(), clock=lambda: self.now) for _ in range(schedulers)]
         self.last = Turn()
         self._numbers = 0
 
@@ -100,7 +114,9 @@ class World:
         while self.waiting and self.busy < self.threads:
             lease = self.waiting.popleft()
             self.busy += 1
-            heapq.heappush(self.ends, (self.now + self.seconds * len(self.leases[lease].things), lease))
+            took = self.commit(self.busy)
+            self.told = (self.told[0] + 1, self.told[1] + took)
+            heapq.heappush(self.ends, (self.now + self.seconds * len(self.leases[lease].things) + took, lease))
 
     def _end_work(self) -> None:
         while self.ends and self.ends[0][0] <= self.now:
@@ -140,6 +156,7 @@ class World:
             threads=self.threads,
             finished=sum(place.read[0] for place in self.places.values()),
             waiting=len(self.waiting),
+            commits=self.told,
             shared=self.shared,
         )
 
