@@ -78,7 +78,7 @@ def test_weights_are_met_over_a_minute(weights: list[float], schedulers: int, se
     sources = [{"name": f"s{number}", "weight": weight} for number, weight in enumerate(weights)]
     world = World(config(*sources), seconds=seconds, schedulers=schedulers)
     for source in sources:
-        world.put(str(source["name"]), int(50 * world.threads / seconds))
+        world.put(str(source["name"]), int(64 * world.threads / seconds))
     world.run(60)
     total = sum(world.served.values())
     assert all(place.ready for place in world.places.values())
