@@ -58,16 +58,6 @@ def test_a_bucket_becomes_tasks(house: House, fakegcs: Service, bucket: str, put
     assert house.rows("SELECT imported_version FROM objects WHERE key = 'a.json'") == [(str(generation),)]
 
 
-def test_the_emulators_variable_is_enough(house: House, fakegcs: Service, bucket: str, put: Put) -> None:
-    """STORAGE_EMULATOR_HOST leads the whole program to a server."""
-    put("a.json", {"text": "a"})
-    house.environment["STORAGE_EMULATOR_HOST"] = fakegcs.url
-    house.configure({"url": f"gs://{bucket}"})
-    house.once()
-
-    assert house.tasks() == {"a.json": [{"text": "a"}]}
-
-
 def test_notifications_bring_changes_within_a_moment(
     house: House, gcs_telling: Service, pubsub: Service, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,11 +105,11 @@ def test_what_may_not_be_read_fails_and_the_rest_goes_on(house: House, front: Fr
 
 
 def test_a_missing_bucket_stops_no_other_source(house: House, fakegcs: Service, bucket: str, put: Put) -> None:
-    """It is said by name, and the other source's objects become tasks."""
+    """It is said by name, and the other source's objects become tasks. STORAGE_EMULATOR_HOST leads to both."""
     put("a.json", {"text": "a"})
-    place = {"project": "p", "endpoint": fakegcs.url}
-    missing = {"name": "missing", "url": f"gs://{bucket}-not"} | place
-    house.configure(sources=[missing, {"name": "inbox", "url": f"gs://{bucket}"} | place])
+    house.environment["STORAGE_EMULATOR_HOST"] = fakegcs.url
+    missing = {"name": "missing", "project": "p", "url": f"gs://{bucket}-not"}
+    house.configure(sources=[missing, {"name": "inbox", "project": "p", "url": f"gs://{bucket}"}])
     ended = house.run("run", "--once", "--log-format=json")
 
     assert ended.code != 0
@@ -184,10 +174,10 @@ def test_neither_key_nor_token_is_written_anywhere(house: House, front: Front, b
     house.once("--log-level=debug")
     front.rules.append(lambda one: refused(401, "authError", one.token or "") if one.path != "/token" else None)
     assert house.run("run", "--once", "--log-level=debug", "--log-format=json").code != 0
-    house.run("check")
-    house.run("status")
+    shown = "".join(ended.out + ended.err for ended in (house.look("check"), house.look("status")))
     planted = [key.splitlines()[1], *front.tokens]
-    told = [(name, one) for name, text in left_by(house).items() for one in planted if one.encode() in text]
+    written = left_by(house) | {"shown": shown.encode()}
+    told = [(name, one) for name, text in written.items() for one in planted if one.encode() in text]
 
     assert front.tokens
     assert told == []
