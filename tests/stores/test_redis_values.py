@@ -385,8 +385,15 @@ def test_a_server_that_dies_in_mid_listing(own_redis: Callable[..., Service]) ->
     page = store.list(None, 500)
     services.kill(server)
 
+    assert not page.complete
     with pytest.raises(UnavailableError):
-        while not page.complete:
-            page = store.list(page.entries[-1].key, 500)
+        listed_from(store, page.entries[-1].key)
     with pytest.raises(UnavailableError):
         store.head("k1")
+
+
+def listed_from(store: RedisStore, after: str) -> None:
+    """List all pages behind a key."""
+    page = store.list(after, 500)
+    while not page.complete:
+        page = store.list(page.entries[-1].key, 500)
