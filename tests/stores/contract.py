@@ -150,3 +150,15 @@ class StoreContract:
         assert made.store.ping()
         assert made.store.identity()
         assert made.store.uri("a b") != made.store.uri("a c")
+
+    def test_a_listing_begins_after_any_text(self, made: Made) -> None:
+        """A store that `jumps` passes over nothing, wherever it is told to begin; others begin at the start."""
+        keys = ["a-b", "a/1", "a/2/x", "ab", "b/1", "b/2", "c"]
+        for key in keys:
+            made.put(key, b"x")
+        jumps = getattr(made.store, "jumps", False)
+        texts = [f"{text}\U0010ffff" for text in ("a.", "a/", "a/2/", "b.", "b/", "b/1", "c")] + ["a/", "a0", "bb"]
+
+        for after in texts if jumps else [None]:
+            found = [entry.key for entry in made.store.list(after, 1000).entries]
+            assert sorted(found) == [key for key in keys if after is None or key > after]
