@@ -125,7 +125,11 @@ class Listings:
             marks = doubtful - self._listed(place, found[-1].key, limit)
         else:
             marks = {key for key in doubtful if not self._is_there(key)}
-        unique = {meta.key: meta for meta in found if meta.key not in marks and meta.key.startswith(self._folder)}
+        unique: dict[str, Meta] = {}
+        for meta in found:
+            # An object comes before the mark of a folder of the same name, which must not take its place.
+            if meta.key not in marks and meta.key.startswith(self._folder):
+                unique.setdefault(meta.key, meta)
         return list(unique.values())
 
     def _is_there(self, key: str) -> bool:
