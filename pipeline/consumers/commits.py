@@ -119,7 +119,8 @@ class Commits:
     def _commit_halves(self, outcomes: Sequence[Outcome], error: DataRefused) -> Committed:
         """Find the outcome that the database refuses, so that its neighbours need not fail with it."""
         if len(outcomes) == 1:
-            _log.error(logs.OBJECT_REFUSED, extra={"object": outcomes[0].object_id, "error": str(error)})
+            fields = {"object": outcomes[0].object_id, "source": self._source, "lease": self._lease}
+            _log.error(logs.OBJECT_REFUSED, extra=fields | {"error": str(error)})
             return self._write([_refused(outcomes[0])])
         middle = len(outcomes) // 2
         first, second = self._commit(outcomes[:middle]), self._commit(outcomes[middle:])

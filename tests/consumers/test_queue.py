@@ -77,7 +77,7 @@ def test_an_error_is_logged_and_the_next_claim_runs(caplog: Any) -> None:
         made.send(Claim(lease, "s", (1,)))
     ran.wait(50)
     made.stop(10)
-    assert [broker.dead_letters for broker in made._brokers.values()] == [[], []]
+    assert not any(broker.dead_letters for broker in made._brokers.values())
     assert len([record for record in caplog.records if record.exc_info]) == 50
 
 
