@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.events import ObjectEvent, Sequencer, fold
@@ -163,7 +163,8 @@ VALUES = (
 )
 
 
-@given(st.dictionaries(NAMES, VALUES), st.binary())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(NAMES, VALUES), st.binary(max_size=99))
 def test_no_message_does_more_than_be_refused(found: dict[str, Any], data: bytes) -> None:
     """Whatever comes, the answer is events or ValueError."""
     with contextlib.suppress(ValueError):
