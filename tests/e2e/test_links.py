@@ -40,6 +40,7 @@ def answering(house: House, **how: Any) -> Iterator[httpx.Client]:
     """`labelfeed serve` at work, and a client of it; it has to end well by SIGTERM."""
     process = house.start("serve", "--log-format=json", "--log-level=debug", **how)
     process.await_start()
+    assert process.process.poll() is None, process.err.read_text()
     (listening,) = process.says("listening")
     with httpx.Client(base_url=f"http://127.0.0.1:{listening['port']}", trust_env=False) as client:
         yield client
