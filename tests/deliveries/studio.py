@@ -37,7 +37,7 @@ class Studio:
         """A new project."""
         token = service.env["LABEL_STUDIO_TOKEN"]
         client = httpx.Client(
-            base_url=service.url, headers={"Authorization": f"Token {token}"}, timeout=120, trust_env=False
+            base_url=service.url, headers={"Authorization": f"Token {token}"}, timeout=900, trust_env=False
         )
         answer = client.post("/api/projects/", json={"title": uuid.uuid4().hex, "label_config": config})
         answer.raise_for_status()
