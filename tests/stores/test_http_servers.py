@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from email.utils import formatdate
 from typing import Any
 
 import httpx
@@ -174,6 +175,18 @@ def test_a_large_file_that_changes_is_not_mixed(site: Site) -> None:
             site.put("/large.json", b"b" * (SMALL_BYTES + 9))
             with pytest.raises(ObjectUnsettled):
                 reading.stream().read()
+
+
+def test_a_server_that_makes_files_as_it_answers(site: Site) -> None:
+    """Where Last-Modified is always now, the content tells the version, which stays while it does."""
+    site.answer("/a.json", lambda handler: handler.reply(200, b"[]", {"Last-Modified": formatdate(usegmt=True)}))
+    store = opened(f"{site.url}/a.json")
+
+    (first,), (second,) = listed(store), listed(store)
+    assert first.version == second.version
+    assert first.version.startswith("hash-")
+    with store.open(first.key) as reading:
+        assert reading.entry.version == first.version
 
 
 def test_a_picture_that_is_a_page_is_told(site: Site) -> None:

@@ -11,14 +11,17 @@ from typing import NamedTuple
 
 import httpx
 
-from pipeline.errors import ObjectFailed, ObjectUnsettled, UnavailableError
+from pipeline.errors import ObjectFailed, UnavailableError
 from pipeline.stores.http.bounds import Bounds
 from pipeline.stores.http.client import converted, surplus
 
 VERSION_CHARACTERS = 200
 """A longer ETag is hashed."""
 RECENT_SECONDS = 2.0
-"""A file changed so shortly before the answer may change again without another Last-Modified, which counts seconds."""
+"""A file changed so shortly before the answer may change again without another Last-Modified, which counts seconds; and
+some servers say `now` of whatever they make. There the content tells the version."""
+HASH = "hash-"
+"""What versions begin with that the content tells."""
 STEP_BYTES = 256 * 1024
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 
@@ -33,7 +36,6 @@ class Stated(NamedTuple):
     version: str | None
     size: int | None
     modified: float
-    settled: bool
 
 
 def stated(response: httpx.Response) -> Stated:
@@ -43,11 +45,11 @@ def stated(response: httpx.Response) -> Stated:
     modified, now = _seconds(headers.get("last-modified")), _seconds(headers.get("date"))
     tag = headers.get("etag", "").strip()
     if tag:
-        return Stated(_of_tag(tag), size, modified or 0.0, settled=True)
-    if modified is None or size is None:
-        return Stated(None, size, modified or 0.0, settled=True)
-    settled = now is None or now - modified >= RECENT_SECONDS
-    return Stated(f"{size}-{int(modified)}", size, modified, settled)
+        return Stated(_of_tag(tag), size, modified or 0.0)
+    recent = modified is not None and now is not None and now - modified < RECENT_SECONDS
+    if modified is None or size is None or recent:
+        return Stated(None, size, modified or 0.0)
+    return Stated(f"{size}-{int(modified)}", size, modified)
 
 
 def _of_tag(tag: str) -> str:
@@ -180,7 +182,7 @@ class Hashed:
     @property
     def version(self) -> str:
         """The version of what was added."""
-        return "hash-" + self._digest.hexdigest()
+        return HASH + self._digest.hexdigest()
 
 
 class BodyStream(io.RawIOBase):
@@ -215,9 +217,3 @@ class BodyStream(io.RawIOBase):
             self._chunks.close()  # type: ignore[attr-defined]  # requests are generators
         self._left = memoryview(b"")
         super().close()
-
-
-def same_version(uri: str, version: str, found: str | None) -> None:
-    """Raises ObjectUnsettled if a file is no longer the version that was opened."""
-    if found != version:
-        raise ObjectUnsettled(f"{uri} changed while it was read")

@@ -25,7 +25,7 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.stores import SMALL_BYTES, Entry, Page
-from pipeline.stores.http.bodies import RECENT_SECONDS, BodyStream, Hashed, Stated, chunks, is_html, stated, strong_tag
+from pipeline.stores.http.bodies import HASH, BodyStream, Hashed, Stated, chunks, is_html, stated, strong_tag
 from pipeline.stores.http.bounds import CONCURRENCY
 from pipeline.stores.http.client import Client, Credentials
 from pipeline.stores.http.lists import Held, Lines, Target
@@ -218,8 +218,6 @@ class HttpStore:
     def _opened(self, key: str, url: httpx.URL) -> HttpReading:
         with self._client.answer("GET", url) as answer:
             said, tag = stated(answer), strong_tag(answer)
-            if not said.settled:
-                raise ObjectUnsettled(f"{self.uri(key)} was changed just now", retry_after=RECENT_SECONDS)
             kept: list[bytes] = []
             whole = Hashed()
             for chunk in self._chunks(key, answer):
@@ -239,12 +237,12 @@ class HttpStore:
         """The bytes of a version once more. Raises ObjectUnsettled if there is another one by now."""
         whole = Hashed()
         with self._client.answer("GET", url, {"If-Match": tag} if tag else {}) as answer:
-            version = stated(answer).version
-            if version is not None and version != entry.version:
+            by_content = entry.version.startswith(HASH)
+            if not by_content and stated(answer).version != entry.version:
                 raise ObjectUnsettled(f"{self.uri(entry.key)} changed while it was read")
             for chunk in self._chunks(entry.key, answer):
                 yield whole.add(chunk)
-        if version is None and whole.version != entry.version:
+        if by_content and whole.version != entry.version:
             raise ObjectUnsettled(f"{self.uri(entry.key)} changed while it was read")
 
     def _chunks(self, key: str, answer: httpx.Response) -> Iterator[bytes]:
@@ -324,7 +322,7 @@ class _Silent:
 
 
 def _entry(key: str, said: Stated) -> Entry:
-    return Entry(key, said.version or "", said.size or 0, said.modified, said.settled)
+    return Entry(key, said.version or "", said.size or 0, said.modified)
 
 
 def _reference_version(key: str, url: httpx.URL) -> str:
