@@ -241,7 +241,7 @@ class HttpStore:
             if not by_content and stated(answer).version != entry.version:
                 raise ObjectUnsettled(f"{self.uri(entry.key)} changed while it was read")
             for chunk in self._chunks(entry.key, answer):
-                yield whole.add(chunk)
+                yield whole.add(chunk) if by_content else chunk
         if by_content and whole.version != entry.version:
             raise ObjectUnsettled(f"{self.uri(entry.key)} changed while it was read")
 
