@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.ledger import Load, Outcome, ProjectLoad, Reason, Tick
-from tests.ledger.bench import EPOCH, Bench, done, task
+from tests.ledger.bench import EPOCH, SOURCES, Bench, done, task
 
 
 class ThrottleContract:
@@ -60,6 +60,17 @@ class ThrottleContract:
         assert project.tokens == 12.5
         assert abs(project.tokens_at - bench.ledger.now()) < 10
         assert bench.load("bucket").bucket == (0.0, 0.0)
+
+    def test_a_source_that_moves(self, bench: Bench) -> None:
+        """What a source that moves into another project brings along is not taken for a flood of imports there."""
+        bench.imported("a", texts=("x", "y"))
+        bench.tick(lambda tick: [tick.spend(project.id, 1.0) for project in tick.load().projects])
+        bench.ledger.register(SOURCES)
+        assert self.project(bench, "dogs").tokens_at > 0
+        bench.ledger.register([SOURCES[0]._replace(project="dogs"), SOURCES[1]])
+        project = self.project(bench, "dogs")
+        assert (project.tokens_at, project.imported) == (0.0, 2)
+        assert self.project(bench, "cats").tokens_at > 0
 
     def test_what_is_shared(self, bench: Bench) -> None:
         """Notes and pressure are there for every other scheduler, and the notes for people."""

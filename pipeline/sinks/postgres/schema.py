@@ -79,6 +79,12 @@ def register(
             )
         tx.execute("INSERT INTO projects (name) VALUES (%s) ON CONFLICT DO NOTHING", (source.project,))
         forgive(tx, source.name, source.shape)
+        # What a source that moves brings along was imported before: it must not be paid for again.
+        tx.execute(
+            "UPDATE projects AS p SET tokens_at = 'epoch' FROM sources AS s"
+            " WHERE p.name = %s AND s.name = %s AND s.project_id <> p.id",
+            (source.project, source.name),
+        )
         forget(tx, source.name, source.identity)
         tx.execute(
             "INSERT INTO sources (name, project_id, identity, uri, shape)"

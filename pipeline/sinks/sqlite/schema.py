@@ -60,6 +60,12 @@ def register(
             )
         connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (source.project,))
         forgive(connection, source.name, source.shape)
+        # What a source that moves brings along was imported before: it must not be paid for again.
+        connection.execute(
+            "UPDATE projects SET tokens_at = 0 WHERE name = ?2 AND EXISTS"
+            " (SELECT 1 FROM sources AS s WHERE s.name = ?1 AND s.project_id <> projects.id)",
+            (source.name, source.project),
+        )
         forget(connection, source.name, source.identity)
         connection.execute(
             "INSERT INTO sources (name, project_id, identity, uri, shape)"
