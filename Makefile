@@ -42,7 +42,7 @@ soak: $(STAMP) ## an hour of random kills on real servers, 50 deadly files, and 
 	LABELFEED_SOAK=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/faults/test_soak.py tests/ledger/test_bloat.py \
 		tests/faults/test_objects.py::test_files_that_kill_their_worker -s $(ARGS)
 	LABELFEED_SOAK_TASKS=$(or $(TASKS),50000) LABELFEED_WIRE_MINUTES=$(or $(MINUTES),5) \
-		$(BIN)/python -m pytest tests/deliveries/test_soak.py tests/deliveries/test_wire.py -s $(ARGS)
+		$(BIN)/python -m pytest tests/deliveries/test_delivery_soak.py tests/deliveries/test_wire.py -s $(ARGS)
 
 lint: $(STAMP) ## check style, types and layers
 	$(BIN)/ruff check .
