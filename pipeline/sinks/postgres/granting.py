@@ -66,7 +66,7 @@ class PostgresDeliveryTick:
         ).fetchall()
         if ended:
             self._tx.execute(
-                f"WITH lost AS (UPDATE batches SET state = 'unsure', look_due = clock_timestamp(), {SETTLES}"
+                f"WITH lost AS (UPDATE batches SET state = 'unsure', look_due = 'epoch', {SETTLES}"
                 " WHERE delivery_id = ANY(%s) AND state = 'sending' RETURNING delivery_id)"
                 " UPDATE deliveries SET ended_at = clock_timestamp() WHERE id IN (SELECT delivery_id FROM lost)",
                 ([row[0] for row in ended],),
