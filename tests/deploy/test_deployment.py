@@ -48,6 +48,9 @@ schema, documents = json.load(sys.stdin)
 for document in documents:
     jsonschema.validate(document, schema)
 """
+INSTALL_SECONDS = 1500
+"""Helm is built where it is used first, which takes minutes."""
+pytestmark = pytest.mark.timeout(INSTALL_SECONDS)
 ROLES = ("watch", "dispatch", "work")
 SETS = ("defaults", "scaled", "links", "plain")
 
@@ -215,7 +218,6 @@ def rendered(helm: Path) -> dict[str, list[dict[str, Any]]]:
     return sets
 
 
-@pytest.mark.timeout(900)
 def test_the_chart_is_in_order(helm: Path) -> None:
     """Helm's own linter has nothing to say, with any set of values; a wrong value is refused by its name."""
     for name in SETS:
