@@ -71,12 +71,12 @@ def import_at_random(own: psycopg.Connection[tuple[object, ...]]) -> None:
     """Record, claim and commit objects, as the ledger updates their rows: each step a transaction."""
     chance = random.Random(1)
     seen = vacuums(own)
-    for lease in range(UPDATES // (3 * BATCH)):
+    for turn in range(UPDATES // (3 * BATCH)):
         ids = sorted(chance.sample(range(1, OBJECTS + 1), BATCH))
         own.execute(f"{RECORD} WHERE id = ANY(%s::bigint[])", (ids,))
-        own.execute(schedule.CLAIM, (lease, ids))
+        own.execute(schedule.CLAIM, (1, ids, BATCH, False, "e", 60, 0, 0, ids))
         own.execute(f"{COMMIT} WHERE id = ANY(%s::bigint[])", (ids,))
-        if lease % ROUNDS_A_VACUUM == 0:
+        if turn % ROUNDS_A_VACUUM == 0:
             seen = vacuumed_since(own, seen)
 
 
