@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -73,6 +74,10 @@ def test_live(embedded: Installation) -> None:
         while drawn.count("worker threads") < 3:
             drawn += os.read(terminal, 65536).decode(errors="replace")
         process.send_signal(signal.SIGINT)
+        # What it draws at the end must be read, too, or it waits for room in the terminal.
+        with contextlib.suppress(OSError):
+            while os.read(terminal, 65536):
+                pass
         assert process.wait(20) == 130
     finally:
         process.kill()
