@@ -8,12 +8,21 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from pipeline import cli
-from tests.faults.installation import COMMAND, Installation, until
+from tests.faults.installation import Installation, until
+
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pipeline.cli import main
+main()
+"""
+"""The program as a terminal starts it: tests that run in the background have it ignore Ctrl-C."""
 
 
 def look(installation: Installation, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -65,7 +74,7 @@ def test_live(embedded: Installation) -> None:
     embedded.put(3)
     assert cli.run(["run", "--once", "--config", str(embedded.config)]) == 0
     terminal, inner = pty.openpty()
-    command = [*COMMAND, "top", "--interval", "0.2", "--config", str(embedded.config)]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "top", "--interval", "0.2", "--config", str(embedded.config)]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
     process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=environment, cwd=embedded.folder)
     os.close(inner)
