@@ -72,7 +72,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     wanted = [COMPONENTS[fixture] for fixture in COMPONENTS if fixture in asked]
     with ThreadPoolExecutor(max_workers=max(len(wanted), 1)) as pool:
+        # All that is built is built before anything starts, so that no server's start has to wait for a compiler.
+        list(pool.map(_obtained, wanted))
         config.stash[_OPENED].update(zip(wanted, pool.map(lambda name: _open(config, name), wanted), strict=True))
+
+
+def _obtained(name: str) -> None:
+    with suppress(ServiceError):  # its start says why it can't be had
+        services.install(name)
 
 
 def _open(config: pytest.Config, name: str) -> Service | ServiceError:
