@@ -5,6 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import ipaddress
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,9 +25,18 @@ from deploy.services import HOST, Service
 from deploy.services.processes import free_ports
 from pipeline.bus.kafka import KafkaLog, parse
 from pipeline.bus.kafka.options import PASSWORD_VARIABLE
-from pipeline.errors import LabelfeedError, UnavailableError
 from tests.bus.contract import events_of, nothing, some, take
 
+PING = """
+import os, sys
+from pipeline.bus.kafka import KafkaLog, parse
+from pipeline.errors import LabelfeedError
+try:
+    KafkaLog(parse(sys.argv[1])).ping()
+except LabelfeedError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
 USER, PASSWORD = "feeder", "an opossum's secret"
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <:ResourceWarning")
 
@@ -107,22 +120,29 @@ def test_who_proves_its_name_is_let_in(secure: Secure, unique: str, monkeypatch:
     assert events_of(records) == events
 
 
-def test_a_wrong_password_is_said_and_not_shown(secure: Secure, unique: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def refusal(url: str, password: str) -> str:
+    """What is said of a log that cannot be reached. In a process of its own: the client leaves the sockets of its
+    failed attempts to the garbage collector, which would meet them in some other test."""
+    done = subprocess.run(
+        [sys.executable, "-c", PING, url],
+        env={**os.environ, PASSWORD_VARIABLE: password},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_a_wrong_password_is_said_and_not_shown(secure: Secure, unique: str) -> None:
     """Whoever has a wrong password is told that the broker refuses it, without the password."""
-    monkeypatch.setenv(PASSWORD_VARIABLE, "a wrong one")
-    url = secure.url(unique, ssl_cafile=str(secure.cafile))
+    said = refusal(secure.url(unique, ssl_cafile=str(secure.cafile)), "a wrong one")
     # Now and then the client meets the end of the connection before it has read why.
-    refused = pytest.raises(LabelfeedError, match=r"refuses us: \w*Authentication|wrong user or password")
-    with closing(KafkaLog(parse(url))) as log, refused as caught:
-        log.ping()
-    assert "a wrong one" not in str(caught.value)
+    assert re.search(r"refuses us: \w*Authentication|wrong user or password", said), said
+    assert "a wrong one" not in said
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
-    secure: Secure, unique: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_certificate_that_nobody_vouches_for_is_not_trusted(secure: Secure, unique: str) -> None:
     """Without the broker's certificate in `ssl_cafile` the password is sent to nobody."""
-    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
-    untrusted = pytest.raises(UnavailableError, match="CERTIFICATE")
-    with closing(KafkaLog(parse(secure.url(unique)))) as log, untrusted:
-        log.ping()
+    said = refusal(secure.url(unique), PASSWORD)
+    assert "CERTIFICATE" in said, said
+    assert PASSWORD not in said
