@@ -81,6 +81,46 @@ def test_power_cut_settings(file: SqliteFile) -> None:
     assert found == [2, "wal"]
 
 
+def test_what_is_not_lasting_is_not_synced_by_itself(file: SqliteFile) -> None:
+    """A job that means nothing without a later one waits for no disk; the next job that lasts is synced again."""
+
+    def synchronous(connection: sqlite3.Connection) -> int:
+        found: int = connection.execute("PRAGMA synchronous").fetchone()[0]
+        return found
+
+    found = [file.write(synchronous, lasting=lasting) for lasting in (True, False, False, True)]
+    assert found == [2, 1, 1, 2]
+
+
+def test_who_lasts_does_not_join_who_does_not(file: SqliteFile) -> None:
+    """Of jobs that gather, one that must be synced never shares a transaction that is not."""
+
+    def synchronous(connection: sqlite3.Connection) -> int:
+        found: int = connection.execute("PRAGMA synchronous").fetchone()[0]
+        return found
+
+    wishes = [False, True, False, False, True, True, False] * 3
+    with ThreadPoolExecutor(len(wishes)) as pool:
+        with Paused(file):
+            jobs = [(lasting, pool.submit(file.write, synchronous, lasting=lasting)) for lasting in wishes]
+        levels = [(lasting, job.result(timeout=WAIT_SECONDS)) for lasting, job in jobs]
+    assert all(level == 2 for lasting, level in levels if lasting)
+
+
+def test_a_job_that_fails_alone_leaves_the_writer_well(file: SqliteFile) -> None:
+    """A job without company is undone as a whole, whatever it did, and the next one is written."""
+
+    def fails(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (9, 'x')")
+        connection.execute("INSERT INTO t VALUES (9, 'again')")
+
+    for _ in range(3):
+        with pytest.raises(DataRefused):
+            file.write(fails)
+    put(file, 1)
+    assert rows(file) == [1]
+
+
 def test_a_job_gives_its_result_or_its_own_error(file: SqliteFile) -> None:
     """What a job returns or raises comes to its caller, and a failed job leaves nothing behind."""
 

@@ -95,7 +95,9 @@ class SqliteLedger:
 
     def tick(self, turn: Callable[[Tick], T]) -> T | None:
         """As `Ledger.tick`; BEGIN IMMEDIATE makes the next scheduler wait, so it is never None."""
-        return self._file.write(lambda connection: turn(SqliteTick(connection, self._boot, self._owners)))
+        return self._file.write(
+            lambda connection: turn(SqliteTick(connection, self._boot, self._owners)), lasting=False
+        )
 
     def unclaim(self, leases: Sequence[int]) -> int:
         """As `Ledger.unclaim`."""
@@ -106,13 +108,14 @@ class SqliteLedger:
     def start(self, lease: int, worker: str, seconds: float) -> list[Work]:
         """As `Ledger.start`."""
         until = uptime() + seconds
-        return self._file.write(lambda connection: work.start(connection, lease, worker, until))
+        return self._file.write(lambda connection: work.start(connection, lease, worker, until), lasting=False)
 
     def renew(self, lease: int, seconds: float) -> bool:
         """As `Ledger.renew`."""
         statement = "UPDATE leases SET until = ? WHERE id = ?"
         return self._file.write(
-            lambda connection: connection.execute(statement, (uptime() + seconds, lease)).rowcount == 1
+            lambda connection: connection.execute(statement, (uptime() + seconds, lease)).rowcount == 1,
+            lasting=False,
         )
 
     def stage(
@@ -145,7 +148,8 @@ class SqliteLedger:
         self._file.write(
             lambda connection: connection.execute(
                 statement, (worker, threads, self._boot, uptime() + seconds, *commits)
-            )
+            ),
+            lasting=False,
         )
 
     def sweep(self, limit: int) -> int:
@@ -177,7 +181,7 @@ class SqliteLedger:
 
     def save_pass(self, state: Pass, gone: Sequence[str], out_of_scope: Sequence[int]) -> None:
         """As `Ledger.save_pass`."""
-        self._file.write(lambda connection: passes.save(connection, state, gone, out_of_scope))
+        self._file.write(lambda connection: passes.save(connection, state, gone, out_of_scope), lasting=False)
 
     def gone_keys(self, pass_id: int, after: str | None, limit: int) -> list[str]:
         """As `Ledger.gone_keys`."""
