@@ -123,7 +123,7 @@ def to_attributes(event: ObjectEvent) -> dict[str, Any]:
         "type": f"{_TYPE_PREFIX}{event.kind}{_TYPE_SUFFIX}",
         "source": event.source,
         "subject": event.key,
-        "time": datetime.fromtimestamp(event.time or time.time(), UTC),
+        "time": _moment(event.time or time.time()),
         "discoveredby": event.discovered_by,
     }
     if event.sequencer is not None:
@@ -176,39 +176,53 @@ def from_attributes(attributes: Mapping[str, Any], data: Any) -> ObjectEvent:
     Raises:
         ValueError: an attribute is missing or no attribute of ours; the message names it.
     """
-    kind = str(attributes.get("type", ""))
-    if not (kind.startswith(_TYPE_PREFIX) and kind.endswith(_TYPE_SUFFIX)):
-        raise ValueError(f"type {kind!r} is none of ours")
-    kind = kind[len(_TYPE_PREFIX) : -len(_TYPE_SUFFIX)]
-    source, subject = attributes.get("source"), attributes.get("subject")
-    if kind not in _KINDS:
-        raise ValueError(f"type names no event of ours: {kind!r}")
+    get = attributes.get
+    kind = _kind(str(get("type", "")))
+    source, subject = get("source"), get("subject")
     if not isinstance(source, str) or not isinstance(subject, str):
         raise ValueError("source or subject is missing")  # noqa: TRY004 - the caller catches one kind
     if not isinstance(data, dict):
         data = {}
     version, size, modified = data.get("version"), data.get("size"), data.get("modified")
     return ObjectEvent(
-        source=source,
-        key=subject,
-        kind=kind,  # type: ignore[arg-type]  # checked against _KINDS above
-        version=version if isinstance(version, str) else None,
-        sequencer=Sequencer.parse(attributes.get("sequencer")),
-        size=size if isinstance(size, int) else None,
-        modified=float(modified) if isinstance(modified, int | float) else None,
-        discovered_by=attributes.get("discoveredby", "notification"),
-        time=_seconds(attributes.get("time")),
-        id=str(attributes.get("id", "")),
-        traceparent=attributes.get("traceparent"),
+        source,
+        subject,
+        kind,
+        version if isinstance(version, str) else None,
+        Sequencer.parse(get("sequencer")),
+        size if isinstance(size, int) else None,
+        float(modified) if isinstance(modified, int | float) else None,
+        get("discoveredby", "notification"),
+        _seconds(str(get("time"))),
+        str(get("id", "")),
+        get("traceparent"),
     )
 
 
-_KINDS = frozenset({"created", "updated", "deleted", "seen"})
+_KINDS: dict[str, EventKind] = {
+    f"{_TYPE_PREFIX}{kind}{_TYPE_SUFFIX}": kind for kind in ("created", "updated", "deleted", "seen")
+}
 
 
-def _seconds(text: object) -> float:
+def _kind(name: str) -> EventKind:
+    kind = _KINDS.get(name)
+    if kind is not None:
+        return kind
+    if name.startswith(_TYPE_PREFIX) and name.endswith(_TYPE_SUFFIX):
+        raise ValueError(f"type names no event of ours: {name[len(_TYPE_PREFIX) : -len(_TYPE_SUFFIX)]!r}")
+    raise ValueError(f"type {name!r} is none of ours")
+
+
+# The events of a page have one time: it is read and written once.
+@lru_cache(maxsize=64)
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+@lru_cache(maxsize=64)
+def _seconds(text: str) -> float:
     try:
-        return datetime.fromisoformat(str(text)).timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return 0.0
 

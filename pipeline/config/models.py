@@ -309,7 +309,7 @@ class Limits(Model):
     database_pressure: Literal["auto", "off"] = Field(
         "auto", description="Whether fewer commits run at once while the database takes long for them."
     )
-    batch_objects: int = Field(250, ge=1, le=5000, description="Most objects in one claim, and so in one commit.")
+    batch_objects: int = Field(500, ge=1, le=5000, description="Most objects in one claim, and so in one commit.")
     workers: int = Field(2, ge=1, le=256, description="Worker threads in each process that imports.")
     lease: Duration = Field(60.0, ge=1, description="How long a worker owns a claim without renewing it.")
     attempts: int = Field(8, ge=1, description="How often an object is tried before a passing error fails it.")

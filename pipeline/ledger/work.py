@@ -111,9 +111,10 @@ def fared(standing: Standing, outcomes: Sequence[Outcome], at: float) -> Standin
         if outcome.state == "failed" and outcome.reason is not None:
             standing = _failed(standing, outcome.reason.code, at)
         elif outcome.state == "done" and outcome.mode not in ("unchanged", "ignored"):
-            standing = standing._replace(failing=0, code=None)
             if standing.paused == "failures":
                 standing = Standing()
+            elif standing.failing:
+                standing = standing._replace(failing=0, code=None)
     return standing
 
 

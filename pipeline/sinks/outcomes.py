@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import orjson
@@ -99,6 +99,52 @@ class Plan:
         self.tasks = self.rejected = self.changes = self.finished = 0
         self.read_objects = self.read_tasks = self.read_bytes = 0
 
+    def take_all(self, outcomes: Sequence[Outcome], owned: Mapping[int, Before]) -> None:
+        """Plan outcomes. First imports, as nearly all are, touch nothing that was there, and are taken together."""
+        first: list[Outcome] = []
+        for outcome in outcomes:
+            before = owned[outcome.object_id]
+            new = outcome.state == "done" and outcome.mode == "new"
+            if new and before.imported is None and not before.tasks and not before.rejected:
+                first.append(outcome)
+            else:
+                self.take(outcome, before)
+        if first:
+            self._take_first(first)
+
+    def _take_first(self, outcomes: Sequence[Outcome]) -> None:
+        at = self._at
+        self.objects += map(
+            ObjectChange._make,
+            [
+                (
+                    "done", None, int(one.counted), True, one.version, one.version, one.sequencer,
+                    one.size if one.version else None, one.task_count, one.rejected_count, 0, None, None, at,
+                    one.object_id,
+                )
+                for one in outcomes
+            ],
+        )  # fmt: skip
+        self.imports += map(
+            ImportRow._make,
+            [
+                (
+                    one.object_id, "new", one.version, one.shape, one.task_count, one.rejected_count, one.size,
+                    one.seconds,
+                )
+                for one in outcomes
+            ],
+        )  # fmt: skip
+        count, tasks = len(outcomes), sum([one.task_count for one in outcomes])
+        self.read_objects += count
+        self.read_tasks += tasks
+        self.read_bytes += sum([one.size for one in outcomes])
+        self.states["claimed"] -= count
+        self.states["done"] += count
+        self.finished += count
+        self.tasks += tasks
+        self.rejected += sum([one.rejected_count for one in outcomes])
+
     def take(self, outcome: Outcome, before: Before) -> None:
         """Plan one outcome; what concerns earlier imports is done at once."""
         tasks, rejected, imported = before.tasks, before.rejected, None
@@ -122,21 +168,21 @@ class Plan:
         ignored = outcome.mode == "ignored" and outcome.version != before.wanted
         self.objects.append(
             ObjectChange(
-                state=outcome.state,
-                due=None if ended else self._at + outcome.retry_after,
-                attempts=int(outcome.counted),
-                ended=ended,
-                wanted=outcome.version,
-                imported=imported,
-                sequencer=outcome.sequencer,
-                size=outcome.size if outcome.version else None,
-                tasks=tasks,
-                rejected=rejected,
-                changes=int(ignored),
-                code=reason.code if reason else None,
-                reason=reason_text(reason) if reason else None,
-                finished_at=self._at if ended else None,
-                id=before.id,
+                outcome.state,
+                None if ended else self._at + outcome.retry_after,
+                int(outcome.counted),
+                ended,
+                outcome.version,
+                imported,
+                outcome.sequencer,
+                outcome.size if outcome.version else None,
+                tasks,
+                rejected,
+                int(ignored),
+                reason.code if reason else None,
+                reason_text(reason) if reason else None,
+                self._at if ended else None,
+                before.id,
             )
         )
         if outcome.state in ("failed", "skipped") or (

@@ -50,8 +50,7 @@ class Batch:
         kept = [outcome for outcome in self.outcomes if outcome.object_id in owned]
         if kept:
             plan = Plan(self.lease, tx.at, _PostgresTables(tx, self.lease))
-            for outcome in kept:
-                plan.take(outcome, owned[outcome.object_id])
+            plan.take_all(kept, owned)
             _write_plan(tx, self.lease, found[0][0], plan)
             self._copy(tx, "task_rows", TASK_COLUMNS, self.tasks, owned)
             self._copy(tx, "rejected_rows", REJECTED_COLUMNS, self.rejected, owned)

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from pipeline.ledger import Committed, Outcome
 from pipeline.sinks.outboxes import ranges
 from pipeline.sinks.outcomes import Before, ImportRow, ObjectChange, Plan, writes_all, writes_rejected
@@ -109,8 +111,7 @@ class Batch:
         kept = [outcome for outcome in self.outcomes if outcome.object_id in owned]
         if kept:
             plan = Plan(self.lease, now(), _SqliteTables(connection, self.lease))
-            for outcome in kept:
-                plan.take(outcome, owned[outcome.object_id])
+            plan.take_all(kept, owned)
             _write_plan(connection, self.lease, found[0], plan)
             self._write_rows(connection, owned, partly=len(kept) < len(self.outcomes))
             standings.take(connection, found[0], kept)
@@ -125,12 +126,13 @@ class Batch:
         )
 
     def _owned(self, connection: sqlite3.Connection) -> dict[int, Before]:
-        rows = connection.execute(
-            "SELECT o.id, o.wanted_version, o.imported_version, o.tasks, o.rejected"
+        # All rows as one: SQLite gives up the interpreter's lock at each that it gives.
+        (rows,) = connection.execute(
+            "SELECT json_group_array(json_array(o.id, o.wanted_version, o.imported_version, o.tasks, o.rejected))"
             " FROM json_each(?) AS j CROSS JOIN objects AS o ON o.id = j.value WHERE o.lease = ?",
             (text_of([outcome.object_id for outcome in self.outcomes]), self.lease),
-        )
-        return {row[0]: Before(*row) for row in rows}
+        ).fetchone()
+        return {row[0]: Before._make(row) for row in orjson.loads(rows)}
 
     def _write_rows(self, connection: sqlite3.Connection, owned: dict[int, Before], *, partly: bool) -> None:
         rows, rejected = self.rows, self.rejected

@@ -6,6 +6,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
+import orjson
+
 from pipeline.errors import LeaseLost
 from pipeline.ledger import LOST_WORKERS_LIMIT, STAGE_ROWS, Outcome, Work
 from pipeline.sinks.sqlite import standings
@@ -25,17 +27,15 @@ def start(connection: sqlite3.Connection, lease: int, worker: str, until: float)
     row = connection.execute("SELECT ids FROM leases WHERE id = ? AND started_at IS NULL", (lease,)).fetchone()
     if row is None:
         return []
+    (source, columns) = connection.execute(
+        "SELECT s.name, json_group_array(json_array(o.id, o.key, o.wanted_version, o.imported_version, o.tasks, o.redo,"
+        " o.attempts, o.lost, o.trace)) FROM json_each(?) AS j CROSS JOIN objects AS o ON o.id = j.value"
+        " CROSS JOIN sources AS s ON s.id = o.source_id WHERE o.lease = ?",
+        (row[0], lease),
+    ).fetchone()
     work = [
-        Work(
-            columns[0], columns[1], columns[2], columns[3], columns[4], bool(columns[5]), bool(columns[6]), *columns[7:]
-        )
-        for columns in connection.execute(
-            "SELECT o.id, s.name, o.key, o.wanted_version, o.imported_version, o.tasks > 0, o.redo, o.attempts, o.lost,"
-            " o.trace"
-            " FROM json_each(?) AS j CROSS JOIN objects AS o ON o.id = j.value"
-            " CROSS JOIN sources AS s ON s.id = o.source_id WHERE o.lease = ?",
-            (row[0], lease),
-        )
+        Work(number, source, key, wanted, imported, tasks > 0, redo > 0, attempts, lost, trace)
+        for number, key, wanted, imported, tasks, redo, attempts, lost, trace in orjson.loads(columns)
     ]
     if work:
         connection.execute(
