@@ -40,7 +40,7 @@ PAGE_KEYS = 1000
 KNOWN_ROWS = 2000
 """Rows of the ledger that are looked at together: one query for a page from which few keys have gone."""
 SAVE_SECONDS = 1.0
-"""How often a pass that finds nothing writes down how far it has come."""
+"""How often a pass writes down how far it has come."""
 UNSETTLED_ROUNDS = 10
 """A file that is never settled is waited for this many times `settle`."""
 UNSETTLED_LOOKS = 5
@@ -160,7 +160,6 @@ class _Listing:
         self._stop = stop
         self._wait = wait
         self._saved = time.monotonic()
-        self._published = 0
         self._unsettled: list[str] = []
         self._empty = 0
         self._sieve = Sieve(runner.source.name, runner.scope, runner.metrics)
@@ -383,7 +382,6 @@ class _Listing:
             return
         positions = dict(self._state.positions) | dict(self._runner.log.publish(events))
         reached("watcher.published")
-        self._published += len(events)
         self._runner.metrics.add("sent_events_total", len(events), source=self._name, discovered_by="listing")
         self._advance(replace(self._state, published=self._state.published + len(events), positions=positions))
 
@@ -391,9 +389,8 @@ class _Listing:
         self._state = self._runner.state = state
 
     def _save(self, gone: Sequence[str] = (), out_of_scope: Sequence[int] = (), *, now: bool = False) -> None:
-        """Write down how far the pass has come, if it found anything or has not done so for a while."""
-        news = now or gone or out_of_scope or self._published
-        if news or time.monotonic() - self._saved >= SAVE_SECONDS:
+        """Write down how far the pass has come, if it found what the ledger must know or has not done so for a while.
+        What was published since is found again after a crash, and published again."""
+        if now or gone or out_of_scope or time.monotonic() - self._saved >= SAVE_SECONDS:
             self._ledger.save_pass(self._state, gone, out_of_scope)
             self._saved = time.monotonic()
-            self._published = 0
