@@ -44,7 +44,10 @@ def scratch() -> tempfile.TemporaryDirectory[str]:
 
 def in_process(module: str, *arguments: str) -> dict[str, Any]:
     """Run `python -m module arguments…` in a fresh process; it prints one JSON document last."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
+    # Modules that are imported on the way are compiled once, as they are for everybody, and not in each round.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-4000:]}")
     document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

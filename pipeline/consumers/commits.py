@@ -80,6 +80,18 @@ class Commits:
         if self._each or self._bytes >= STAGE_BYTES or at - self._first >= LONGEST_WAIT_SECONDS:
             self.flush()
 
+    def add_all(self, outcomes: Sequence[Outcome], modified: Sequence[float], at: float) -> None:
+        """Take small objects' outcomes that came together. Raises as `add`."""
+        if not outcomes:
+            return
+        if not self._outcomes:
+            self._first = at
+        self._outcomes += outcomes
+        self._modified += modified
+        self._bytes += sum([outcome.size for outcome in outcomes])
+        if self._each or self._bytes >= STAGE_BYTES or at - self._first >= LONGEST_WAIT_SECONDS:
+            self.flush()
+
     def flush_due(self) -> None:
         """Commit what has waited its time: the object under way may take long. Raises as `add`."""
         if self._outcomes and time.monotonic() - self._first >= LONGEST_WAIT_SECONDS:

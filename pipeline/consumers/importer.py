@@ -17,6 +17,7 @@ from pipeline import logs
 from pipeline.config import Limits
 from pipeline.consumers import Feed, outcomes
 from pipeline.consumers.commits import Commits, Summary
+from pipeline.consumers.plain import Found, chunks, imported
 from pipeline.consumers.reading import Open, ReadAhead, in_turn
 from pipeline.consumers.renewer import Held, Renewer
 from pipeline.consumers.rows import DatabaseDown, Rows
@@ -36,6 +37,7 @@ from pipeline.ledger import Ledger, Mode, Outcome, Work
 from pipeline.metrics import Metrics
 from pipeline.parsers import Body, Parser
 from pipeline.stores import Entry, Reading, is_queue
+from pipeline.stores.turn import Turn
 from pipeline.waiting import Patience, our_error
 
 READING_THREADS_LIMIT = 256
@@ -215,6 +217,7 @@ class _ClaimRun:
         self._size = 0
         self._modified = 0.0
         self._opened: float | None = None
+        self._turn = Turn(getattr(feed.store, "floor", None))
         self.lease = held.lease
         self.opening = self.parsing = 0.0
         self.gets = 0
@@ -231,30 +234,59 @@ class _ClaimRun:
 
     def run(self, work: Sequence[Work]) -> None:
         """Import every object. Raises LeaseLost, Cancelled, DatabaseDown and MemoryError."""
-        at, add, clock = self._importer.at, self.commits.add, time.monotonic
-        started = clock()
-        verbose = _log.isEnabledFor(logging.DEBUG)
         try:
-            with closing(self._importer.objects(self._feed, work)) as objects:
-                for item, opening in objects:
-                    if self._held.lost or self._importer.cancelled:
-                        self._check()
-                    self.current = item.id
-                    if at is not None:
-                        at(item.id)
-                    outcome, cost = self._object(item, opening, started)
-                    ended = clock()
-                    opened = self._opened or ended
-                    self.opening += opened - started
-                    self.parsing += ended - opened
-                    add(outcome, cost, self._modified, ended)
-                    if verbose:
-                        self._say(item, outcome, ended - started)
-                    started = ended
+            with self._turn:
+                self._one_by_one(self._plain(work))
         except (Cancelled, MemoryError):
             self.commits.flush()
             raise
         self.commits.flush()
+
+    def _plain(self, work: Sequence[Work]) -> Sequence[Work]:
+        """Import the plain objects, many at a time; gives the others."""
+        if self._importer.at is not None:
+            return work
+        others: list[Work] = []
+        started = time.monotonic()
+        for found, rest in chunks(self._feed, work):
+            if self._held.lost or self._importer.cancelled:
+                self._check()
+            others += rest
+            ended = time.monotonic()
+            self._take(found, ended - started, ended)
+            started = ended
+        return others
+
+    def _take(self, found: Sequence[Found], seconds: float, at: float) -> None:
+        """Take plain objects that were read and parsed in `seconds` together, until `at`."""
+        ended = imported(self._feed, found, seconds)
+        self.gets += len(found)
+        self.parsing += seconds
+        self.commits.add_all(ended, [one.entry.modified for one in found], at)
+        if _log.isEnabledFor(logging.DEBUG):
+            for one, outcome in zip(found, ended, strict=True):
+                self._say(one.work, outcome, outcome.seconds)
+
+    def _one_by_one(self, work: Sequence[Work]) -> None:
+        at, add, clock = self._importer.at, self.commits.add, time.monotonic
+        started = clock()
+        verbose = _log.isEnabledFor(logging.DEBUG)
+        with closing(self._importer.objects(self._feed, work)) as objects:
+            for item, opening in objects:
+                if self._held.lost or self._importer.cancelled:
+                    self._check()
+                self.current = item.id
+                if at is not None:
+                    at(item.id)
+                outcome, cost = self._object(item, opening, started)
+                ended = clock()
+                opened = self._opened or ended
+                self.opening += opened - started
+                self.parsing += ended - opened
+                add(outcome, cost, self._modified, ended)
+                if verbose:
+                    self._say(item, outcome, ended - started)
+                started = ended
 
     def _say(self, work: Work, outcome: Outcome, seconds: float) -> None:
         code = outcome.reason.code if outcome.reason else None
@@ -280,7 +312,8 @@ class _ClaimRun:
                 self._version, self._size, self._modified = entry.version, entry.size, entry.modified
                 mode = outcomes.mode_of(work, entry.version, self._source.on_change)
                 if mode in ("unchanged", "ignored"):
-                    return self._untouched(work, entry, mode), 0
+                    shape = self._feed.shape
+                    return Outcome(work.id, "done", entry.version, mode=mode, size=entry.size, shape=shape), 0
                 rows = Rows(
                     self._importer.ledger,
                     self._held.lease,
@@ -309,7 +342,10 @@ class _ClaimRun:
 
     def _parse(self, parser: Parser, reading: Reading, entry: Entry, rows: Rows) -> None:
         content = reading.content
-        reopen = reading.stream if content is None else None
+        reopen = None
+        if content is None:
+            reopen = reading.stream
+            self._turn.leave()
         body = Body(entry.key, self._store.uri(entry.key), entry.size, content, reopen)
         reached("worker.parsing", entry.key)
         for piece in parser.parse(body, self._feed.rules):
@@ -341,9 +377,6 @@ class _ClaimRun:
             row_key=self._source.row_key,
             seconds=time.monotonic() - started,
         )
-
-    def _untouched(self, work: Work, entry: Entry, mode: Mode) -> Outcome:
-        return Outcome(work.id, "done", entry.version, mode=mode, size=entry.size, shape=self._feed.shape)
 
     def _with_rows(self, outcome: Outcome, rows: Rows | None, started: float) -> Outcome:
         """Keep what was rejected, so that a person can see why; tasks of a failed object are dropped."""

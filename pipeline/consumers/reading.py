@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import BinaryIO
 
@@ -79,7 +80,7 @@ Open = Callable[[], tuple[Parser, Opened]]
 def in_turn(store: Store, rules: Rules, work: Sequence[Work]) -> Generator[tuple[Work, Open], None, None]:
     """Each object with the call that opens it in the caller's thread."""
     for item in work:
-        yield item, lambda key=item.key: open_object(store, rules, key)  # type: ignore[misc]  # bound at once
+        yield item, partial(open_object, store, rules, item.key)
 
 
 class ReadAhead:

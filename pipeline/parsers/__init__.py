@@ -16,8 +16,9 @@ from pipeline.parsers.contract import (
     Body,
     Limits,
     Parser,
+    Plain,
     Rules,
 )
 from pipeline.parsers.selection import select
 
-__all__ = ["ITEM_BYTES", "PIECE_BYTES", "PIECE_TASKS", "Body", "Limits", "Parser", "Rules", "select"]
+__all__ = ["ITEM_BYTES", "PIECE_BYTES", "PIECE_TASKS", "Body", "Limits", "Parser", "Plain", "Rules", "select"]

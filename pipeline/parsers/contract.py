@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from pipeline.config import ParseOptions
 from pipeline.errors import ConfigError
 from pipeline.labelconfig import LabelConfig
-from pipeline.tasks import Parsed
+from pipeline.tasks import Parsed, Task
 
 PIECE_TASKS = 1000
 PIECE_BYTES = 1024 * 1024
@@ -32,8 +32,7 @@ Kind = Literal["text", "html", "image", "audio", "video", "document", "timeserie
 """What an object without keys of its own is; it decides the data key that it goes under."""
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """The bytes of one version of one object.
 
     `content` is all of it where it is small enough to be in memory already, else None and `reopen` gives
@@ -93,6 +92,8 @@ class Rules:
     check: Callable[[dict[str, Any]], tuple[str, str] | None] | None = None
     undefined_key: str | None = None
     """What the placeholder `$undefined$` in incoming data is renamed to."""
+    chosen: dict[tuple[str, str], Parser] = field(default_factory=dict, compare=False, repr=False)
+    """Parsers that were chosen already, by extension and packing."""
 
     @classmethod
     def of(
@@ -179,6 +180,11 @@ def _check_preannotated(options: ParseOptions, label_config: LabelConfig | None)
             )
 
 
+Plain = Callable[[Sequence[bytes], "Rules"], list[Task] | None]
+"""Gives the tasks of small files that hold one ordinary item each, all at once; None if one of them needs a closer
+look, which it may say of anything. What it gives is what `Parser.parse` gives, file by file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parser:
     """A way to read one kind of file.
@@ -193,3 +199,4 @@ class Parser:
     parse: Callable[[Body, Rules], Iterator[Parsed]]
     reads: bool = True
     extensions: tuple[str, ...] = ()
+    plain: Plain | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -15,7 +16,7 @@ from pipeline.parsers.jsonlines import LinesReader
 from pipeline.parsers.jsonlist import ListReader
 from pipeline.parsers.jsonseq import SEPARATOR, SequenceReader
 from pipeline.parsers.media import reference_piece
-from pipeline.tasks import Parsed
+from pipeline.tasks import Parsed, Task
 
 _SPACE = b" \t\r\n"
 
@@ -54,6 +55,20 @@ def _small(content: bytes, rules: Rules) -> Parsed | None:
     except (orjson.JSONDecodeError, BadRow, Doubt):
         return None
     return Parsed(tasks)
+
+
+def plain(contents: Sequence[bytes], rules: Rules) -> list[Task] | None:
+    """As `Plain`."""
+    config = rules.label_config
+    if rules.options.encoding is not None or max(map(len, contents)) > rules.limits.item_bytes:
+        return None
+    if config is not None and (config.dialogue is not None or config.key_of("timeseries") is not None):
+        return None
+    try:
+        values = list(map(orjson.loads, contents))
+    except orjson.JSONDecodeError:
+        return None
+    return tasks_of(values, repeat(1), rules)
 
 
 def _streamed(body: Body, window: Window, rules: Rules) -> Iterator[Parsed]:
@@ -136,4 +151,4 @@ def _is_dialogue(value: Any, name_key: str, text_key: str) -> bool:
     )
 
 
-parser = Parser("json", 1, parse)
+parser = Parser("json", 1, parse, plain=plain)

@@ -17,6 +17,8 @@ GROUP = "labelfeed.parsers"
 """The entry points by which other packages add parsers; they say what `extensions` they take."""
 _HINT = "if it is one of ours, say so: `format` on the source, or `labelfeed import --format csv`"
 _HEAD_BYTES = 64 * 1024
+CHOSEN_LIMIT = 100
+"""Extensions of which is remembered which parser takes them."""
 
 _FORMATS: dict[str, Parser] = {
     "json": json.parser,
@@ -40,10 +42,19 @@ def select(key: str, rules: Rules, content_head: bytes | None = None) -> Parser:
         ObjectSkipped: `unsupported_format`.
         UsageError: the parser needs an extra that is not installed.
     """
-    options = rules.options
-    name = _name(key)
-    stem, packed = _unpacked(name)
+    stem, packed = _unpacked(_name(key))
     extension = _extension(stem)
+    known = rules.chosen.get((extension, packed))
+    if known is not None:
+        return known
+    parser = _select(extension, packed, rules, content_head)
+    if extension and len(rules.chosen) < CHOSEN_LIMIT:
+        rules.chosen[extension, packed] = parser
+    return parser
+
+
+def _select(extension: str, packed: str, rules: Rules, content_head: bytes | None) -> Parser:
+    options = rules.options
     if options.as_ == "files" or options.format == "files":
         return media.PARSERS[_KINDS.get(extension) or media.EXTENSIONS.get(extension, "file")]
     form = options.format or _EXTENSIONS.get(extension)

@@ -55,6 +55,9 @@ class Reading(Protocol):
 class Store(Protocol):
     """Storage as the rest of the pipeline sees it.
 
+    A store may have `contents(keys)`, which reads small objects one after another and is cheaper than `open` for many:
+    for each key, in their order, its entry and all its bytes, or None where it must be opened to learn more.
+
     A store whose `jumps` is true may be asked to list after any text, and passes over no key then; one that has no
     such attribute is asked for keys that it gave.
     """
@@ -117,6 +120,10 @@ class Queue(Store, Protocol):
 
     def holds(self, after: str | None, keys: Sequence[str]) -> tuple[int, int]:
         """How many entries what is positioned still holds up to a position, and in these batches; else 0 and 0."""
+
+
+Content = tuple[Entry, bytes] | None
+"""What `Store.contents` gives of an object."""
 
 
 def is_queue(store: Store) -> TypeGuard[Queue]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import ObjectSkipped
-from pipeline.stores import Reading, Store
+from pipeline.stores import Content, Reading, Store
 from pipeline.stores.scope import OF_AGE, Scope
 
 
@@ -19,14 +19,24 @@ def within(store: Store, scope: Scope) -> Store:
 
 
 class Within:
-    """All that the store is, but for `open`."""
+    """All that the store is, but for `open` and `contents`."""
 
     def __init__(self, store: Store, scope: Scope) -> None:
         self._store = store
         self._scope = scope
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        found = getattr(self._store, name)
+        return self._contents(found) if name == "contents" else found
+
+    def _contents(self, contents: Callable[[Iterable[str]], Iterator[Content]]) -> Any:
+        """`Store.contents` that leaves to `open` what is beyond a limit."""
+
+        def within(keys: Iterable[str]) -> Iterator[Content]:
+            for found in contents(keys):
+                yield None if found is None or self._scope.refuses(found[0]) is not None else found
+
+        return within
 
     @contextmanager
     def open(self, key: str) -> Iterator[Reading]:

@@ -26,7 +26,7 @@ class Instead:
 
     def __init__(self, real: Any, **methods: Any) -> None:
         self._real = real
-        self.__dict__.update(methods)
+        self.__dict__.update({"contents": None} | methods if "open" in methods else methods)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -44,7 +44,8 @@ def failing(error: Exception) -> Any:
 def parsed_by(monkeypatch: pytest.MonkeyPatch, parse: Any) -> None:
     """Let every object be parsed by this function, as a parser from another package would be."""
     parser = Parser("planted", 1, parse)
-    monkeypatch.setattr("pipeline.consumers.reading.select", lambda *_: parser)
+    for module in ("reading", "plain"):
+        monkeypatch.setattr(f"pipeline.consumers.{module}.select", lambda *_: parser)
 
 
 def swap_store(house: House, store: Any) -> None:

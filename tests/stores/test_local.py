@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipeline.errors import LabelfeedError, ObjectFailed, ObjectGone, ObjectUnsettled, UnavailableError, UsageError
 from pipeline.stores import SMALL_BYTES
 from pipeline.stores.local import LocalStore, walk
+from pipeline.stores.local.folders import FOLDERS_LIMIT
 from pipeline.stores.local.names import to_text
 from pipeline.stores.local.settling import Settling
 from tests.stores.contract import Made, StoreContract, listed
@@ -255,6 +256,94 @@ def test_exchanging_a_folder_for_a_link_never_leads_out(root: Path, store: Local
         stop.set()
         thread.join()
     assert read <= {b"ours"}
+
+
+def test_small_files_are_read_many_at_a_time(root: Path) -> None:
+    """Each as `open` reads it, in the order of the keys; what must be looked at alone is left to `open`."""
+    for number in range(5):
+        write(root / f"{number % 2}/{number}", str(number).encode())
+    write(root / "top", b"")
+    write(root / "large", b"x" * (SMALL_BYTES + 1))
+    (root / "link").symlink_to("top")
+    (root / "folder").mkdir()
+    store = LocalStore(root, settle=0)
+    keys = ["1/1", "top", "0/0", "0/2", "1/3", "large", "link", "folder", "missing", ".hidden", "0/4", "../secret"]
+
+    found = dict(zip(keys, store.contents(keys), strict=True))
+
+    assert [key for key in keys if found[key] is None] == [
+        "large", "link", "folder", "missing", ".hidden", "../secret",
+    ]  # fmt: skip
+    for key, content in found.items():
+        if content is not None:
+            with store.open(key) as reading:
+                assert content == (reading.entry, reading.content)
+
+
+def test_a_file_that_is_being_written_is_left_to_open(root: Path) -> None:
+    """Its content would be of no version."""
+    os.utime(write(root / "done"), (1, 1))
+    (root / "fresh").write_bytes(b"x")
+    store = LocalStore(root, settle=HOUR)
+
+    done, fresh = store.contents(["done", "fresh"])
+
+    assert done is not None
+    assert fresh is None
+
+
+def test_a_folder_that_is_kept_open_is_the_one_that_was_checked(root: Path) -> None:
+    """Whatever takes its name meanwhile, files are read in it, or not at all."""
+    write(root / "in/one", b"one")
+    write(root / "in/secret", b"ours")
+    (root / "in/away").symlink_to("../../secret")
+
+    contents = LocalStore(root, settle=0).contents(["in/one", "in/secret", "in/away", "other/secret"])
+    first = next(contents)
+    (root / "in").rename(root / "kept")
+    (root / "in").symlink_to("..")
+    (root / "other").symlink_to("..")
+    others = list(contents)
+
+    assert first is not None
+    assert first[1] == b"one"
+    assert [None if found is None else found[1] for found in others] == [b"ours", None, None]
+
+
+def test_exchanging_a_folder_never_leads_the_reading_of_many_out(root: Path, store: LocalStore) -> None:
+    """Whoever swaps a folder and a link as fast as he can gets nothing read from outside."""
+    write(root / "in/secret", b"ours")
+    (root / "out").symlink_to("..")
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            for one, other in (("in", "kept"), ("out", "in"), ("in", "out"), ("kept", "in")):
+                (root / one).rename(root / other)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        read = {found[1] for _ in range(3000) for found in store.contents(["in/secret"]) if found is not None}
+    finally:
+        stop.set()
+        thread.join()
+    assert read == {b"ours"}
+
+
+def test_no_more_folders_are_kept_open_than_the_limit(root: Path, store: LocalStore) -> None:
+    """Many folders are read with few handles, and all of these are closed at the end."""
+    keys = [f"{number}/file" for number in range(3 * FOLDERS_LIMIT)]
+    for key in keys:
+        write(root / key, key.encode())
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    for key, found in zip(keys, store.contents(keys), strict=True):
+        assert found is not None
+        assert found[1] == key.encode()
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + FOLDERS_LIMIT
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # --- settling ----------------------------------------------------------------------------------------------

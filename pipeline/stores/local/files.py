@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from urllib.parse import quote
 
@@ -30,6 +31,9 @@ _EXCHANGED = frozenset({errno.EINVAL, errno.ELOOP})
 """A link was exchanged for something else between two looks."""
 _PERMISSION_HINT = "let the user that runs labelfeed read it and enter its folders"
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-][A-Za-z0-9_.~/-]*")
+"""Keys that stand in a URI as they are."""
+
 Opened = tuple[int, os.stat_result]
 """A handle, which its taker closes, and the status of what it is open on."""
 
@@ -42,6 +46,7 @@ class Files:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fsencode(os.path.abspath(root))
+        self._uri = "file://" + quote(os.path.join(self.root, b""))
         self.look()
 
     def look(self) -> None:
@@ -59,6 +64,8 @@ class Files:
         """`file://` and the absolute path, percent-encoded."""
         if self.single:
             return self.root_uri()
+        if _PLAIN.fullmatch(key):
+            return self._uri + key
         return "file://" + quote(os.path.join(self.root, to_bytes(key) or key.encode(errors="replace")))
 
     def root_uri(self) -> str:
@@ -79,7 +86,7 @@ class Files:
     def is_folder(self, key: str) -> bool:
         """Whether the key names a folder (no link to one)."""
         try:
-            return stat.S_ISDIR(os.lstat(self._place(key)).st_mode)
+            return stat.S_ISDIR(os.lstat(self.place(key)).st_mode)
         except (OSError, ObjectGone):
             return False
 
@@ -92,14 +99,14 @@ class Files:
             ObjectUnsettled: it was moved at this moment.
             UnavailableError: the disk does not answer, or the whole root is not there.
         """
-        place = self._place(key)
+        place = self.place(key)
         try:
             return _opened_at(place, flags) or self._behind_link(key, place, flags)
         except OSError as error:
             raise self.translated(error, key) from None
 
-    def _place(self, key: str) -> bytes:
-        """The path at which the key's file must really be."""
+    def place(self, key: str) -> bytes:
+        """The path at which the key's file must really be. Raises ObjectGone where it is no key of ours."""
         if self.single:
             if key != self.name:
                 raise ObjectGone(f"{self.root_uri()} is a single file, and not {key!r}")

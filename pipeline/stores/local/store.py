@@ -6,14 +6,16 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.errors import ObjectFailed, ObjectGone, ObjectUnsettled, UsageError
-from pipeline.stores import Entry, Page
+from pipeline.stores import Content, Entry, Page
 from pipeline.stores.local.files import ABSENT, FORBIDDEN, LOOK, TYPE_MASK, Files
+from pipeline.stores.local.folders import Folders
 from pipeline.stores.local.reading import LocalReading
 from pipeline.stores.local.settling import Settling
 from pipeline.stores.local.walk import File, Walk
+from pipeline.stores.turn import Turn
 
 Entries = list[Entry]
 
@@ -28,6 +30,8 @@ class LocalStore:
 
     ordered = True
     jumps = True
+    floor = threading.Lock()
+    """All threads of a process that read many files take their turn on it, whatever the folder."""
 
     def __init__(self, root: str | os.PathLike[str], settle: float) -> None:
         self.files = Files(root)
@@ -61,11 +65,12 @@ class LocalStore:
             return self._single_page(after)
         while True:
             walk = self._take_walk(after)
-            try:
-                found = walk.page(limit)
-            except OSError as error:
-                raise self.files.root_error(error) from None
-            entries = self._entries(found)
+            with Turn(self.floor):
+                try:
+                    found = walk.page(limit)
+                except OSError as error:
+                    raise self.files.root_error(error) from None
+                entries = self._entries(found)
             if len(found) < limit:
                 return Page(entries, complete=True)
             # If all of these were nothing, the page would be empty and could not say where to go on.
@@ -90,6 +95,21 @@ class LocalStore:
     def open(self, key: str) -> LocalReading:
         """As `Store.open`; entering raises ObjectUnsettled while the file may still be being written."""
         return LocalReading(self, key)
+
+    def contents(self, keys: Iterable[str]) -> Iterator[Content]:
+        """As `Store.contents`."""
+        folders = Folders(self.files)
+        try:
+            for key in keys:
+                found = folders.read(key)
+                if found is None:
+                    yield None
+                    continue
+                status, content = found
+                entry = self.entry(key, status, time.time_ns())
+                yield (entry, content) if entry.settled else None
+        finally:
+            folders.close()
 
     def sign(self, key: str, ttl: float) -> str:
         """Raises UsageError: nobody can read a local file by a URL of ours."""

@@ -1,0 +1,134 @@
+"""The plain objects of a claim: small files that hold one ordinary item each, read and parsed many at a time.
+
+A file of one task costs Python more in its own steps than in reading and parsing. Here most of these are one call over
+a whole chunk. What is not plain, for whatever reason, is left to the importer, which looks at it by itself and knows
+what to do and to say: nothing is decided here but that all is well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from pipeline.consumers import Feed, outcomes
+from pipeline.errors import LabelfeedError
+from pipeline.faults import reached
+from pipeline.ledger import Outcome, Work
+from pipeline.parsers import Plain, select
+from pipeline.stores import Content, Entry, name_of
+from pipeline.tasks import Task
+
+CHUNK_OBJECTS = 64
+CHUNK_BYTES = 1024 * 1024
+"""Objects that are parsed together, and bytes after which no further one is read to them."""
+REST_SECONDS = 5e-5
+"""Between two chunks. SQLite's thread needs the interpreter's lock at each of its statements; a thread that calls the
+system all the time has taken it back before another one has woken up, unless it rests for that long."""
+LEAST_SHARE = 0.5
+"""Once less of a chunk was plain, the rest of the claim is left to the importer: its files are of other kinds."""
+
+
+class Found(NamedTuple):
+    """A plain object: its work, what the store said of it, its one task."""
+
+    work: Work
+    entry: Entry
+    task: Task
+
+
+class Chunk(NamedTuple):
+    """Plain objects, and those among them that were not."""
+
+    plain: Sequence[Found]
+    others: Sequence[Work]
+
+
+def chunks(feed: Feed, work: Sequence[Work]) -> Iterator[Chunk]:
+    """All objects of a claim. Raises nothing of a store or a parser."""
+    contents = getattr(feed.store, "contents", None)
+    parsers = [_plain(feed, item) for item in work] if contents is not None else [None] * len(work)
+    parse = next(filter(None, parsers), None)
+    plain = [item for item, own in zip(work, parsers, strict=True) if own is not None and own is parse]
+    if parse is None or contents is None:
+        yield Chunk((), work)
+        return
+    yield Chunk((), [item for item, own in zip(work, parsers, strict=True) if own is not parse])
+    yield from _Reader(feed, parse, plain, contents([item.key for item in plain])).chunks()
+
+
+def imported(feed: Feed, found: Sequence[Found], seconds: float) -> list[Outcome]:
+    """The outcomes of plain objects that were read and parsed in `seconds` together."""
+    shape, row_key, each = feed.shape, feed.source.row_key, seconds / (len(found) or 1)
+    return [
+        Outcome(
+            item.id,
+            "done",
+            entry.version,
+            tasks=(task,),
+            task_count=1,
+            size=entry.size,
+            shape=shape,
+            row_key=row_key,
+            seconds=each,
+        )
+        for item, entry, task in found
+    ]
+
+
+def _plain(feed: Feed, item: Work) -> Plain | None:
+    """What parses an object if it is plain."""
+    try:
+        return select(name_of(feed.store, item.key), feed.rules, None).plain
+    except LabelfeedError:
+        return None
+
+
+class _Reader:
+    """Reads the objects of one claim, a chunk at a time."""
+
+    def __init__(self, feed: Feed, parse: Plain, work: Sequence[Work], contents: Iterator[Content]) -> None:
+        self._feed = feed
+        self._parse = parse
+        self._work = work
+        self._contents = contents
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All of them."""
+        rest = iter(self._work)
+        while (chunk := self._chunk(rest)) is not None:
+            yield chunk
+            time.sleep(REST_SECONDS)
+            if len(chunk.plain) < LEAST_SHARE * (len(chunk.plain) + len(chunk.others)):
+                yield Chunk((), list(rest))
+                return
+
+    def _chunk(self, rest: Iterator[Work]) -> Chunk | None:
+        read: list[tuple[Work, Entry, bytes]] = []
+        others: list[Work] = []
+        size, on_change = 0, self._feed.source.on_change
+        for item, content in zip(rest, self._contents, strict=False):
+            if content is None or outcomes.mode_of(item, content[0].version, on_change) != "new":
+                others.append(item)
+                continue
+            reached("worker.parsing", item.key)
+            read.append((item, *content))
+            size += len(content[1])
+            if len(read) == CHUNK_OBJECTS or size >= CHUNK_BYTES:
+                break
+        if not read and not others:
+            return None
+        tasks = self._tasks([content for _, _, content in read])
+        found = [Found(item, entry, task) for (item, entry, _), task in zip(read, tasks, strict=True) if task]
+        others += [item for (item, _, _), task in zip(read, tasks, strict=True) if task is None]
+        return Chunk(found, others)
+
+    def _tasks(self, contents: list[bytes]) -> Sequence[Task | None]:
+        """The task of each content, None where it is not plain."""
+        tasks = self._parse(contents, self._feed.rules) if contents else []
+        if tasks is not None:
+            return tasks
+        if len(contents) == 1:
+            return [None]
+        middle = len(contents) // 2
+        return [*self._tasks(contents[:middle]), *self._tasks(contents[middle:])]
