@@ -89,9 +89,16 @@ def _numbers(cells: Sequence[str]) -> Sequence[str] | None:
     if texts == cells:
         return cells
     for cell, text, value in zip(cells, texts, values, strict=True):
-        if text != cell and not _gives_back(cell, value):
+        if text != cell and not _only_zeros_more(cell, text) and not _gives_back(cell, value):
             return None
     return texts
+
+
+def _only_zeros_more(cell: str, text: str) -> bool:
+    """Whether the cell is the text of a number with zeros behind its decimals: `_gives_back`, where it is quick."""
+    if not len(text) < len(cell) <= _LONGEST_NUMBER:
+        return False
+    return "." in text and "e" not in text and cell.rstrip("0") == text.rstrip("0")
 
 
 def _gives_back(cell: str, value: float) -> bool:

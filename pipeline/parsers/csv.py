@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import repeat
 from json.encoder import encode_basestring
-from operator import itemgetter
 
 import orjson
 
@@ -93,26 +93,20 @@ class Table:
     def _columns(self, batch: Batch, known: Types, *, fixed: bool) -> tuple[Types, list[str]]:
         """The types of the columns, and the rows as JSON text."""
         found: list[ColumnType] = []
-        changed: dict[int, Sequence[str]] = {}
+        columns: list[Sequence[str]] = list(zip(*batch.rows, strict=True))
+        bare: list[bool] = []
         for place, kind in enumerate(known):
             if kind == "text" and batch.clean:
                 found.append(kind)
+                bare.append(True)
                 continue
-            cells = list(map(itemgetter(place), batch.rows))
-            kind, texts = self._column(cells, kind, fixed=fixed)  # noqa: PLW2901 - the column has its type from here on
-            if kind != "text":
-                changed[place] = texts
-            elif not batch.clean and not is_clean(cells):
-                changed[place] = list(map(encode_basestring, cells))
-            if changed.get(place) is cells:
-                del changed[place]
+            cells = list(columns[place])
+            kind, columns[place] = self._column(cells, kind, fixed=fixed)  # noqa: PLW2901 - its type from here on
+            bare.append(kind == "text" and (batch.clean or is_clean(cells)))
+            if kind == "text" and not bare[-1]:
+                columns[place] = list(map(encode_basestring, cells))
             found.append(kind)
-        template = self._template(tuple(kind == "text" and place not in changed for place, kind in enumerate(found)))
-        rows: Iterable[tuple[str, ...]] = map(tuple, batch.rows)
-        if changed:
-            cells_of = zip(*batch.rows, strict=True)
-            rows = zip(*(changed.get(place, cells) for place, cells in enumerate(cells_of)), strict=True)
-        return tuple(found), list(map(template.__mod__, rows))
+        return tuple(found), self._joined(columns, bare)
 
     @staticmethod
     def _column(cells: list[str], kind: ColumnType, *, fixed: bool) -> tuple[ColumnType, Sequence[str]]:
@@ -129,13 +123,15 @@ class Table:
             return kind, cells
         return kind, texts_of(cells, kind) or []
 
-    def _template(self, quoted: tuple[bool, ...]) -> str:
-        """A row's JSON text with a %s for each cell, in quotes where the cell brings none."""
-        parts = (
-            orjson.dumps(name).decode().replace("%", "%%") + (':"%s"' if bare else ":%s")
-            for name, bare in zip(self.names, quoted, strict=True)
-        )
-        return "{" + ",".join(parts) + "}"
+    def _joined(self, columns: Sequence[Sequence[str]], bare: Sequence[bool]) -> list[str]:
+        """The rows' JSON texts; the cells of a bare column bring no quotes of their own."""
+        between, parts = "{", list[Iterable[str]]()
+        for name, cells, quoted in zip(self.names, columns, bare, strict=True):
+            mark = '"' if quoted else ""
+            parts += [repeat(f"{between}{orjson.dumps(name).decode()}:{mark}"), cells]
+            between = f"{mark},"
+        parts.append(repeat(between[:-1] + "}"))
+        return list(map("".join, zip(*parts, strict=False)))
 
     def _fits(self, types: Types) -> bool:
         """Whether rows of these types fit the configuration, so that none must be looked at by itself."""
