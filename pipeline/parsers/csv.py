@@ -69,9 +69,7 @@ class Table:
         known: Types = types or tuple("text" if text else "empty" for text in self.texts)
         for batch in self._records:
             self._fit(batch)
-            if batch.bad or batch.blank:
-                bad = sorted(batch.bad, key=lambda bad: bad[0])
-                yield Parsed([], [rejected(why, n, line, None, text) for n, line, why, text in bad], batch.blank)
+            yield from _bad_pieces(batch)
             for start in range(0, len(batch.rows), PIECE_TASKS):
                 some = batch.part(start, start + PIECE_TASKS)
                 known, texts = self._columns(some, known, fixed=types is not None)
@@ -186,6 +184,15 @@ class Table:
         if any(len(cell) > limit for cell in row):
             return BadRow("too_large", f"a cell is larger than {limit} bytes")
         return None
+
+
+def _bad_pieces(batch: Batch) -> Iterator[Parsed]:
+    """The bad rows and blank lines of a batch, of which a block of short lines may have many."""
+    bad = [rejected(why, n, line, None, text) for n, line, why, text in sorted(batch.bad, key=lambda bad: bad[0])]
+    if batch.blank:
+        yield Parsed([], [], batch.blank)
+    for start in range(0, len(bad), PIECE_TASKS):
+        yield Parsed([], bad[start : start + PIECE_TASKS])
 
 
 @contextmanager

@@ -132,6 +132,9 @@ def test_nul_rejects_its_row() -> None:
         (["1", ""], [1, ""]),
         (["1", "2.5"], [1.0, 2.5]),
         (["1e5", "-0.0", "0.10"], [100000.0, -0.0, 0.1]),
+        (["0.500", "2.00", "-0.00", "1"], [0.5, 2.0, -0.0, 1.0]),
+        (["1.50e1"], [15.0]),
+        (["2.00", "5."], ["2.00", "5."]),
         (["9223372036854775808"], ["9223372036854775808"]),
         (["9223372036854775808", "1.5"], ["9223372036854775808", "1.5"]),
         (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),
@@ -241,3 +244,8 @@ def test_lines_without_end_are_given_up() -> None:
 def test_bad_header_is_one_rejected_row() -> None:
     """A header that cannot be read leaves one rejected row and no tasks."""
     assert both("a.csv", '"a"x,b\n1,2\n').codes == ["syntax"]
+
+
+def test_many_bad_rows_leave_in_bounded_pieces() -> None:
+    """However many short rows of a block are bad, no piece holds more than a thousand of them, and none is lost."""
+    assert read("a.csv", "a,b\n" + "1,2,3\n" * 5000).codes == ["too_many_cells"] * 5000
