@@ -60,6 +60,8 @@ def launch_label_studio(site: Site) -> Launch:
     if not (site.data / "label_studio.sqlite3").exists():
         shutil.copytree(site.program.parents[2] / "template", site.data, dirs_exist_ok=True)
     env = {**_ENV, "LABEL_STUDIO_BASE_DATA_DIR": str(site.data)}
+    if "files" in site.settings:
+        env |= {"LOCAL_FILES_SERVING_ENABLED": "true", "LOCAL_FILES_DOCUMENT_ROOT": site.settings["files"]}
     listen = ("--internal-host", HOST, "--port", str(site.port))
     return Launch((str(site.program), "start", "--no-browser", *listen), env)
 
