@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import math
+import os
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,9 @@ from pipeline.errors import ObjectFailed, ObjectSkipped
 from pipeline.parsers import Limits
 from tests.parsers.reading import Result, read, rules
 
-SOME = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = int(os.environ.get("LABELFEED_EXAMPLES", "60"))
+"""How many each test tries, and four times as many where it is any bytes."""
+SOME = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CONFIG = '<View><Text name="t" value="$text"/><Paragraphs name="p" value="$turns"/></View>'
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), max_size=12)
@@ -176,7 +179,7 @@ fragments = st.sampled_from(
 hostile = st.lists(fragments, max_size=25).map(b"".join) | st.binary(max_size=60)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4 * EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     hostile,
     st.sampled_from(["a.json", "a.jsonl", "a.csv", "a.tsv", "a.txt", "a.html", "x"]),
