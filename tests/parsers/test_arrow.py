@@ -68,7 +68,7 @@ def test_types(array: pa.Array, value: Any) -> None:
 
 
 def test_rows_in_order_over_row_groups() -> None:
-    """Each row of each row group is one task, in order."""
+    """Ours: Parquet and Arrow are read, and each row of each row group is one task, in order."""
     table = pa.table({"n": range(5000), "t": [f"text {n}" for n in range(5000)]})
     for content in (parquet(table, row_group_size=700), arrow(table)):
         result = read("a.parquet" if content.startswith(b"PAR1") else "a.arrow", content)

@@ -191,7 +191,7 @@ def test_faults_within_lists(tail: str, line: int, column: int) -> None:
 
 
 def test_data_key_makes_a_task() -> None:
-    """An item with a non-empty object under `data` is a task, its other root keys kept apart."""
+    """An item with a non-empty object under `data` is a task; ours: any other root key is kept, as `extra`."""
     item = {
         "data": {"a": 1},
         "id": 7,
@@ -278,7 +278,7 @@ def test_config_holds_for_every_row() -> None:
 
 
 def test_strict_holds_annotations_against_the_configuration() -> None:
-    """`strict` also wants from_name, to_name, type and labels that exist in the configuration."""
+    """`strict` also wants from_name, to_name, type and labels that exist; ours: for storage too."""
     fine = {"from_name": "c", "to_name": "t", "type": "choices", "value": {"choices": ["a"]}}
     for change in ({"from_name": "x"}, {"to_name": "x"}, {"type": "labels"}, {"value": {"choices": ["z"]}}):
         for key, code in (("annotations", "annotation"), ("predictions", "prediction")):
