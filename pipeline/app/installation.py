@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.app.continuous import Continuous
-from pipeline.app.once import Once
+from pipeline.app.once import Once, for_once
 from pipeline.app.outlets import identities, pings, with_label_configs
 from pipeline.app.parts import Data, Feed, direct_log, open_data, open_feed, route_of
 from pipeline.app.progress import Gauge, Progress
@@ -128,14 +128,17 @@ class App:
     ) -> list[Progress]:
         """One pass of every source, everything imported; `show` is called a few times a second.
 
-        `accept_deletions` names sources whose pass may archive as much as it finds gone. Raises
-        UnavailableError where a source's store does not answer, after the other sources are through.
+        `accept_deletions` names sources whose pass may archive as much as it finds gone. Where a store does not answer
+        within `limits.storage_patience`, its source is left as it is, and its progress says so.
         """
-        jobs = self._queue()
-        dispatching = Dispatching(self.config, self._data, self.feeds, jobs, self.metrics, eager=True)
-        working = Working(self.config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.wake)
+        jobs, config, reports = self._queue(), for_once(self.config), self.ledger.reports()
+        for name in self.feeds:
+            reports.hasten(name)
+        dispatching = Dispatching(config, self._data, self.feeds, jobs, self.metrics, eager=True)
+        working = Working(config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.wake)
         scheduler = dispatching.scheduler
-        gauge = Gauge(self.ledger.reports(), self.metrics, list(self.feeds), lambda: scheduler.held)
+        patience = config.limits.storage_patience
+        gauge = Gauge(reports, self.metrics, list(self.feeds), lambda: scheduler.held, patience=patience)
         passes = {name: self.pass_runner(name) for name in self.feeds}
         once = Once(self._data, passes, gauge, show, lambda: drained(self.ledger, self.config))
         dispatching.start()

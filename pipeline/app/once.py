@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from pipeline.app.parts import Data
 from pipeline.app.progress import Gauge, Progress
-from pipeline.errors import LabelfeedError
+from pipeline.config import Config
+from pipeline.errors import LabelfeedError, RetriableError
 from pipeline.events import check_key
 from pipeline.ledger import Pass
 from pipeline.producers.listing import PassRunner
@@ -19,6 +20,9 @@ LOOK_SECONDS = 0.03
 SHOW_SECONDS = 0.2
 
 _REFUSED = {"code": "key_too_long", "hint": "rename it, or leave it out by `exclude`"}
+
+ONCE_BACK_OFF_SECONDS = 5.0
+"""The longest back-off of a run that ends: so each of its sources is tried a few times before it is left."""
 
 Show = Callable[[Sequence[Progress]], None]
 
@@ -42,6 +46,7 @@ class Once:
         self._stop = threading.Event()
         self._ended: dict[str, Pass] = {}
         self._errors: list[Exception] = []
+        self._problems: dict[str, str] = {}
         self._begun = time.monotonic()
         self._seconds: dict[str, float] = {}
 
@@ -69,7 +74,8 @@ class Once:
                     passes.taking.settle()
 
     def close(self) -> list[Progress]:
-        """The closing progress, when the workers have ended. Raises what a source's pass raised."""
+        """The closing progress, when the workers have ended. Raises what a source's pass raised, but for storage that
+        did not answer: that is the source's `problem`."""
         closing = self._read(failures=True)
         self._show(closing)
         if self._errors:
@@ -83,6 +89,8 @@ class Once:
     def _pass(self, name: str, accept: bool) -> None:  # noqa: FBT001 - a thread's argument
         try:
             self._ended[name] = self._passes[name].run(self._stop, wait_for_unsettled=True, accept_deletions=accept)
+        except RetriableError as error:
+            self._problems[name] = f"{error.code}: {error}"
         except LabelfeedError as error:
             self._errors.append(error)
 
@@ -112,6 +120,7 @@ class Once:
             failed=item.failed + len(refused),
             unchanged=max(0, item.unchanged - len(refused)),
             failures=(*item.failures, *refused),
+            problem=self._problems.get(item.source, ""),
         )
 
     def _timed(self, item: Progress) -> Progress:
@@ -121,3 +130,11 @@ class Once:
             return item
         seconds = self._seconds.setdefault(item.source, item.seconds)
         return replace(item, seconds=seconds)
+
+
+def for_once(config: Config) -> Config:
+    """The configuration of a run that ends: storage that does not answer fails no object, however many runs find it
+    so, and is asked again before long."""
+    longest = min(config.limits.storage_backoff, ONCE_BACK_OFF_SECONDS)
+    limits = config.limits.model_copy(update={"storage_attempts": 0, "storage_backoff": longest})
+    return config.model_copy(update={"limits": limits})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.app.leaving import Left, waiting
 from pipeline.ledger import Filter, Pass, Reports
 from pipeline.metrics import Metrics
 
@@ -23,6 +25,7 @@ class Progress:
     many objects stand so in the ledger; `failures` are the first of them, as `Reports.objects` gives them.
     `skips` has the first skipped object of each reason, with the number of `objects` it stands for; `paused` is as
     `Reports.sources` gives it. `held` says why what waits was left: time alone would not have let it go on.
+    `unanswered` is as `Reports.unanswered` gives it, and `problem` says why the source could not be listed.
     """
 
     source: str
@@ -39,6 +42,8 @@ class Progress:
     skips: Sequence[dict[str, object]] = field(default_factory=tuple)
     paused: Mapping[str, Any] | None = None
     held: str = ""
+    unanswered: Mapping[str, Any] | None = None
+    problem: str = ""
 
 
 def _none() -> Mapping[str, str]:
@@ -47,12 +52,20 @@ def _none() -> Mapping[str, str]:
 
 class Gauge:
     """Tells each source's progress from the ledger's counters, against what they were at the start. `held` names the
-    sources that no passing of time lets go on, and says why."""
+    sources that no passing of time lets go on, and says why; a source whose storage does not answer for `patience`
+    seconds is left."""
 
     def __init__(
-        self, reports: Reports, metrics: Metrics, names: Sequence[str], held: Callable[[], Mapping[str, str]] = _none
+        self,
+        reports: Reports,
+        metrics: Metrics,
+        names: Sequence[str],
+        held: Callable[[], Mapping[str, str]] = _none,
+        *,
+        patience: float = math.inf,
     ) -> None:
         self._held = held
+        self._left = Left(reports, patience)
         self._reports = reports
         self._metrics = metrics
         self._names = names
@@ -60,10 +73,11 @@ class Gauge:
 
     def pending(self) -> int:
         """How many objects of these sources wait or are under way. What is ready of a source that is held does not
-        count."""
+        count, nor anything of one whose storage does not answer."""
         held = self._held()
         rows = [row for row in self._reports.sources() if row["name"] in self._before and row["name"] in self._names]
-        return sum(_waiting(row) - (row["ready"] if _by_hand(row) or row["name"] in held else 0) for row in rows)
+        rows = [row for row in rows if waiting(row) and not self._left.is_left(row)]
+        return sum(waiting(row) - (row["ready"] if _by_hand(row) or row["name"] in held else 0) for row in rows)
 
     def read(self, passes: Mapping[str, Pass], seconds: float, *, failures: bool = False) -> list[Progress]:
         """The progress now, `seconds` after the start. `passes` is how far each source's pass has come."""
@@ -85,12 +99,13 @@ class Gauge:
             rejected=int(self._metrics.value("rejected_rows_total", source=name)),
             failed=row["failed"],
             skipped=row["skipped"],
-            waiting=_waiting(row),
+            waiting=waiting(row),
             seconds=seconds,
             failures=self._failures(name) if failures and row["failed"] else (),
             skips=self._skips(name) if failures and row["skipped"] else (),
             paused=row["paused"],
             held=self._held().get(name, "") if row["ready"] else "",
+            unanswered=self._reports.unanswered(name) if failures and waiting(row) else None,
         )
 
     def _failures(self, name: str) -> list[dict[str, object]]:
@@ -107,7 +122,3 @@ class Gauge:
 
 def _by_hand(row: Mapping[str, Any]) -> bool:
     return row["paused"] is not None and row["paused"]["by"] == "hand"
-
-
-def _waiting(row: Mapping[str, Any]) -> int:
-    return int(row["ready"] + row["claimed"] + row["running"])

@@ -105,6 +105,8 @@ def _sources(reports: Reports, now: float) -> list[dict[str, Any]]:
         row.setdefault("rate", 0.0)
         oldest = row["oldest_ready"]
         row["oldest_waiting_seconds"] = None if oldest is None else max(0.0, now - oldest)
+        open_ones = row["ready"] + row["claimed"] + row["running"]
+        row["unanswered"] = reports.unanswered(row["name"]) if open_ones and not row["retired"] else None
     return rows
 
 

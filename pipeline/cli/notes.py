@@ -22,6 +22,8 @@ def source_notes(row: dict[str, Any]) -> Iterator[str]:
     for problem in row["problems"]:
         part = {"listing": "it cannot be listed", "notifications": "its notifications are not heard"}[problem["part"]]
         yield f"{name}: {part} since {output.clock(problem['since'])}: {problem['code']}: {problem['message']}"
+    if row["unanswered"]:
+        yield output.unanswered(name, row["unanswered"])
     if last and last["left_out"]:
         rules = ", ".join(f"{count:,} by {rule}" for rule, count in sorted(last["left_out"].items()))
         yield f"{name}: the last pass left out {rules}"

@@ -111,6 +111,12 @@ def paused(source: str, row: Mapping[str, Any]) -> str:
     )
 
 
+def unanswered(source: str, row: Mapping[str, Any]) -> str:
+    """What to say of objects that wait for storage that does not answer: how many, since when, and why."""
+    waiting = f"{row['objects']:,} objects of {source} have waited for its storage since {clock(row['since'])}"
+    return f"{waiting}: {row['code']}: {row['message']}"
+
+
 _COLOURS = {"failed": "red", "rejected": "yellow", "skipped": "yellow", "imported": "green", "missing": "red"}
 
 

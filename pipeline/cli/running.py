@@ -54,7 +54,9 @@ def run(
 ) -> None:
     """Import what lands in the sources: until SIGTERM, or with --once what is there now.
 
-    With --once it exits 1 if any object failed. SIGTERM finishes what runs and exits 0; a second one exits at once.
+    With --once it exits 1 if any object failed, or storage did not answer within `limits.storage_patience`.
+
+    SIGTERM finishes what runs and exits 0; a second one exits at once.
     """
     from pipeline.app import App
 
@@ -110,7 +112,7 @@ def listening_at(config: Config, listen: str | None) -> Config:
 
 
 def finish(app: App, *, json: bool, again: str) -> None:
-    """Run once with progress bars, print the closing table and exit 1 if an object failed.
+    """Run once with progress bars, print the closing table and exit 1 if an object failed or a store did not answer.
 
     `again` is the option for the commands that are named to try next.
     """
@@ -118,16 +120,18 @@ def finish(app: App, *, json: bool, again: str) -> None:
         done = app.run_once(show)
     rows = [{name: getattr(item, name) for name in COLUMNS} for item in done]
     if json:
+        _tell_problems(done)
         output.as_json(
             [
                 row
                 | {"failures": list(item.failures), "skips": list(item.skips), "paused": item.paused, "held": item.held}
+                | {"unanswered": item.unanswered, "problem": item.problem}
                 for row, item in zip(rows, done, strict=True)
             ]
         )
     else:
         _summary(done, rows, again)
-    if any(item.failed for item in done):
+    if any(item.failed or item.problem or item.unanswered for item in done):
         raise typer.Exit(1)
 
 
@@ -146,11 +150,14 @@ def _summary(done: Sequence[Progress], rows: list[dict[str, Any]], again: str) -
     failed = sum(item.failed for item in done)
     if failed > len(failures[:FAILURES_SHOWN]):
         output.note(f"... {failed} failed in all: labelfeed objects --state failed{again}")
+    _tell_problems(done)
     for item in done:
         if item.paused:
             output.note(output.paused(item.source, item.paused))
         elif item.held:
             output.note(f"{item.waiting:,} objects of {item.source} wait; {item.held}")
+        if item.unanswered:
+            output.note(f"{output.unanswered(item.source, item.unanswered)}; the next run goes on with them")
     unchanged = sum(item.unchanged for item in done)
     if unchanged:
         new = sum(item.imported for item in done)
@@ -159,6 +166,12 @@ def _summary(done: Sequence[Progress], rows: list[dict[str, Any]], again: str) -
             + ("." if new else ": nothing is new.")
         )
     _next(failures, again)
+
+
+def _tell_problems(done: Sequence[Progress]) -> None:
+    for item in done:
+        if item.problem:
+            output.note(f"error: {item.source} could not be listed: {item.problem}")
 
 
 def _print_skips(done: Sequence[Progress]) -> None:

@@ -316,6 +316,19 @@ class Limits(Model):
     backoff: Duration = Field(
         1.0, gt=0, description="The first back-off after a passing error; it doubles, with jitter."
     )
+    storage_attempts: int = Field(
+        60,
+        ge=0,
+        description="How often an object is tried while its storage does not answer, before that fails it: about nine "
+        "hours; 0 for no end.",
+    )
+    storage_backoff: Duration = Field(600.0, gt=0, description="The longest back-off while storage does not answer.")
+    storage_patience: Duration = Field(
+        60.0,
+        gt=0,
+        description="How long `run --once` and `import` go on with a source of which nothing ends because its storage "
+        "does not answer. What waits then is left to the next run.",
+    )
     retention: Duration = Field(7 * 86400.0, gt=0, description="How long events stay in the embedded log.")
     child_memory: Size = Field(
         2 * 1024**3, ge=64 * 1024**2, description="Memory of the process that runs a suspected object."

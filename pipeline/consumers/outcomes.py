@@ -11,10 +11,6 @@ from pipeline.tasks import RejectedRow
 
 LONGEST_BACK_OFF_SECONDS = 600.0
 
-STORAGE_ATTEMPTS = 60
-"""An object whose storage does not answer is tried at least so often, for about nine hours: an outage is not
-the object's fault, and must not leave thousands of failures behind."""
-
 NO_TASKS = "no_tasks"
 TOO_MANY_BAD_ROWS = "too_many_bad_rows"
 
@@ -30,10 +26,12 @@ def mode_of(work: Work, version: str, on_change: OnChange) -> Mode:
     return "append" if on_change == "append" else "ignored"
 
 
-def back_off(attempts: int, first: float, retry_after: float | None) -> float:
+def back_off(
+    attempts: int, first: float, retry_after: float | None, longest: float = LONGEST_BACK_OFF_SECONDS
+) -> float:
     """Seconds until the next attempt after `attempts` that failed before: exponential, full jitter, bounded,
     and no sooner than the storage asked for."""
-    most = min(LONGEST_BACK_OFF_SECONDS, first * 2.0 ** min(attempts, 63))
+    most = min(longest, first * 2.0 ** min(attempts, 63))
     return max(random.uniform(0.0, most), retry_after or 0.0)  # noqa: S311 - spreads load, guards nothing
 
 
@@ -55,18 +53,23 @@ def of_terminal(
 
 
 def of_passing(work: Work, error: RetriableError, limits: Limits) -> Outcome:
-    """Back-off, or failure once the attempts are used up."""
-    most = limits.attempts
+    """Back-off, or failure once the attempts are used up. An outage is not the object's fault, and must not leave
+    thousands of failures behind: it has attempts of its own, or where it has no end, none is used up."""
     if isinstance(error, UnavailableError):
-        most = max(most, STORAGE_ATTEMPTS)
-    if work.attempts + 1 >= most:
+        most = max(limits.attempts, limits.storage_attempts) if limits.storage_attempts else 0
+        longest = limits.storage_backoff
+    else:
+        most, longest = limits.attempts, LONGEST_BACK_OFF_SECONDS
+    if most and work.attempts + 1 >= most:
         hint = f"it was tried {work.attempts + 1} times; `labelfeed retry` tries again"
         return Outcome(work.id, "failed", reason=Reason(error.code, str(error), hint=hint))
     return Outcome(
         work.id,
         "ready",
         reason=Reason(error.code, str(error)),
-        retry_after=back_off(work.attempts, limits.backoff, error.retry_after),
+        retry_after=back_off(work.attempts, limits.backoff, error.retry_after, longest),
+        # With no end of them, attempts are counted for the back-off only, and leave most of those that have one.
+        counted=most > 0 or work.attempts < limits.attempts,
     )
 
 

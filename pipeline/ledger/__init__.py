@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pipeline.ledger.matching import NewRow, OldRow, Placed, RowMatch, content_of, match_placed, match_rows
 from pipeline.ledger.protocol import Ledger, Part, Pass, SourceIdentity, SourceRow
-from pipeline.ledger.reports import Audit, Filter, Reports, RevisionFilter
+from pipeline.ledger.reports import OWN_CODES, Audit, Filter, Reports, RevisionFilter
 from pipeline.ledger.rules import ENDED, STATES, Change, Effect, Known, OnChange, State, on_event, on_retry
 from pipeline.ledger.scheduling import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Tick
 from pipeline.ledger.work import (
@@ -33,6 +33,7 @@ __all__ = [
     "HISTORY_LIMIT",
     "LONGEST_PROBE_SECONDS",
     "LOST_WORKERS_LIMIT",
+    "OWN_CODES",
     "PAUSE_AFTER",
     "PROBE_SECONDS",
     "STAGE_BYTES",

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 from pipeline.ledger.rules import State
 
+OWN_CODES = ("unsettled", "retriable")
+"""Codes of passing errors that are the object's own: all others tell of storage that does not answer."""
+
 
 class Filter(NamedTuple):
     """Which objects are asked for."""
@@ -82,6 +85,17 @@ class Reports(Protocol):
 
     def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
         """Put objects back; gives the reason for each that was refused (`on_retry`)."""
+
+    def unanswered(self, source: str) -> dict[str, Any] | None:
+        """Of a source's objects that wait or are under way those whose storage did not answer when last tried:
+        `objects`, how many, `code` and `message` of the last one, and `since` when nothing else came of the source's
+        objects. None if there is none."""
+
+    def staged(self, source: str) -> int:
+        """Rows that large files under way have written so far: it grows while they are read."""
+
+    def hasten(self, source: str) -> int:
+        """Make due at once what `unanswered` counts and is ready; how many objects."""
 
     def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
         """Objects in key order, each with the tasks that are really there."""

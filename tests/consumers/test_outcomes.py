@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.consumers.outcomes import LONGEST_BACK_OFF_SECONDS, back_off, mode_of
+from pipeline.config.models import Limits
+from pipeline.consumers.outcomes import LONGEST_BACK_OFF_SECONDS, back_off, mode_of, of_passing
+from pipeline.errors import ObjectUnsettled, UnavailableError
 from pipeline.ledger import OnChange, Work
 
 
@@ -36,3 +38,26 @@ def test_back_off_is_bounded(attempts: int, first: float, retry_after: float | N
     seconds = back_off(attempts, first, retry_after)
     assert (retry_after or 0) <= seconds <= max(LONGEST_BACK_OFF_SECONDS, retry_after or 0)
     assert seconds <= max(first * 2.0 ** min(attempts, 100), retry_after or 0)
+
+
+def tried(attempts: int) -> Work:
+    """An object that was tried so often already."""
+    return Work(1, "s", "k", "v", None, False, False, attempts, 0)
+
+
+def test_an_outage_has_attempts_of_its_own() -> None:
+    """Storage that does not answer fails an object after `storage_attempts`; one that changes, after `attempts`."""
+    limits = Limits(attempts=3, storage_attempts=5)
+    away, moving = UnavailableError("no answer"), ObjectUnsettled("it changed")
+    assert [of_passing(tried(n), away, limits).state for n in range(5)] == ["ready"] * 4 + ["failed"]
+    assert [of_passing(tried(n), moving, limits).state for n in range(3)] == ["ready"] * 2 + ["failed"]
+
+
+def test_an_outage_without_an_end_uses_up_no_attempts() -> None:
+    """Where outages have no end they fail nothing, count no more attempts than others have, and back off no longer
+    than they may."""
+    limits = Limits(attempts=3, storage_attempts=0, storage_backoff=2.0)
+    found = [of_passing(tried(n), UnavailableError("no answer"), limits) for n in range(200)]
+    assert {outcome.state for outcome in found} == {"ready"}
+    assert [n for n, outcome in enumerate(found) if outcome.counted] == [0, 1, 2]
+    assert max(outcome.retry_after for outcome in found) <= 2.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.ledger.contract_events import EventContract, PassContract, SourceContract
 from tests.ledger.contract_leaders import LeaderContract
+from tests.ledger.contract_outages import OutageContract
 from tests.ledger.contract_passes import PartialPassContract
 from tests.ledger.contract_queues import QueueContract
 from tests.ledger.contract_revisions import RevisionContract
@@ -15,7 +16,7 @@ from tests.ledger.contract_work import ClaimContract, LeaseContract, OutcomeCont
 CONTRACTS = (
     EventContract, SourceContract, PassContract, ClaimContract, LeaseContract, OutcomeContract, StageContract,
     ReplaceContract, RevisionContract, KeepContract, ReportContract, LeaderContract, StandingContract, QueueContract,
-    ThrottleContract, PartialPassContract,
+    ThrottleContract, PartialPassContract, OutageContract,
 )  # fmt: skip
 """Each becomes a test class of each database."""
 

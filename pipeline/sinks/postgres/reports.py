@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
-from pipeline.sinks.postgres import passes, projects, revisions
+from pipeline.sinks.postgres import outages, passes, projects, revisions
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.standings import standings
@@ -143,6 +143,18 @@ class PostgresReports:
     def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
         """As `Reports.retry`."""
         return self._database.write(lambda tx: _retry(tx, ids, force=force))
+
+    def unanswered(self, source: str) -> dict[str, Any] | None:
+        """As `Reports.unanswered`."""
+        return self._database.read(lambda tx: outages.unanswered(tx, source))
+
+    def staged(self, source: str) -> int:
+        """As `Reports.staged`."""
+        return self._database.read(lambda tx: outages.staged(tx, source))
+
+    def hasten(self, source: str) -> int:
+        """As `Reports.hasten`."""
+        return self._database.write(lambda tx: outages.hasten(tx, source))
 
     def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
         """As `Reports.audit`."""

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
-from pipeline.sinks.sqlite import passes, projects, revisions
+from pipeline.sinks.sqlite import outages, passes, projects, revisions
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
 from pipeline.sinks.sqlite.standings import standings
 from pipeline.sinks.texts import differences, paused_of, text_of
@@ -185,6 +185,20 @@ class SqliteReports:
     def retry(self, ids: Sequence[int], *, force: bool) -> dict[int, str]:
         """As `Reports.retry`."""
         return self._file.write(lambda connection: _retry(connection, ids, force=force))
+
+    def unanswered(self, source: str) -> dict[str, Any] | None:
+        """As `Reports.unanswered`."""
+        with self._file.read() as connection:
+            return outages.unanswered(connection, source)
+
+    def staged(self, source: str) -> int:
+        """As `Reports.staged`."""
+        with self._file.read() as connection:
+            return outages.staged(connection, source)
+
+    def hasten(self, source: str) -> int:
+        """As `Reports.hasten`."""
+        return self._file.write(lambda connection: outages.hasten(connection, source))
 
     def audit(self, source_id: int, after: str | None, limit: int) -> Iterator[Audit]:
         """As `Reports.audit`."""
