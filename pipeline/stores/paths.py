@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(?:^|/)\.\.?(?:/|$)")
+AFTER_SLASH = chr(ord("/") + 1)
+"""What comes after all keys that begin with a slash."""
 
 
 def nameable(key: str) -> bool:

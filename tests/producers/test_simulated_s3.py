@@ -167,12 +167,13 @@ def test_an_archived_object_is_skipped(bucket: Bucket, house: House) -> None:
 
 
 def config(bucket: Bucket, folder: Path, **options: Any) -> Config:
-    """An installation with the simulated bucket and a folder beside it."""
+    """An installation with the simulated bucket, options of its source, and a folder beside it."""
     (folder / "inbox").mkdir(exist_ok=True)
     (folder / "inbox" / "local.json").write_text('[{"text": "local"}]')
     bucket_source = {"name": "bucket", "project": "p", "url": f"s3://{BUCKET}", "endpoint": bucket.url} | options
     local = {"name": "inbox", "project": "p", "url": "./inbox", "settle": 0}
-    return build({"projects": {"p": {}}, "sources": [bucket_source, local]}, folder)
+    limits = {"backoff": "20ms", "attempts": 2, "storage_patience": "3s"}
+    return build({"projects": {"p": {}}, "sources": [bucket_source, local], "limits": limits}, folder)
 
 
 def run_once(config: Config) -> dict[str, Any]:
@@ -197,6 +198,70 @@ def test_archived_objects_do_not_stop_the_others(bucket: Bucket, tmp_path: Path)
     assert asked == COUNT
     rows = run_once(config(bucket, tmp_path))
     assert (bucket.asked["get"], rows["bucket"]["skipped"]) == (asked, 5)
+
+
+LONG = "é" * 507 + "{:05}.json"
+"""Keys of 1,024 bytes."""
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "/{:05}.json",
+        "//{:05}",
+        "a//{:05}",
+        "../{:05}",
+        "x/../{:05}",
+        "./{:05}",
+        "{:05} +%20&?#ü.json",
+        "n\n{:05}",
+        LONG,
+    ],
+)
+def test_odd_keys_are_imported(tmp_path: Path, pattern: str) -> None:
+    """Leading slashes, dots, control characters, what URLs give a meaning to, 1,024 bytes: each key is its own object,
+    read as it is named, and a second run finds nothing new."""
+    with served(Bucket(COUNT, b'{"text": "a"}', pattern)) as bucket:
+        rows = run_once(config(bucket, tmp_path, format="json"))
+        assert (rows["bucket"]["done"], rows["bucket"]["tasks"]) == (COUNT, COUNT)
+        asked = bucket.asked["get"]
+        rows = run_once(config(bucket, tmp_path, format="json"))
+        assert (bucket.asked["get"], rows["bucket"]["done"], rows["bucket"]["changes"]) == (asked, COUNT, 0)
+
+
+def test_a_permission_that_lists_but_does_not_read(bucket: Bucket, tmp_path: Path) -> None:
+    """What may not be read fails by itself, with what to do; the others and the other source are imported."""
+    shut = {bucket.key(number) for number in range(0, COUNT, 5)}
+    bucket.fails = lambda asked: (
+        Failure(403, "AccessDenied") if asked.operation == "get" and asked.key in shut else None
+    )
+    with App.open(config(bucket, tmp_path)) as app:
+        done = {item.source: item for item in app.run_once(lambda _: None)}
+    assert (done["bucket"].imported, done["bucket"].failed, done["inbox"].imported) == (20, 5, 1)
+    reasons: list[Any] = [row["reason"] for row in done["bucket"].failures]
+    assert {(reason["code"], "s3:GetObject" in reason["hint"]) for reason in reasons} == {("permission", True)}
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "RequestTimeTooSkewed", "SlowDown"])
+def test_reads_that_fail_for_a_while_fail_nothing(bucket: Bucket, tmp_path: Path, code: str) -> None:
+    """A token that ends in mid-run, a clock that is set right, a throttle: more attempts than an object has of its
+    own go by, and everything is imported all the same."""
+    bucket.fails = lambda asked: Failure(403, code) if asked.operation == "get" and asked.before < 4 * COUNT else None
+    rows = run_once(config(bucket, tmp_path))
+    assert (rows["bucket"]["done"], rows["bucket"]["failed"], rows["inbox"]["done"]) == (COUNT, 0, 1)
+
+
+def test_credentials_that_stay_wrong_leave_the_source_to_the_next_run(bucket: Bucket, tmp_path: Path) -> None:
+    """Where reading never works the run ends all the same, and says how many objects wait and why."""
+    bucket.fails = lambda asked: Failure(403, "InvalidAccessKeyId") if asked.operation == "get" else None
+    with App.open(config(bucket, tmp_path)) as app:
+        done = {item.source: item for item in app.run_once(lambda _: None)}
+    told = done["bucket"].unanswered
+    assert told is not None
+    assert (told["objects"], told["code"], done["bucket"].failed) == (COUNT, "permission", 0)
+    assert "does not take our credentials" in told["message"]
+    bucket.fails = lambda _: None
+    assert run_once(config(bucket, tmp_path))["bucket"]["done"] == COUNT
 
 
 def test_a_source_that_is_throttled_does_not_stop_the_others(bucket: Bucket, tmp_path: Path) -> None:
@@ -237,8 +302,8 @@ def test_a_listing_of_prefixes_asks_for_little_else(
     before = bucket.asked["list"]
     state = runner.run(threading.Event())
     assert (state.listed, sum(state.left_out.values()) <= 3 * PAGE) == (listed, True)
-    # One request more tells what the server is.
-    assert bucket.asked["list"] - before <= most + 1
+    # Two requests more tell what the server is, and whether names begin with a slash.
+    assert bucket.asked["list"] - before <= most + 2
 
 
 def test_folders_that_are_not_wanted_cost_a_page_each(tmp_path: Path) -> None:

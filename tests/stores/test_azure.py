@@ -130,7 +130,24 @@ def front(azurite: Service) -> Iterator[Front]:
 # --- keys and listings ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["folder/", "line\nbreak.txt", "tab\tbed.txt", "a//b", " /x"])
+LONG = "é" * 511 + "ab"
+"""A key of 1,024 bytes."""
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "folder/",
+        "line\nbreak.txt",
+        "tab\tbed.txt",
+        "a//b",
+        " /x",
+        "/leading",
+        "//two",
+        "50% + ü",
+        LONG,
+    ],
+)
 def test_keys_that_obstore_cannot_name_are_read_all_the_same(made: Made, key: str) -> None:
     """Azure's client takes over where a key is no path; a folder's mark is no object."""
     made.put("A", b"b")

@@ -93,7 +93,7 @@ class Listings:
         if nameable(self._folder.rstrip("/") or "x") and (place is None or nameable(place)):
             try:
                 for found, last in self._plain.pages(self._folder, place, limit):
-                    blobs = self._blobs(found)
+                    blobs = None if given is None and found and self._slashed() else self._blobs(found)
                     if blobs is None:
                         break
                     yield blobs, last
@@ -106,6 +106,13 @@ class Listings:
             place = given if self.ordered else None
         for found, last in self._full.pages(self._folder, place, limit):
             yield [meta for meta in found if not meta.mark and (place is None or meta.key > place)], last
+
+    def _slashed(self) -> bool:
+        """Whether there are names that begin with a slash: obstore lists them without it, as other names."""
+        if self._folder:
+            return False
+        found, _ = next(iter(self._full.pages("/", None, 1)), ([], True))
+        return any(meta.key.startswith("/") for meta in found)
 
     def _blobs(self, found: Sequence[Meta]) -> Sequence[Meta] | None:
         """A page of obstore without folders' marks, which it shows as empty blobs; None where those are many."""

@@ -10,7 +10,7 @@ from obstore.exceptions import InvalidPathError
 
 from pipeline.errors import ObjectGone, UnavailableError
 from pipeline.stores import Entry, Page
-from pipeline.stores.paths import nameable
+from pipeline.stores.paths import AFTER_SLASH, nameable
 from pipeline.stores.s3.access import Full, Meta, Plain, converted, maybe_mark
 from pipeline.stores.s3.options import S3Options
 from pipeline.stores.streams import Stream, Streams
@@ -104,17 +104,27 @@ class Listings:
 
     def _present(self, place: str | None, limit: int) -> Stream[Meta]:
         if nameable(self._folder.rstrip("/") or "x") and (place is None or nameable(place)):
+            start = place
             try:
                 for found, last in self._plain.pages(self._folder, place, limit):
+                    if place == start and found and self._slashed(place):
+                        break
                     yield self._known(found, place, limit), last
                     if found:
                         place = found[-1].key
+                else:
+                    return
             except InvalidPathError:
                 """What follows has a key that obstore can't name."""
-            else:
-                return
         for found, last in self._full.pages(self._folder, place, limit):
             yield _without_marks(found), last
+
+    def _slashed(self, place: str | None) -> bool:
+        """Whether names that begin with a slash come after a place: obstore lists them without it, as other names."""
+        if self._folder or (place is not None and place >= AFTER_SLASH):
+            return False
+        found, _ = next(iter(self._full.pages("/", None, 1)), ([], True))
+        return any(meta.key.startswith("/") for meta in found)
 
     def _known(self, found: Sequence[Meta], place: str | None, limit: int) -> Sequence[Meta]:
         """A page of obstore without folders' marks, which it shows as empty objects of the folder's name."""
