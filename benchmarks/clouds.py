@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import httpx
 import orjson
 from azure.storage.blob import BlobServiceClient
 from google.auth.credentials import AnonymousCredentials
@@ -49,13 +50,17 @@ def _azure_container(service: Service, name: str) -> Any:
 
 
 class _GoogleBucket(NamedTuple):
-    """A bucket whose objects obstore gets; the emulator doesn't understand how it puts them."""
+    """A bucket whose objects obstore gets; the emulator doesn't understand how it puts them, and Google's own client
+    takes ten times as long as a bare request."""
 
-    held: Any
+    name: str
+    asking: httpx.Client
     reading: GCSStore
 
     def put(self, key: str, body: bytes) -> None:
-        self.held.blob(key).upload_from_string(body)
+        place = f"/upload/storage/v1/b/{self.name}/o"
+        answer = self.asking.post(place, params={"uploadType": "media", "name": key}, content=body)
+        answer.raise_for_status()
 
     def get(self, key: str) -> Any:
         return self.reading.get(key)
@@ -64,7 +69,8 @@ class _GoogleBucket(NamedTuple):
 def _google_bucket(service: Service, name: str) -> Any:
     client = Client("bench", AnonymousCredentials(), client_options={"api_endpoint": service.url})
     reading = GCSStore(name, base_url=service.url, skip_signature=True, client_options={"allow_http": True})
-    return _GoogleBucket(client.create_bucket(name), reading)
+    client.create_bucket(name)
+    return _GoogleBucket(name, httpx.Client(base_url=service.url, trust_env=False, timeout=60.0), reading)
 
 
 AZURE = Cloud("azure_objects", "azurite", _azure_container, "az://{name}")
