@@ -9,6 +9,7 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import Self
 
+from pipeline.app.asking import questions
 from pipeline.app.continuous import Continuous
 from pipeline.app.once import Once, for_once
 from pipeline.app.outlets import identities, pings, with_label_configs
@@ -111,6 +112,15 @@ class App:
         waiting = health.messages["stored"]
         found = "in this process" if self.config.queue == EMBEDDED else f"Redis answers, {waiting} messages"
         return _told(found, health.concerns)
+
+    def source_pings(self) -> dict[str, Callable[[], str]]:
+        """For each source, and each thing that it must be allowed to do, what says in a sentence what is found there;
+        raises LabelfeedError if it can't be done."""
+        return {
+            ", ".join(filter(None, (name, what))): ping
+            for name, feed in self.feeds.items()
+            for what, ping in questions(feed)
+        }
 
     def ping_server(self) -> str:
         """One sentence on whether /metrics can be served where it should; raises UsageError if not."""

@@ -49,7 +49,8 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to wr
 def check(config: ConfigPath = None, json: Json = False) -> None:
     """Validate the configuration, ping every component, and tell what labelling configurations ask for.
 
-    Exits 1 if a component fails.
+    Of each source it lists, reads one object, asks the queue of its notifications and signs a link, where it has
+    them, and names the permission that is missing. Exits 1 if a component fails.
     """
     loaded = load(config)
     rows = _checked(loaded)
@@ -105,7 +106,7 @@ def _checked(config: Config) -> list[dict[str, Any]]:
                 "work queue": app.ping_queue,
                 "server": app.ping_server,
                 **{f"delivery {name}": ping for name, ping in app.delivery_pings().items()},
-                **{f"source {name}": feed.store.ping for name, feed in app.feeds.items()},
+                **{f"source {name}": ping for name, ping in app.source_pings().items()},
             }
             return [_pinged(name, ping) for name, ping in pings.items()]
     except UsageError:

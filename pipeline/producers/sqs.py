@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -40,6 +41,13 @@ VISIBILITY_SECONDS = 60
 """How long a message is kept from others; it is extended at a third of it."""
 REQUEST_SECONDS = 10
 EXCERPT = 500
+_TRIALS: Mapping[str, Mapping[str, Any]] = {
+    "get_queue_attributes": {"AttributeNames": ["RedrivePolicy"]},
+    "receive_message": {"MaxNumberOfMessages": BATCH + 1, "VisibilityTimeout": 0},
+    "delete_message": {"ReceiptHandle": "-"},
+    "change_message_visibility": {"ReceiptHandle": "-", "VisibilityTimeout": 0},
+}
+"""What `ping` asks; all but the first are malformed."""
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +97,28 @@ class SqsProducer:
             ended.set()
             extender.join()
             self._release(url)
+
+    def ping(self) -> str:
+        """What was found, with all that we do to the queue allowed; raises UnavailableError.
+
+        What is asked beside its attributes is malformed: who may ask it is told so, and no message is taken.
+        """
+        with self._asking():
+            url = self._url()
+        for ask, more in _TRIALS.items():
+            with self._asking(), suppress(_Malformed):
+                self._try(ask, QueueUrl=url, **more)
+        return f"the queue {url.rpartition('/')[2]} answers"
+
+    def _try(self, ask: str, **more: Any) -> None:
+        """Raises _Malformed where the request was understood, as allowed, and refused for what it says."""
+        try:
+            getattr(self._client, ask)(**more)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if _denied(code) or _status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR or "NonExistent" in code:
+                raise
+            raise _Malformed from None
 
     def close(self) -> None:
         """Let go of connections."""
@@ -185,11 +215,27 @@ class SqsProducer:
             yield
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
-            raise UnavailableError(f"the queue of {self._source.name} answers {code}") from None
+            told = f"the queue of {self._source.name} answers {code}"
+            if _denied(code):
+                action = error.operation_name.removesuffix("Batch")
+                raise UnavailableError(f"{told}; it takes sqs:{action}", code="permission") from None
+            raise UnavailableError(told) from None
         except BotoCoreError as error:
             raise UnavailableError(
                 f"the queue of {self._source.name} does not answer: {type(error).__name__}"
             ) from None
+
+
+class _Malformed(Exception):
+    """The queue would do what was asked, if it made sense."""
+
+
+def _denied(code: str) -> bool:
+    return "AccessDenied" in code
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 class _Held:

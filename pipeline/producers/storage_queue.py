@@ -46,6 +46,7 @@ ROLE = "the role Storage Queue Data Message Processor on the queue, or a signatu
 _DENIED = frozenset({"AuthorizationFailure", "AuthorizationPermissionMismatch", "AuthenticationFailed", "403", "401"})
 _TAKEN = frozenset({"MessageNotFound", "PopReceiptMismatch"})
 """Somebody else has the message, as we kept it for too long: it comes again, which does no harm."""
+_NO_SUCH_MESSAGE = frozenset({"MessageNotFound", "PopReceiptMismatch", "InvalidQueryParameterValue"})
 _log = logging.getLogger(__name__)
 
 Bury = Callable[[Sequence[UndecodableEvent]], None]
@@ -101,6 +102,19 @@ class StorageQueueProducer:
                 ended.set()
                 extender.join()
                 self._set_visibility(pool, 0)
+
+    def ping(self) -> str:
+        """What was found; raises UnavailableError where it isn't for us.
+
+        What is asked, to delete a message that never was, takes the same permission as to receive one.
+        """
+        with self._asking():
+            try:
+                self._client.delete_message(new_id(), "-")
+            except HttpResponseError as error:
+                if code_of(error) not in _NO_SUCH_MESSAGE:
+                    raise
+        return f"the queue {self._client.queue_name} answers"
 
     def close(self) -> None:
         """Let go of connections."""
@@ -204,8 +218,10 @@ class StorageQueueProducer:
             raise UnavailableError(f"the queue of {name} is not there ({code_of(error)})") from None
         except HttpResponseError as error:
             code = code_of(error)
-            hint = f"; it takes {ROLE}" if code in _DENIED else ""
-            raise UnavailableError(f"the queue of {name} answers {code}{hint}") from None
+            if code in _DENIED:
+                told = f"the queue of {name} answers {code}; it takes {ROLE}"
+                raise UnavailableError(told, code="permission") from None
+            raise UnavailableError(f"the queue of {name} answers {code}") from None
         except AzureError as error:
             raise UnavailableError(f"the queue of {name} does not answer: {type(error).__name__}") from None
 

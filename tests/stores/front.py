@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +24,8 @@ class Answer(NamedTuple):
 class Front:
     """The server at work: `url` is where, `asked` the requests so far, each its method and target.
 
-    `fault` gives what it answers itself; `rewrite` changes a target before it is passed on.
+    `fault` gives what it answers itself by method and target, `refuse` by the headers; `rewrite` changes a target
+    before it is passed on.
     """
 
     def __init__(self, upstream: str, url: str) -> None:
@@ -32,6 +33,7 @@ class Front:
         self.asked: list[tuple[str, str]] = []
         self.fault: Callable[[str, str], Answer | None] = lambda _method, _target: None
         self.rewrite: Callable[[str], str] = lambda target: target
+        self.refuse: Callable[[Mapping[str, str]], Answer | None] = lambda _headers: None
         self._upstream = urlsplit(upstream)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> Answer:
@@ -39,7 +41,8 @@ class Front:
         method, target = handler.command, handler.path
         body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
         self.asked.append((method, target))
-        return self.fault(method, target) or self._passed_on(method, target, body, dict(handler.headers.items()))
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        return self.fault(method, target) or self.refuse(headers) or self._passed_on(method, target, body, headers)
 
     def _passed_on(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
         connection = HTTPConnection(self._upstream.hostname or "", self._upstream.port, timeout=30)

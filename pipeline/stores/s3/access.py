@@ -35,6 +35,9 @@ VERSIONS_PAGE = 1000
 CREDENTIALS_MINUTES = 10
 """obstore asks for credentials again after this less five minutes; boto3 gives none that end before ten."""
 
+LISTS = "it takes s3:ListBucket, and s3:ListBucketVersions where the bucket keeps versions"
+READS = "it takes s3:GetObject, and kms:Decrypt where a key of your own encrypts it"
+
 _DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "AccountProblem"})
 _ARCHIVED = frozenset({"InvalidObjectState"})
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
@@ -126,9 +129,7 @@ _KINDS: tuple[tuple[frozenset[str], Callable[[str, str], Exception]], ...] = (
     ),
     (
         _DENIED,
-        lambda uri, _: ObjectFailed(
-            "permission", f"{uri}: the store denies us access", hint="s3:GetObject and s3:ListBucket"
-        ),
+        lambda uri, _: ObjectFailed("permission", f"{uri}: the store denies us access", hint=READS),
     ),
     (_NO_BUCKET, lambda uri, code: UsageError(f"{uri}: {code}: the bucket is not there, or in another region")),
     (

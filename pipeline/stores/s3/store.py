@@ -12,7 +12,7 @@ from pipeline.notifications import version_name
 from pipeline.stores import Entry, Page
 from pipeline.stores.paths import nameable
 from pipeline.stores.ranged import RangedReading
-from pipeline.stores.s3.access import Full, Meta, Plain, converted, session
+from pipeline.stores.s3.access import LISTS, Full, Meta, Plain, converted, session
 from pipeline.stores.s3.listing import Listings
 from pipeline.stores.s3.options import S3Options
 
@@ -88,7 +88,7 @@ class S3Store:
                 yield
         except ObjectFailed as error:
             # It denies us a list, not an object: that ends when a person mends the bucket's policy.
-            raise UnavailableError(error.message, code=error.code) from None
+            raise UnavailableError(f"{error.message}; {LISTS}", code=error.code) from None
 
     def head(self, key: str) -> Entry | None:
         """As `Store.head`."""
