@@ -181,9 +181,6 @@ ROLES: Mapping[Role, tuple[Metric, ...]] = {
             ("source", "state"),
             ("done", "failed", "skipped", "gone", "ready"),
         ),
-        Metric(
-            "counter", "errors_total", "Objects that failed or were put back, by stage and code.", ("stage", "code")
-        ),
         Metric("counter", "read_bytes_total", "Bytes read from storage.", ("source",)),
         Metric("counter", "written_tasks_total", "Tasks committed to the database.", ("source",)),
         Metric("counter", "rejected_rows_total", "Rows that became no task.", ("source",)),
@@ -239,6 +236,7 @@ ROLES: Mapping[Role, tuple[Metric, ...]] = {
     ),
     "process": (
         Metric("gauge", "up", "1 while a role of this process works, 0 while it waits for a server.", ("role",)),
+        Metric("counter", "errors_total", "What failed or is to be tried again, by code.", ("stage", "code")),
         Metric(
             "counter",
             "store_requests_total",

@@ -98,6 +98,7 @@ class _Service:
 
     def _wait(self, error: LabelfeedError, stop: Event) -> None:
         self._tell(f"{error.code}: {error}")
+        self._metrics.add("errors_total", stage="start", code=error.code)
         for role in self._roles:
             self._metrics.set("up", 0, role=role)
         self._patience.wait(error, stop)

@@ -126,6 +126,7 @@ class Commits:
         try:
             return self._ledger.commit(self._lease, outcomes)
         except UnavailableError as error:
+            self._metrics.add("errors_total", stage="commit", code=error.code)
             raise DatabaseDown(error) from error
 
     def _commit_halves(self, outcomes: Sequence[Outcome], error: DataRefused) -> Committed:

@@ -267,6 +267,7 @@ class Deliverer:
         if reasons:
             fields = {"delivery": outlet.name, "tasks": len(reasons), "error": next(iter(reasons.values()))}
             _log.warning(logs.TASKS_REFUSED, extra=fields)
+            self._metrics.add("errors_total", len(reasons), stage="deliver", code=BatchRefused.code)
 
     # --- batches whose arrival is unknown ---
 
@@ -336,6 +337,7 @@ class Deliverer:
     def _failing(self, outlet: Outlet, failure: Failure) -> None:
         fields = {"delivery": outlet.name, "code": failure.code, "error": failure.message}
         _log.warning(logs.DELIVERY_FAILED, extra=fields)
+        self._metrics.add("errors_total", stage="deliver", code=failure.code)
 
     def _count(self, outlet: Outlet, outcome: str) -> None:
         self._metrics.add("deliveries_total", delivery=outlet.name, outcome=outcome)

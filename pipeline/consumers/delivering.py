@@ -66,6 +66,7 @@ class Delivering:
                 busy = self.step()
                 self._patience.succeeded()
             except RetriableError as error:
+                self._metrics.add("errors_total", stage="deliver", code=error.code)
                 self._patience.wait(error, self._stop)
                 continue
             except Exception as error:  # noqa: BLE001 - the outer boundary of this thread

@@ -146,8 +146,7 @@ class Dispatcher:
         good, bad, reasons = self._sort_out(polled.records)
         if bad:
             consumer.dead(bad, reasons)
-            self._metrics.add("dead_letters_total", len(bad), reason="unreadable")
-            self._metrics.add("discarded_events_total", len(bad), reason="dead_letter")
+            self._buried(len(bad), "unreadable")
         if others := len(polled.records) - len(good) - len(bad):
             self._metrics.add("discarded_events_total", others, reason="out_of_scope")
         started = time.monotonic()
@@ -193,13 +192,17 @@ class Dispatcher:
                 place = {"partition": records[0].partition, "offset": records[0].offset}
                 _log.warning(logs.DEAD_LETTERS, extra=place | {"error": str(error)})
                 consumer.dead(records, [str(error)])
-                self._metrics.add("dead_letters_total", reason="refused")
-                self._metrics.add("discarded_events_total", reason="dead_letter")
+                self._buried(1, "refused")
                 self._write(consumer, [], positions, effects)
                 return
             middle = len(records) // 2
             self._write(consumer, records[:middle], {}, effects)
             self._write(consumer, records[middle:], positions, effects)
+
+    def _buried(self, count: int, reason: str) -> None:
+        self._metrics.add("dead_letters_total", count, reason=reason)
+        self._metrics.add("discarded_events_total", count, reason="dead_letter")
+        self._metrics.add("errors_total", count, stage="record", code=reason)
 
     @staticmethod
     def _events(records: Sequence[Record]) -> list[ObjectEvent]:
@@ -226,4 +229,5 @@ class Dispatcher:
 
     def _wait(self, error: LabelfeedError, rest: Callable[[float], object] | None = None) -> None:
         self._metrics.set("up", 0, role="dispatch")
+        self._metrics.add("errors_total", stage="record", code=error.code)
         self._patience.wait(error, self._stop, rest)

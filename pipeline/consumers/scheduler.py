@@ -87,6 +87,7 @@ class Scheduler:
 
     def _wait(self, error: LabelfeedError) -> None:
         self._metrics.set("up", 0, role="schedule")
+        self._metrics.add("errors_total", stage="schedule", code=error.code)
         self._patience.wait(error, self._stop)
 
     @property

@@ -74,6 +74,7 @@ class SourceRunner:
                 self._pass(stop)
             except LabelfeedError as error:
                 self._passes.metrics.add("passes_total", source=self._name, outcome="failed")
+                self._failed("list", error)
                 self._pass_problem = _told(error)
                 patience.wait(error, stop)
             else:
@@ -144,6 +145,7 @@ class SourceRunner:
                 self._passes.watched_since = None
                 self._watch_problem = _told(error)
                 self._passes.problems.tell("notifications", error)
+                self._failed("notify", error)
                 self._due.set()
                 patience.wait(error, stop)
         self._watching.clear()
@@ -170,6 +172,7 @@ class SourceRunner:
             self._passes.log.publish(events)
             reached("watcher.published")
         except RetriableError as error:
+            self._failed("publish", error)
             patience.wait(error, stop)
             return False
         count = len(notices.events)
@@ -177,6 +180,9 @@ class SourceRunner:
         self._traces = list(dict.fromkeys([*self._traces, *traces_of(events)]))[:TRACES_TOLD]
         self._passes.metrics.add("sent_events_total", count, source=self._name, discovered_by="notification")
         return True
+
+    def _failed(self, stage: str, error: LabelfeedError) -> None:
+        self._passes.metrics.add("errors_total", stage=stage, code=error.code)
 
     def _report(self, *, now: bool = False) -> None:
         if self._noticed and (now or time.monotonic() - self._reported >= REPORT_SECONDS):

@@ -109,10 +109,14 @@ def test_port_is_taken(
 
 
 def test_scrape_while_the_database_is_down(
-    embedded: Installation, postgres: Service, unique: str, caplog: pytest.LogCaptureFixture
+    embedded: Installation,
+    postgres: Service,
+    unique: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """/metrics answers without the database: what the process counts is there, what only the database knows is absent
-    and not zero, until it is back."""
+    and not zero, until it is back; /readyz, `check` and one line of each role say so."""
     del postgres  # it can be had; this test needs one of its own
     with services.using("postgres", unique) as server:
         embedded.database = server.url
@@ -122,6 +126,7 @@ def test_scrape_while_the_database_is_down(
             until(lambda: 'labelfeed_objects{source="bucket",state="done"} 5.0' in process.get("/metrics")[1])
             services.kill(server)
             until(lambda: process.get("/readyz")[0] == 503, what="not ready")
+            database = checked(embedded, capsys)["database"]
             until(lambda: "labelfeed_objects{" not in process.get("/metrics")[1], what="the gauges' end")
             status, text = process.get("/metrics")
             until(lambda: "labelfeed_ready_objects{" not in process.get("/metrics")[1], what="the scheduler's end")
@@ -129,6 +134,8 @@ def test_scrape_while_the_database_is_down(
             until(lambda: "labelfeed_objects{" in process.get("/metrics")[1], what="the gauges' return")
 
     assert status == 200
+    assert (database["ok"], "does not answer" in database["found"]) == (False, True), database
+    assert 'labelfeed_errors_total{code="unavailable",stage="schedule"}' in text
     assert 'labelfeed_imported_objects_total{source="bucket",state="done"} 5.0' in text
     for name in ("objects", "oldest_waiting_seconds", "tasks", "log_lag_records"):
         assert f"\nlabelfeed_{name}{{" not in text
@@ -193,12 +200,22 @@ def test_topic_with_few_partitions(
 
 
 def test_newer_schema(embedded: Installation, capsys: pytest.CaptureFixture[str]) -> None:
-    """`check` says that the database is newer than the program; that roles wait for it is tested with them."""
+    """A database that is newer than the program is told by `check`, by one line of the role's log, and by /readyz."""
     embedded.put(1)
     cli.run(["run", "--once", "--config", str(embedded.config)])
     with closing(sqlite3.connect(Path(embedded.folder) / "labelfeed.db")) as connection:
         connection.execute("PRAGMA user_version = 99")
     capsys.readouterr()
+    code = cli.run(["check", "--config", str(embedded.config)])
+    told = capsys.readouterr().err
+    run = embedded.start("run")
+    until(lambda: run.said("waiting"))
+    status, roles = run.ready()
+    # By then it has tried a second time, and said nothing of it.
+    until(lambda: run.metric("errors_total", stage="start", code="newer_schema") >= 2, what="another try")
 
-    assert cli.run(["check", "--config", str(embedded.config)]) == 2
-    assert "schema 99" in capsys.readouterr().err
+    assert (code, status) == (2, 503)
+    assert "schema 99" in told
+    assert all("schema 99" in str(why) for why in roles.values())
+    assert len(run.lines("waiting")) == 1
+    assert run.end() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from pipeline.app.credentials import expiries
 from pipeline.app.gauges import COUNT_AT_HOUR, Gauges
 from pipeline.config import Config, load
 from pipeline.metrics import TABLE, Metrics
-from tests.faults.installation import Installation
+from tests.faults.installation import Installation, until
 
 NIGHT = datetime(2026, 5, 2, COUNT_AT_HOUR, 30, tzinfo=UTC)
 LABELS = {
@@ -130,3 +131,25 @@ def test_tokens_that_end() -> None:
     })  # fmt: skip
 
     assert expiries(config) == {"projects.ends.deliveries.0.label_studio.token": 1_800_000_000.0}
+
+
+def test_no_key_is_a_label(embedded: Installation) -> None:
+    """However many files there are, and whatever their names and errors: no series more, and no name in /metrics."""
+    run = embedded.start("run")
+    sizes = []
+    for word in ("opossum", "koala"):
+        embedded.put(10)
+        embedded.place.put(f"{word}.exe", b"\x7fELF")
+        for number in range(20):
+            embedded.place.put(f"{word}-{number}.json", f'{{"{word}": '.encode())
+        embedded.imported(failed=20 * (len(sizes) + 1), skipped=len(sizes) + 1)
+        until(lambda: run.metric("imported_objects_total") == 31 * (len(sizes) + 1), what="all counted")
+        with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        sizes.append(text.count("\nlabelfeed_errors_total{"))
+        assert word not in text
+        assert "file:" not in text
+    run.end()
+
+    assert sizes == [2, 2]
+    assert 'labelfeed_errors_total{code="syntax",stage="import"} 40.0' in text

@@ -83,6 +83,7 @@ class Objects:
             response, outcome = _failed(error)
             extra = {"source": ref.source, "code": error.code, "error": str(error)}
             _log.warning(logs.LINK_FAILED, extra=extra)
+            self._metrics.add("errors_total", stage="link", code=error.code)
         self._metrics.add("links_total", source=ref.source, outcome=outcome)
         return response
 
