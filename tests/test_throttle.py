@@ -129,19 +129,18 @@ def test_priorities_age(seconds: float) -> None:
 @settings(deadline=None)
 def test_batches_keep_order_and_bounds(sizes: list[int], most: int, parts: int) -> None:
     """Every object is in one batch, in order; a batch is within both bounds unless one object alone is larger."""
-    items = list(enumerate(sizes))
-    cut = batches(items, lambda item: item[1], most, parts)
-    assert [item for batch in cut for item in batch] == items
+    cut = batches(sizes, most, parts)
+    assert [place for batch in cut for place in batch] == list(range(len(sizes)))
     for batch in cut:
         assert 1 <= len(batch) <= most
-        assert len(batch) == 1 or sum(size for _, size in batch) <= throttle.BATCH_BYTES
+        assert len(batch) == 1 or sum(sizes[place] for place in batch) <= throttle.BATCH_BYTES
 
 
 def test_batches_spread_over_idle_threads() -> None:
     """Few objects are divided evenly over idle threads, but not into crumbs."""
-    assert [len(batch) for batch in batches(range(200), lambda _: 1, 250, 4)] == [50, 50, 50, 50]
-    assert [len(batch) for batch in batches(range(30), lambda _: 1, 250, 4)] == [30]
-    assert [len(batch) for batch in batches(range(600), lambda _: 1, 250, 2)] == [250, 250, 100]
+    assert [len(batch) for batch in batches([1] * 200, 250, 4)] == [50, 50, 50, 50]
+    assert [len(batch) for batch in batches([1] * 30, 250, 4)] == [30]
+    assert [len(batch) for batch in batches([1] * 600, 250, 2)] == [250, 250, 100]
 
 
 def test_room_is_bounded_by_time_and_ceiling() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline import throttle
 from pipeline.config import Source
-from pipeline.ledger import Candidate, SourceLoad
+from pipeline.ledger import Candidates, SourceLoad
 from pipeline.throttle import Cost, History, Permit, Wait
 
 
@@ -28,7 +28,7 @@ class Queueing:
     served: int = 0
     short: bool = False
     left: bool = False
-    found: list[Candidate] = field(default_factory=list)
+    found: Candidates = field(default_factory=Candidates)
     blocked: Permit | None = None
     wait: Wait | None = None
     cursor: tuple[float, int] = field(init=False)
@@ -49,22 +49,22 @@ class Queueing:
         deficit = self.load.deficit + self.fair - len(self.found)
         return throttle.Waiting(self.load.id, wants, self.settings.weight, deficit)
 
-    def keep(self, found: Sequence[Candidate]) -> int:
+    def keep(self, found: Candidates) -> int:
         """Take candidates as long as every limit allows it; how many. With the first that one forbids the source has
         come to its end for this turn."""
         if not found:
             return 0
         kept = len(found)
         if not throttle.admit_all(self.permits, self.total(found)):
-            kept = next((number for number, each in enumerate(found) if not self._keep(each, number)), kept)
+            kept = next((place for place in range(kept) if not self._keep(found[place : place + 1], place)), kept)
         if kept:
-            self.found.extend(found[:kept])
-            self.cursor = (found[kept - 1].not_before, found[kept - 1].id)
+            self.found += found[:kept]
+            self.cursor = (found.due[kept - 1], found.ids[kept - 1])
         return kept
 
-    def _keep(self, candidate: Candidate, number: int) -> bool:
-        cost = self.total([candidate])
-        first = not self.load.claimed and not self.found and not number
+    def _keep(self, one: Candidates, place: int) -> bool:
+        cost = self.total(one)
+        first = not self.load.claimed and not self.found and not place
         self.blocked = throttle.admit(self.permits, cost, first=first)
         if self.blocked is None:
             return True
@@ -72,16 +72,16 @@ class Queueing:
         self.wait = self.blocked.wait(cost, self.now)
         return False
 
-    def total(self, found: Sequence[Candidate]) -> Cost:
+    def total(self, found: Candidates) -> Cost:
         """What objects should cost. Those that become a task by reference are not read."""
         count = len(found)
         if by_reference(self.settings):
             return Cost(count, float(count), 0.0)
-        size = sum([candidate.size for candidate in found])
+        size = sum(found.sizes)
         each = throttle.expected(self.history, round(size / count))
         return Cost(count, count * each.tasks, float(size) or count * each.bytes)
 
-    def each(self, batch: Sequence[Candidate]) -> tuple[float, float]:
+    def each(self, batch: Candidates) -> tuple[float, float]:
         """The tasks and bytes that one object of a batch should bring."""
         cost = self.total(batch)
         return cost.tasks / cost.objects, cost.bytes / cost.objects

@@ -29,7 +29,7 @@ BUSY_SECONDS = 0.05
 """Between two turns while there is work, unless something wakes the scheduler."""
 IDLE_SECONDS = 0.2
 """Between two turns while there is none."""
-SHORTEST_SECONDS = 0.01
+SHORTEST_SECONDS = 0.02
 """Between two turns, however often it is woken: events and commits come in hundreds."""
 GAUGE_SECONDS = 1.0
 SWEEP_SECONDS = 5.0

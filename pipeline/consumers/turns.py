@@ -16,7 +16,7 @@ from pipeline.consumers.counting import Counting
 from pipeline.consumers.pausing import claimable
 from pipeline.consumers.permits import Permits
 from pipeline.consumers.queueing import Queueing
-from pipeline.ledger import Candidate, Claim, Load, SourceLoad, Tick
+from pipeline.ledger import Candidates, Claim, Load, SourceLoad, Tick
 from pipeline.throttle import Cost, Wait
 
 EXPIRED_CLAIMS = 100
@@ -216,21 +216,21 @@ class Turns:
         budget = float(room.batches)
         # Who is owed most is served first, should the claims run out before the objects do.
         for source in sorted(queue, key=lambda source: (-source.rank, -(source.load.deficit + source.fair))):
-            suspects = [candidate for candidate in source.found if candidate.lost]
-            healthy = [candidate for candidate in source.found if not candidate.lost] if suspects else source.found
+            healthy, suspects = source.found.parted()
             parts = max(1, round(idle * len(source.found) / total)) if total else 1
-            for batch in throttle.batches(healthy, _size, self._batch, parts):
+            for places in throttle.batches(healthy.sizes, self._batch, parts):
                 if budget <= 0:
                     source.left = True
                     break
-                budget -= throttle.cost(len(batch), sum(map(_size, batch)), self._batch)
+                batch = healthy[places.start : places.stop]
+                budget -= throttle.cost(len(batch), sum(batch.sizes), self._batch)
                 turn.claims.append(self._claimed(tick, source, batch, epoch, alone=False))
             if suspects and alone > 0:
                 turn.claims.append(self._claimed(tick, source, suspects[:ALONE_OBJECTS], epoch, alone=True))
                 alone -= 1
             self._place(source)
 
-    def _claimed(self, tick: Tick, source: Queueing, batch: Sequence[Candidate], epoch: str, *, alone: bool) -> Claim:
+    def _claimed(self, tick: Tick, source: Queueing, batch: Candidates, epoch: str, *, alone: bool) -> Claim:
         source.served += len(batch)
         return tick.claim(source.load, batch, epoch, self._limits.lease, alone=alone, each=source.each(batch))
 
@@ -320,7 +320,3 @@ def _level(queue: Sequence[Queueing]) -> None:
 def _held(wait: Wait | None, source: SourceLoad, busy: AbstractSet[int]) -> bool:
     """Whether no passing of time lets a source go on. What is under way may leave more room than was expected."""
     return wait is not None and (wait.why == "paused" or (wait.why in throttle.HELD and source.project_id not in busy))
-
-
-def _size(candidate: Candidate) -> int:
-    return candidate.size

@@ -14,7 +14,7 @@ from pipeline.ledger.matching import NewRow, OldRow, Placed, RowMatch, content_o
 from pipeline.ledger.protocol import Ledger, Part, Pass, SourceIdentity, SourceRow
 from pipeline.ledger.reports import OWN_CODES, Audit, Filter, Reports, RevisionFilter
 from pipeline.ledger.rules import ENDED, STATES, Change, Effect, Known, OnChange, State, on_event, on_retry
-from pipeline.ledger.scheduling import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Tick
+from pipeline.ledger.scheduling import Candidate, Candidates, Claim, Load, ProjectLoad, Shared, SourceLoad, Tick
 from pipeline.ledger.work import (
     LONGEST_PROBE_SECONDS,
     PAUSE_AFTER,
@@ -41,6 +41,7 @@ __all__ = [
     "STATES",
     "Audit",
     "Candidate",
+    "Candidates",
     "Change",
     "Claim",
     "Committed",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 RECENT_SECONDS = 0.5
 """What is claimed but not started is bounded by what the workers finished in this time ..."""
@@ -23,8 +23,6 @@ PACE_SECONDS = 2.0
 """After this time the pace of the workers counts half of what it did."""
 KNOWN_SECONDS = 0.5
 """So long a thread must have worked before anything is known of their pace."""
-
-T = TypeVar("T")
 
 
 class Pace(NamedTuple):
@@ -87,25 +85,24 @@ def room(flight: Flight, *, batch: int, ceiling: int, bound: int = 0) -> Room:
     return Room(objects, batches)
 
 
-def batches(items: Iterable[T], size_of: Callable[[T], int], most: int, parts: int) -> list[list[T]]:
-    """Cut candidates into claims, in their order.
+def batches(sizes: Sequence[int], most: int, parts: int) -> list[range]:
+    """Cut candidates of these sizes into claims, in their order: the places of each one's objects.
 
     A claim holds at most `most` objects and BATCH_BYTES bytes (one larger object is a claim of its own).
     They are spread over `parts` claims as evenly as SMALL_BATCH_OBJECTS allows.
     """
-    items = list(items)
-    parts = max(1, min(parts, len(items) // SMALL_BATCH_OBJECTS))
-    length = min(most, math.ceil(len(items) / parts))
-    if sum(map(size_of, items)) <= BATCH_BYTES:
-        return [items[first : first + length] for first in range(0, len(items), length)] if items else []
-    cut: list[list[T]] = []
+    count = len(sizes)
+    parts = max(1, min(parts, count // SMALL_BATCH_OBJECTS))
+    length = max(1, min(most, math.ceil(count / parts)))
+    if sum(sizes) <= BATCH_BYTES:
+        return [range(first, min(first + length, count)) for first in range(0, count, length)]
+    cut: list[range] = []
     bytes_in = 0
-    for item in items:
-        size = size_of(item)
+    for place, size in enumerate(sizes):
         if not cut or len(cut[-1]) >= length or bytes_in + size > BATCH_BYTES:
-            cut.append([])
+            cut.append(range(place, place))
             bytes_in = 0
-        cut[-1].append(item)
+        cut[-1] = range(cut[-1].start, place + 1)
         bytes_in += size
     return cut
 

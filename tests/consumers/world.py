@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.consumers.counting import Counting
 from pipeline.consumers.turns import Turn, Turns
-from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad
+from pipeline.ledger import Candidates, Claim, Load, ProjectLoad, Shared, SourceLoad
 
 EPOCH = "model"
 BEGIN = 1000.0
@@ -168,16 +168,16 @@ class World:
         """As `Tick.expire`."""
         return 0
 
-    def candidates(self, source: SourceLoad, quota: int) -> list[Candidate]:
+    def candidates(self, source: SourceLoad, quota: int) -> Candidates:
         """As `Tick.candidates`: in order, after the cursor."""
         found = (thing for thing in self.places[source.name].ready if (thing.due, thing.id) > source.cursor)
-        return [Candidate(each.id, each.due, each.size, 0) for each, _ in zip(found, range(quota), strict=False)]
+        return Candidates.of((each.id, each.due, each.size, 0) for each, _ in zip(found, range(quota), strict=False))
 
     def claim(
-        self, source: SourceLoad, batch: Sequence[Candidate], epoch: str, seconds: float, *, alone: bool, each: Any
+        self, source: SourceLoad, batch: Candidates, epoch: str, seconds: float, *, alone: bool, each: Any
     ) -> Claim:
         """As `Tick.claim`."""
-        place, ids = self.places[source.name], {candidate.id for candidate in batch}
+        place, ids = self.places[source.name], set(batch.ids)
         things = [place.ready.popleft() for _ in batch]
         assert {thing.id for thing in things} == ids, "candidates are claimed in their order"
         place.claimed += len(things)

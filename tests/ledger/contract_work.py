@@ -60,6 +60,20 @@ class ClaimContract:
         assert load.projects[0].tokens == 12.25
         assert abs(load.projects[0].tokens_at - load.now) < 60
 
+    def test_candidates_bring_what_is_known_of_them(self, bench: Bench) -> None:
+        """Size, lost workers and the time since when each is due are an object's own, in the order of that time."""
+        for key, size in (("c", 30), ("a", 10), ("b", 20)):
+            bench.note(key, size=size)
+        bench.execute("UPDATE objects SET lost = 2 WHERE key = 'a'")
+        found = bench.tick(lambda tick: tick.candidates(tick.load().sources[0], 10))
+        rows = [bench.row(key, "inbox") for key in ("c", "a", "b")]
+        assert list(found.ids) == [row["id"] for row in rows]
+        assert list(found.due) == [row["not_before"] for row in rows]
+        assert (list(found.sizes), list(found.lost)) == ([30, 10, 20], [0, 2, 0])
+        healthy, suspects = found.parted()
+        assert (list(healthy.sizes), list(suspects.sizes)) == ([30, 20], [10])
+        assert list(healthy + suspects) == [found[0], found[2], found[1]]
+
     def test_the_cursor_is_exact(self, bench: Bench) -> None:
         """A cursor at the last object claimed passes over none and gives none twice."""
         bench.note(*(f"k{number:03}" for number in range(50)))

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.sinks.sqlite import SqliteLedger
+from pipeline.sinks.sqlite.schedule import joined
 from pipeline.sqlitefile import SqliteFile
 from tests.ledger import processes
 from tests.ledger.bench import Bench
@@ -110,3 +111,11 @@ def test_plans(sqlite_bench: Bench, statement: str, index: str) -> None:
     plan = " ".join(str(row[3]) for row in sqlite_bench.execute(f"EXPLAIN QUERY PLAN {statement}"))
     assert index in plan
     assert "SCAN" not in plan.replace("SCAN imports USING INDEX", "")
+
+
+def test_a_group_promises_no_order() -> None:
+    """Objects that became due together are candidates in the order of their numbers, however a group lists them."""
+    found = joined([(1.5, "[3,1,2]", "[30,10,20]", "[0,1,0]"), (2.5, "[4]", "[40]", "[0]")])
+    assert list(found.ids) == [1, 2, 3, 4]
+    assert list(found.due) == [1.5, 1.5, 1.5, 2.5]
+    assert (list(found.sizes), list(found.lost)) == ([10, 20, 30, 40], [1, 0, 0, 0])

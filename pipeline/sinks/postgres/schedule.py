@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Standing, Tick
+from pipeline.ledger import Candidates, Claim, Load, ProjectLoad, Shared, SourceLoad, Standing, Tick
 from pipeline.sinks.postgres.database import Row, Transaction, array, columns
 from pipeline.sinks.postgres.granting import PostgresDeliveryTick
 from pipeline.sinks.postgres.record import write_history
@@ -174,19 +174,18 @@ class PostgresTick:
             freed += end_leases(self._tx, chosen, (limit,), lost=lost)
         return freed
 
-    def candidates(self, source: SourceLoad, quota: int) -> list[Candidate]:
+    def candidates(self, source: SourceLoad, quota: int) -> Candidates:
         """As `Tick.candidates`."""
-        rows = self._tx.rows(CANDIDATES, (source.id, *source.cursor, self._tx.at, quota))
-        return [Candidate(*row) for row in rows]
+        return Candidates.of(self._tx.rows(CANDIDATES, (source.id, *source.cursor, self._tx.at, quota)))
 
-    def newest(self, source: SourceLoad) -> list[Candidate]:
+    def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""
-        return [Candidate(*row) for row in self._tx.rows(NEWEST, (source.id, self._tx.at))]
+        return Candidates.of(self._tx.rows(NEWEST, (source.id, self._tx.at)))
 
     def claim(
         self,
         source: SourceLoad,
-        batch: Sequence[Candidate],
+        batch: Candidates,
         epoch: str,
         seconds: float,
         *,
@@ -194,7 +193,7 @@ class PostgresTick:
         each: tuple[float, float] = (0.0, 0.0),
     ) -> Claim:
         """As `Tick.claim`."""
-        ids = [candidate.id for candidate in batch]
+        ids = list(batch.ids)
         values = (source.id, ids, len(ids), alone, epoch, seconds, *each, array(ids))
         lease = int(self._tx.rows(CLAIM, values)[0][0])
         self._tx.count(source.id, "ready", -len(ids))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from pipeline.ledger import Candidate, Claim, Load, ProjectLoad, Shared, SourceLoad, Standing
+from pipeline.ledger import Candidates, Claim, Load, ProjectLoad, Shared, SourceLoad, Standing
 from pipeline.sinks.sqlite.granting import SqliteDeliveryTick
 from pipeline.sinks.sqlite.owners import LOCAL, Owners
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
@@ -22,6 +22,14 @@ _SOURCES = (
     " s.deficit, s.passed_over, s.bytes_allowed, s.bytes_at, s.read_objects, s.read_tasks, s.read_bytes, s.finished"
     " FROM sources AS s LEFT JOIN source_counts AS r ON r.source_id = s.id AND r.state = 'ready'"
     " LEFT JOIN source_counts AS c ON c.source_id = s.id AND c.state = 'claimed' WHERE s.retired = 0"
+)
+
+
+# A row costs a step, and a step gives up the interpreter's lock: what became due together comes in one.
+_CANDIDATES = (
+    "SELECT due, json_group_array(id), json_group_array(size), json_group_array(lost) FROM ("
+    "SELECT id, due, coalesce(size, 0) AS size, lost FROM objects WHERE state = 'ready' AND source_id = ?"
+    " AND (due, id) > (?, ?) AND due <= ? ORDER BY due, id LIMIT ?) GROUP BY due ORDER BY due"
 )
 
 
@@ -124,28 +132,24 @@ class SqliteTick:
             self._connection, "id IN", started, lost=True
         )
 
-    def candidates(self, source: SourceLoad, quota: int) -> list[Candidate]:
+    def candidates(self, source: SourceLoad, quota: int) -> Candidates:
         """As `Tick.candidates`."""
-        rows = self._connection.execute(
-            "SELECT id, due, coalesce(size, 0), lost FROM objects WHERE state = 'ready' AND source_id = ?"
-            " AND (due, id) > (?, ?) AND due <= ? ORDER BY due, id LIMIT ?",
-            (source.id, *source.cursor, now(), quota),
-        ).fetchall()
-        return list(map(Candidate._make, rows))
+        found = self._connection.execute(_CANDIDATES, (source.id, *source.cursor, now(), quota))
+        return joined(found.fetchall())
 
-    def newest(self, source: SourceLoad) -> list[Candidate]:
+    def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""
         rows = self._connection.execute(
             "SELECT id, due, coalesce(size, 0), lost FROM objects WHERE state = 'ready' AND source_id = ? AND due <= ?"
             " ORDER BY due DESC, id DESC LIMIT 1",
             (source.id, now()),
         )
-        return [Candidate(*row) for row in rows]
+        return Candidates.of(rows)
 
     def claim(
         self,
         source: SourceLoad,
-        batch: Sequence[Candidate],
+        batch: Candidates,
         epoch: str,
         seconds: float,
         *,
@@ -153,7 +157,7 @@ class SqliteTick:
         each: tuple[float, float] = (0.0, 0.0),
     ) -> Claim:
         """As `Tick.claim`."""
-        ids = tuple(candidate.id for candidate in batch)
+        ids = tuple(batch.ids)
         text = orjson.dumps(ids).decode()
         lease = self._connection.execute(
             "INSERT INTO leases (source_id, ids, open, alone, epoch, boot, until, tasks_each, bytes_each)"
@@ -195,6 +199,19 @@ class SqliteTick:
         self._connection.execute(
             "UPDATE scheduling SET bound = ?, best = ?, commits = ?, commit_seconds = ?, adapted_at = ?", pressure
         )
+
+
+def joined(groups: Iterable[tuple[float, str, str, str]]) -> Candidates:
+    """Candidates of groups that are due at one time each: their numbers, sizes and lost workers, as JSON lists."""
+    found: tuple[list[int], list[float], list[int], list[int]] = ([], [], [], [])
+    for due, *texts in groups:
+        ids, sizes, lost = map(orjson.loads, texts)
+        order = sorted(range(len(ids)), key=ids.__getitem__)  # a group promises no order in it
+        found[0].extend([ids[place] for place in order])
+        found[1].extend([due] * len(ids))
+        found[2].extend([sizes[place] for place in order])
+        found[3].extend([lost[place] for place in order])
+    return Candidates(*found)
 
 
 def end_leases(connection: sqlite3.Connection, which: str, values: Sequence[object], *, lost: bool) -> int:
