@@ -18,6 +18,7 @@ from benchmarks import (
     distributed,
     fairness,
     label_studio,
+    label_studio_s3,
     latency,
     local_files,
     memory,
@@ -53,6 +54,7 @@ SERVERS = {
     "azure_objects": clouds.measure_azure,
     "gcs_objects": clouds.measure_google,
     "label_studio": label_studio.measure,
+    "label_studio_s3": label_studio_s3.measure,
 }
 """What needs the real servers, or minutes, and is run by its name only."""
 RESULTS = Path(__file__).parent / "results"

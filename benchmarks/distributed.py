@@ -163,13 +163,13 @@ def _ours(bench: Bench, url: str, objects: int) -> float:
     with bench.database() as database:
         config = bench.config(database, url)
         with bench.roles(config, ["dispatch", "work"]):
-            _ready(database)
+            ready(database)
             with bench.roles(config, ["watch"]):
                 seconds, tasks = _wait(database, objects)
     return tasks / seconds
 
 
-def _ready(database: str, workers: int = 1) -> None:
+def ready(database: str, workers: int = 1) -> None:
     """Wait until so many workers live: then the processes have started."""
     deadline = time.monotonic() + 60
     with psycopg.connect(database, autocommit=True) as connection:
@@ -248,7 +248,7 @@ def _ours_csv(bench: Bench, url: str, rows: int) -> float:
     with bench.database() as database:
         config = bench.config(database, url)
         with bench.roles(config, ["dispatch", "work"]):
-            _ready(database)
+            ready(database)
             with bench.roles(config, ["watch"]):
                 seconds, tasks = _wait(database, 1)
     assert tasks == rows
@@ -286,7 +286,7 @@ def measure_pass(rounds: int = 3, objects: int = UNCHANGED) -> list[Figure]:
         with bench.database() as database:
             config = bench.config(database, f"s3://{name}")
             with bench.roles(config, ["dispatch", "work"]):
-                _ready(database)
+                ready(database)
                 with bench.roles(config, ["watch"]):
                     _wait(database, objects)
             pairs = [(_pass_seconds(bench, config), _list_seconds(store, objects)) for _ in range(rounds)]
@@ -353,7 +353,7 @@ def _scaled(bench: Bench, url: str, objects: int, workers: int) -> float:
     with bench.database() as database:
         config = bench.config(database, url)
         with bench.roles(config, ["dispatch", *["work"] * workers]):
-            _ready(database, workers)
+            ready(database, workers)
             with bench.roles(config, ["watch"]):
                 _wait(database, objects)
         with psycopg.connect(database) as connection:

@@ -58,7 +58,7 @@ def text(number: int) -> str:
 
 def raw(url: str, token: str) -> None:
     """Prepared batches, one after another."""
-    project, client = _project(url, token)
+    project, client = begin(url, token)
     meta = {"labelfeed": {"batch": "0a1b2c3d-1", "key": "1"}}
     numbers = range(TASKS)
     bodies = [
@@ -70,12 +70,12 @@ def raw(url: str, token: str) -> None:
         path = f"/api/projects/{project}/import?return_task_ids=true"
         client.post(path, content=body, headers={"Content-Type": "application/json"}).raise_for_status()
     answer(rate=TASKS / (time.perf_counter() - begun))
-    _end(project, client)
+    end(project, client)
 
 
 def ours(url: str, token: str) -> None:
     """The same tasks from the outbox, from the opening of the installation to its end."""
-    project, client = _project(url, token)
+    project, client = begin(url, token)
     with scratch() as place:
         folder = Path(place) / "inbox"
         folder.mkdir()
@@ -96,7 +96,7 @@ def ours(url: str, token: str) -> None:
     if delivered != TASKS:
         raise RuntimeError(f"{delivered} of {TASKS} tasks were delivered")
     answer(rate=TASKS / seconds)
-    _end(project, client)
+    end(project, client)
 
 
 def _config(place: Path, url: str, token: str, project: int) -> Config:
@@ -109,14 +109,16 @@ def _config(place: Path, url: str, token: str, project: int) -> Config:
     })  # fmt: skip
 
 
-def _project(url: str, token: str) -> tuple[int, httpx.Client]:
+def begin(url: str, token: str) -> tuple[int, httpx.Client]:
+    """A new project, and a client."""
     client = httpx.Client(base_url=url, headers={"Authorization": f"Token {token}"}, timeout=600, trust_env=False)
     made = client.post("/api/projects/", json={"title": f"bench {uuid.uuid4().hex[:8]}", "label_config": LABELS})
     return int(made.raise_for_status().json()["id"]), client
 
 
-def _end(project: int, client: httpx.Client) -> None:
-    client.delete(f"/api/projects/{project}/")
+def end(remote: int, client: httpx.Client) -> None:
+    """Delete the project."""
+    client.delete(f"/api/projects/{remote}/")
     client.close()
 
 

@@ -21,7 +21,7 @@ import orjson
 import psycopg
 import yaml
 
-from benchmarks.distributed import Bench, _ready
+from benchmarks.distributed import Bench, ready
 from benchmarks.measuring import Figure
 from deploy.services import ensure, using
 from deploy.services.model import REGION
@@ -92,7 +92,7 @@ def _run(
 ) -> list[float]:  # fmt: skip
     client = boto3.client("s3", endpoint_url=bench.s3, region_name=REGION)
     with bench.roles(config, roles):
-        _ready(database)
+        ready(database)
         _put(client, bucket, "warm-up.txt", tell)
         _finished(database, 1)
         begun, put = time.time(), dict[str, float]()

@@ -1,0 +1,128 @@
+"""One-task JSON files in S3 → a real Label Studio, through every part of the distributed setting; against POSTing the
+same tasks as prepared batches, and against Label Studio's own synchronization of the first of the same files.
+
+`LABELFEED_BENCH_TASKS` is how many files, 100,000 otherwise; `LABELFEED_BENCH_BATCH` how many in one import, 10,000;
+`LABELFEED_BENCH_SYNC` how many Label Studio reads by itself, 5,000: those of one prefix, as its storages want it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psycopg
+import yaml
+
+from benchmarks.distributed import THREADS, Bench, ready
+from benchmarks.label_studio import BATCH, TASKS, begin, end, text
+from benchmarks.measuring import Figure, in_process
+from deploy import services
+from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY, Service
+
+SYNC = min(TASKS, int(os.environ.get("LABELFEED_BENCH_SYNC", "5000")))
+ROUNDS = 3
+SECONDS = 3600.0
+"""How long a run may take. Label Studio answers the request to synchronize when it has done so."""
+
+
+def measure() -> list[Figure]:
+    """Tasks a second of ours and of prepared POSTs in turn, and of Label Studio's own storage once."""
+    with services.using("label_studio") as studio, TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        bucket = f"bench-{uuid.uuid4().hex[:12]}"
+        _put(bench.bucket(bucket))
+        pairs = []
+        for _ in range(ROUNDS):
+            raw = in_process("benchmarks.label_studio", "raw", studio.url, studio.env["LABEL_STUDIO_TOKEN"])
+            pairs.append((_ours(bench, studio, f"s3://{bucket}"), raw["rate"]))
+        theirs = _theirs(bench, studio, bucket)
+    ratio = statistics.median(ours / raw for ours, raw in pairs)
+    mine, posted = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
+    times = mine / theirs
+    return [
+        Figure("s3_to_label_studio", "tasks/s", mine, posted, ratio, "≥ 0.4 of prepared POSTs", ratio >= 0.4, pairs),
+        Figure("label_studio_sync", "tasks/s", mine, theirs, times, "≥ 10 times its sync", times >= 10.0, [SYNC]),
+    ]  # fmt: skip
+
+
+def _put(store: Any) -> None:
+    """The files; the first of them alone under the first prefix."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(
+            pool.map(lambda number: store.put(_key(number), json.dumps({"text": text(number)}).encode()), range(TASKS))
+        )
+
+
+def _key(number: int) -> str:
+    return f"{number // SYNC:05}/{number:07}.json"
+
+
+def _ours(bench: Bench, studio: Service, url: str) -> float:
+    """From the first event recorded to the answer for the last import, by the database's clock."""
+    token = studio.env["LABEL_STUDIO_TOKEN"]
+    remote, client = begin(studio.url, token)
+    with bench.database() as database:
+        delivery = {"label_studio": {"url": studio.url, "project": remote, "token": token}}
+        config = bench.config(database, url)
+        document = yaml.safe_load(config.read_text())
+        throttle = {"imports_every": 0, "tasks_per_import": BATCH}
+        document["projects"]["bench"] = {"throttle": throttle, "deliveries": [delivery]}
+        config.write_text(yaml.safe_dump(document))
+        with bench.roles(config, ["dispatch", "work"]):
+            ready(database)
+            with bench.roles(config, ["watch"]):
+                seconds = _delivered(database)
+    there = client.get(f"/api/projects/{remote}/").raise_for_status().json()["task_number"]
+    if there != TASKS:
+        raise RuntimeError(f"{there} of {TASKS} tasks are in Label Studio")
+    end(remote, client)
+    return TASKS / seconds
+
+
+def _delivered(database: str) -> float:
+    """Seconds from the first event to the end of the last import, once all is there, each under an id of its own."""
+    deadline = time.monotonic() + SECONDS
+    with psycopg.connect(database, autocommit=True) as connection:
+        while time.monotonic() < deadline:
+            time.sleep(0.25)
+            with contextlib.suppress(psycopg.errors.UndefinedTable):
+                row = connection.execute("SELECT delivered, refused FROM deliveries").fetchone()
+                if row is not None and row[0] + row[1] >= TASKS:
+                    break
+        else:
+            raise RuntimeError("the tasks were not delivered in time")
+        found = connection.execute(
+            "SELECT extract(epoch FROM (SELECT max(ended_at) FROM batches) - (SELECT min(first_seen) FROM objects)),"
+            " (SELECT count(DISTINCT remote_id) FROM delivered WHERE state = 'done')"
+        ).fetchone()
+    assert found is not None
+    if found[1] != TASKS:
+        raise RuntimeError(f"{found[1]} of {TASKS} tasks were delivered")
+    return float(found[0])
+
+
+def _theirs(bench: Bench, studio: Service, bucket: str) -> float:
+    """Label Studio's own S3 storage over the first files, from the request to its answer."""
+    remote, client = begin(studio.url, studio.env["LABEL_STUDIO_TOKEN"])
+    made = client.post("/api/storages/s3/", json={
+        "project": remote, "bucket": bucket, "prefix": _key(0).partition("/")[0], "s3_endpoint": bench.s3,
+        "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": REGION,
+        "use_blob_urls": False,
+    })  # fmt: skip
+    storage = made.raise_for_status().json()["id"]
+    begun = time.perf_counter()
+    answer = client.post(f"/api/storages/s3/{storage}/sync", timeout=SECONDS).raise_for_status().json()
+    seconds = time.perf_counter() - begun
+    there = client.get(f"/api/projects/{remote}/").raise_for_status().json()["task_number"]
+    if there != SYNC:
+        raise RuntimeError(f"Label Studio synchronized {there} of {SYNC} files: {answer}")
+    end(remote, client)
+    return SYNC / seconds
