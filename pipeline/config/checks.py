@@ -44,6 +44,24 @@ def conflicts(config: Config) -> Iterator[Conflict]:
             yield Conflict(("sources", index, "row_key"), "row_key needs on_change: replace")
         yield from _misrouted(config, index, source)
     yield from _overlaps(config)
+    yield from _deliveries(config)
+
+
+def _deliveries(config: Config) -> Iterator[Conflict]:
+    """Names of deliveries and remotes that are there twice: the limits on imports hold for each delivery alone."""
+    remotes: dict[str, str] = {}
+    for project, settings in config.projects.items():
+        names: set[str] = set()
+        for index, delivery in enumerate(settings.deliveries):
+            path, known_as = ("projects", project, "deliveries", index), f"{project}/{delivery.known_as}"
+            if delivery.known_as in names:
+                yield Conflict(path, f"there is a delivery {known_as} already", "give it a name: of its own")
+            elif delivery.target in remotes:
+                other = remotes[delivery.target]
+                message = f"{other} delivers to {delivery.target} already, and throttles hold for each delivery alone"
+                yield Conflict(path, message, "bring both projects' sources into one project, or deliver elsewhere")
+            names.add(delivery.known_as)
+            remotes.setdefault(delivery.target, known_as)
 
 
 def _misrouted(config: Config, index: int, source: Source) -> Iterator[Conflict]:

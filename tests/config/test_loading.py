@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import build, load, parse_duration, parse_size
+from pipeline.config import Config, build, load, parse_duration, parse_size
 from pipeline.errors import ConfigError, UsageError
 
 SMALL = """\
@@ -235,6 +235,26 @@ def test_same_name(tmp_path: Path) -> None:
     error = refused(tmp_path, SMALL + "  - {name: inbox, project: opossums, url: x}\n")
 
     assert (error.path, error.line) == ("sources.1.name", 7)
+
+
+def test_deliveries_stand_alone(tmp_path: Path) -> None:
+    """Two deliveries of one name in a project, or to one remote from anywhere, are an error: each keeps the limits on
+    imports by itself."""
+
+    def made(*where: tuple[str, dict[str, object]]) -> Config:
+        projects: dict[str, dict[str, list[object]]] = {"p": {"deliveries": []}, "q": {"deliveries": []}}
+        for project, delivery in where:
+            projects[project]["deliveries"].append(delivery)
+        return build({"projects": projects, "sources": []}, tmp_path)
+
+    studio = {"url": "http://studio:8080", "project": 1, "token": "x"}
+    files = {"jsonl": {"url": "out"}}
+    made(("p", {"label_studio": studio}), ("p", files), ("q", {"label_studio": {**studio, "project": 2}}))
+    with pytest.raises(ConfigError, match="there is a delivery p/jsonl already"):
+        made(("p", files), ("p", {"jsonl": {"url": "other"}}))
+    for other in ("p", "q"):
+        with pytest.raises(ConfigError, match="p/label_studio delivers to http://studio:8080 project 1 already"):
+            made(("p", {"label_studio": studio}), (other, {"name": "b", "label_studio": {**studio, "token": "y"}}))
 
 
 def test_build(tmp_path: Path) -> None:
