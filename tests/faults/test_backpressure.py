@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -18,8 +19,13 @@ from pipeline import cli
 from pipeline.consumers.redis_queue import RedisQueue
 from tests.faults.conftest import Make
 from tests.faults.installation import Installation, until
+from tests.faults.network import Proxy
 
 IN_FLIGHT = 60
+THREADS = 4
+PRESSED_SECONDS = 120.0
+LATENCY_MS = 500
+QUICK_SECONDS = 0.2
 
 
 def change(installation: Installation, **throttle: Any) -> None:
@@ -117,3 +123,53 @@ def test_status_says_that_redis_is_away(
     installation.imported()
     assert waits(installation, capsys) == ""
     installation.exactly_once()
+
+
+def test_a_slow_database_gets_fewer_commits(
+    make: Make, toxiproxy: Service, unique: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commits that become slow halve the claims in flight until there is one, and status says why; once they are
+    quick again the bound rises by one at a time, until nothing is bounded; everything is imported once."""
+    installation = make(limits={"workers": THREADS, "batch_objects": 5, "lease": "60s"})
+    port = urlsplit(installation.database).port
+    assert port is not None
+    proxy = Proxy.to(toxiproxy, unique, port)
+    behind = installation.folder / "behind.yaml"
+    behind.write_text(installation.config.read_text().replace(f":{port}/", f":{proxy.port}/"))
+    installation.start("watch", "dispatch")
+    installation.start("work", config=behind)
+    with psycopg.connect(installation.database, autocommit=True) as connection:
+
+        def asked(statement: str) -> float:
+            return float(connection.execute(statement).fetchall()[0][0])
+
+        def bounds(last: float) -> list[float]:
+            """The bounds that come, while there is always something to do, until one of them is `last`."""
+            seen: list[float] = []
+
+            def came() -> bool:
+                if asked("SELECT coalesce(sum(n), 0) FROM source_counts WHERE state = 'ready'") < 100:
+                    installation.put(20)
+                bound = asked("SELECT bound FROM scheduling")
+                if bound != [before, *seen][-1]:
+                    seen.append(bound)
+                return bool(seen) and seen[-1] == last
+
+            before = asked("SELECT bound FROM scheduling")
+            until(came, PRESSED_SECONDS, what=lambda: f"a bound of {last} after {seen}: {installation.explain()}")
+            return seen
+
+        installation.put(40)
+        installation.imported()
+        until(lambda: 0 < asked("SELECT best FROM scheduling") < QUICK_SECONDS, what="a look at quick commits")
+        proxy.slow(LATENCY_MS)
+        assert bounds(1.0)[-2:] == [2.0, 1.0]
+        until(lambda: asked("SELECT count(*) FROM leases") <= 1, what="the claims of before to end")
+        until(lambda: waits(installation, capsys) == "the database is under pressure", what="status to say so")
+        assert asked("SELECT count(*) FROM leases") <= 1
+        proxy.hurry()
+        rising = bounds(0.0)
+        assert {2.0, 3.0, 4.0} <= set(rising), rising
+    installation.imported(seconds=PRESSED_SECONDS)
+    installation.exactly_once()
+    proxy.remove()
