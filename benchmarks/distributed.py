@@ -39,6 +39,7 @@ THREADS = 16
 COPY_BATCH = 500
 ROUNDS = 5
 SECONDS = 600.0
+STARTING_SECONDS = 300.0
 ACCESS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": REGION}
 NAMES = ("kafka", "redis", "postgres")
 LATENCY_MS = 500
@@ -171,7 +172,7 @@ def _ours(bench: Bench, url: str, objects: int) -> float:
 
 def ready(database: str, workers: int = 1) -> None:
     """Wait until so many workers live: then the processes have started."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + STARTING_SECONDS
     with psycopg.connect(database, autocommit=True) as connection:
         while time.monotonic() < deadline:
             with contextlib.suppress(psycopg.errors.UndefinedTable):

@@ -1,5 +1,5 @@
-"""What scheduling costs on PostgreSQL: claims behind a backlog of a million objects with a transaction left open, and
-the processor time of turns in a run of 20,000 objects.
+"""What scheduling costs: claims behind a backlog of a million objects on PostgreSQL with a transaction left open, and
+the processor time of turns in a run of 20,000 objects on each database.
 
 The transaction is opened before the first claim and stays open, as that of a long import or a backup: the server
 can then take no dead entry out of an index. Claims are 100 objects each; every one is committed, as a worker would.
@@ -14,14 +14,16 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import yaml
 
-from benchmarks.measuring import Figure, answer, config_for, in_process, scratch
+from benchmarks.measuring import Figure, answer, in_process, scratch
 from deploy.services import ensure
 from pipeline.app import App
-from pipeline.config import Config
+from pipeline.config import Config, load
 from pipeline.consumers.counting import Counting
 from pipeline.consumers.turns import Turns
 from pipeline.ledger import Claim, Ledger, Outcome, SourceIdentity
@@ -118,14 +120,40 @@ def measure_backlog(backlog: int = BACKLOG, turns: int = TURNS) -> list[Figure]:
 
 
 def measure_cost(objects: int = OBJECTS) -> list[Figure]:
-    """The part of a run's processor time that the turns took: of this process, in the embedded setting."""
+    """The part of a run's processor time that the turns took: of one process that does everything, on each database."""
+    figures = []
     with scratch() as folder:
-        found = in_process("benchmarks.scheduler", folder, str(objects))
-    share = found["turns"] / found["cpu"]
-    return [
-        Figure("scheduler_cost", "% of processor time", 100 * share, target="≤ 5 %", met=share <= 0.05,
-               runs=[found["turns"], found["cpu"], found["count"]]),
-    ]  # fmt: skip
+        inbox = Path(folder) / "inbox"
+        inbox.mkdir()
+        for number in range(objects):
+            (inbox / f"{number:06}.json").write_text(f'{{"text": "opossum {number}"}}')
+        with _configs(Path(folder), inbox) as configs:
+            for name, config in configs.items():
+                found = in_process("benchmarks.scheduler", str(config))
+                if found["tasks"] != objects:
+                    raise RuntimeError(f"{found['tasks']} of {objects} objects were imported")
+                share = found["turns"] / found["cpu"]
+                runs = [found["turns"], found["cpu"], found["count"]]
+                figures.append(Figure(name, "% of processor time", 100 * share, target="≤ 5 %", met=share <= 0.05,
+                                      runs=runs))  # fmt: skip
+    return figures
+
+
+@contextlib.contextmanager
+def _configs(folder: Path, inbox: Path) -> Iterator[dict[str, Path]]:
+    """A run's configuration on SQLite alone, and one on PostgreSQL, Kafka and Redis."""
+    source = {"name": "bench", "project": "bench", "url": str(inbox), "settle": 0, "poll": "1h", "watch": False}
+    parts = {"projects": {"bench": {}}, "sources": [source]}
+    with _database() as database:
+        events = f"{ensure('kafka', keep=True).url}/bench-{uuid.uuid4().hex[:8]}?partitions=4"
+        queue = f"{ensure('redis', keep=True).url}?namespace=bench-{uuid.uuid4().hex[:8]}"
+        documents = {
+            "scheduler_cost": {"database": f"sqlite:///{folder}/bench.db"},
+            "scheduler_cost_postgres": {"database": database, "events": events, "queue": queue},
+        }
+        for name, servers in documents.items():
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump(servers | parts))
+        yield {name: folder / f"{name}.yaml" for name in documents}
 
 
 def measure() -> list[Figure]:
@@ -133,14 +161,8 @@ def measure() -> list[Figure]:
     return [*measure_backlog(), *measure_cost()]
 
 
-def _run(folder: str, objects: int) -> None:
-    """A run of so many one-task files in this process, with its turns timed by their threads' own clocks."""
-    from pathlib import Path  # noqa: PLC0415 - of the measured process alone
-
-    inbox = Path(folder) / "inbox"
-    inbox.mkdir()
-    for number in range(objects):
-        (inbox / f"{number:06}.json").write_text(f'{{"text": "opossum {number}"}}')
+def _run(config: str) -> None:
+    """A run in this process, with its turns timed by their threads' own clocks."""
     spent: list[float] = []
     take = Turns.take
 
@@ -153,10 +175,10 @@ def _run(folder: str, objects: int) -> None:
 
     Turns.take = timed  # type: ignore[method-assign]  # timed from outside, so that the product knows nothing of it
     begun = time.process_time()
-    with App.open(config_for(inbox, Path(folder) / "bench.db")) as app:
-        app.run_once(lambda _: None)
-    answer(turns=sum(spent), count=len(spent), cpu=time.process_time() - begun)
+    with App.open(load(Path(config))) as app:
+        ended = app.run_once(lambda _: None)
+    answer(turns=sum(spent), count=len(spent), cpu=time.process_time() - begun, tasks=sum(each.tasks for each in ended))
 
 
 if __name__ == "__main__":
-    _run(sys.argv[1], int(sys.argv[2]))
+    _run(sys.argv[1])
