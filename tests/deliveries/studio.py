@@ -64,6 +64,11 @@ class Studio:
         """The text of every task."""
         return sorted(task["data"]["text"] for task in self.export())
 
+    def count(self) -> int:
+        """How many tasks there are."""
+        answer = self.client.get(f"/api/projects/{self.project}/").raise_for_status()
+        return int(answer.json()["task_number"])
+
     def annotate(self, task: str | int, value: str) -> None:
         """Annotate a task, as a labeller does."""
         self.client.post(f"/api/tasks/{task}/annotations/", json=choice(value)).raise_for_status()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +28,7 @@ class Import(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An answer."""
+    """An answer; one of status 0 is none: the connection is closed instead."""
 
     status: int
     headers: dict[str, str]
@@ -55,11 +55,41 @@ class Wire:
     halves: int = 0
     spoils: list[Spoil] = field(default_factory=list)
     others: dict[str, Answer] = field(default_factory=dict)
+    looked: threading.Event = field(default_factory=threading.Event)
+    """Somebody has asked which tasks are there, and was answered."""
 
     def closest(self) -> float:
         """The shortest time between the end of one import and the beginning of the next, in seconds."""
         rows = sorted(self.imports)
         return min((after.begun - before.ended for before, after in pairwise(rows)), default=1e9)
+
+    def spoilt(self, through: Callable[[], Answer]) -> Answer:
+        """What a client gets for an import."""
+        return self.spoils.pop(0)(through) if self.spoils else through()
+
+    def other(self, path: str) -> Answer | None:
+        """What a client gets for another question, if that is spoilt."""
+        return next((one for part, one in self.others.items() if part in path), None)
+
+
+def _kept(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {name: value for name, value in headers if name.lower() not in HOP}
+
+
+def _answer(found: httpx.Response) -> Answer:
+    return Answer(found.status_code, _kept(found.headers.items()), found.content)
+
+
+def _tell(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
+    if not answer.status:
+        handler.close_connection = True
+        return
+    handler.send_response(answer.status)
+    for name, value in answer.headers.items():
+        handler.send_header(name, value)
+    handler.send_header("Content-Length", str(len(answer.body)))
+    handler.end_headers()
+    handler.wfile.write(answer.body)
 
 
 @contextmanager
@@ -72,11 +102,10 @@ def wire(target: str) -> Iterator[Wire]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def _through(self, body: bytes) -> Answer:
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP}
-            found = client.request(self.command, self.path, content=body, headers=headers)
-            kept = {name: value for name, value in found.headers.items() if name.lower() not in HOP}
-            return Answer(found.status_code, kept, found.content)
+        def _through(self, body: bytes) -> Callable[[], Answer]:
+            # What came is kept: by the time that it is let through the connection may bring something else.
+            asked = client.build_request(self.command, self.path, content=body, headers=_kept(self.headers.items()))
+            return lambda: _answer(client.send(asked))
 
         def _any(self) -> None:
             begun = time.monotonic()
@@ -86,20 +115,18 @@ def wire(target: str) -> Iterator[Wire]:
                 recorded.halves += 1
                 self.close_connection = True
                 return
-            importing = self.command == "POST" and "/import?" in self.path
-            if importing:
-                spoil = recorded.spoils.pop(0) if recorded.spoils else None
-                answer = self._through(body) if spoil is None else spoil(lambda: self._through(body))
+            if self.command == "POST" and "/import?" in self.path:
+                self._import(begun, body)
             else:
-                spoiled = next((one for part, one in recorded.others.items() if part in self.path), None)
-                answer = spoiled or self._through(body)
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.body)))
-            self.end_headers()
-            self.wfile.write(answer.body)
-            if importing:
+                _tell(self, recorded.other(self.path) or self._through(body)())
+            if self.command == "GET" and self.path.startswith("/api/tasks?"):
+                recorded.looked.set()
+
+        def _import(self, begun: float, body: bytes) -> None:
+            answer = recorded.spoilt(self._through(body))
+            try:
+                _tell(self, answer)
+            finally:  # whoever asked may be gone
                 with lock:
                     made = Import(begun, time.monotonic(), len(json.loads(body)), len(body), answer.status)
                     recorded.imports.append(made)

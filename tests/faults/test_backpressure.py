@@ -23,7 +23,7 @@ from tests.faults.network import Proxy
 
 IN_FLIGHT = 60
 THREADS = 4
-PRESSED_SECONDS = 120.0
+PRESSED_SECONDS = 180.0
 LATENCY_MS = 500
 QUICK_SECONDS = 0.2
 
@@ -125,6 +125,7 @@ def test_status_says_that_redis_is_away(
     installation.exactly_once()
 
 
+@pytest.mark.timeout(4 * PRESSED_SECONDS)
 def test_a_slow_database_gets_fewer_commits(
     make: Make, toxiproxy: Service, unique: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,7 +161,7 @@ def test_a_slow_database_gets_fewer_commits(
             return seen
 
         installation.put(40)
-        installation.imported()
+        installation.imported(seconds=PRESSED_SECONDS)
         until(lambda: 0 < asked("SELECT best FROM scheduling") < QUICK_SECONDS, what="a look at quick commits")
         proxy.slow(LATENCY_MS)
         assert bounds(1.0)[-2:] == [2.0, 1.0]
