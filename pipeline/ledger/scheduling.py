@@ -68,8 +68,8 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Candidates in the order in which they are due, column by column: a turn looks at hundreds of them, and making
-    and asking an object for each of them was a third of its cost."""
+    """Candidates in the order in which they are due, column by column: a turn looks at hundreds of them, and making an
+    object of each costs more than all that is done with it."""
 
     ids: Sequence[int] = ()
     due: Sequence[float] = ()

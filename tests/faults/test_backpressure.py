@@ -139,30 +139,35 @@ def test_a_slow_database_gets_fewer_commits(
     behind.write_text(installation.config.read_text().replace(f":{port}/", f":{proxy.port}/"))
     installation.start("watch", "dispatch")
     installation.start("work", config=behind)
+    installation.put(40)
+    installation.imported(seconds=PRESSED_SECONDS)
     with psycopg.connect(installation.database, autocommit=True) as connection:
 
         def asked(statement: str) -> float:
             return float(connection.execute(statement).fetchall()[0][0])
 
+        def bound() -> float:
+            """What the bound is now; there is always something to do, so that it can change."""
+            if asked("SELECT coalesce(sum(n), 0) FROM source_counts WHERE state = 'ready'") < 100:
+                installation.put(20)
+            return asked("SELECT bound FROM scheduling")
+
         def bounds(last: float) -> list[float]:
-            """The bounds that come, while there is always something to do, until one of them is `last`."""
-            seen: list[float] = []
+            """The bounds that come until one of them is `last`."""
+            seen = [bound()]
 
             def came() -> bool:
-                if asked("SELECT coalesce(sum(n), 0) FROM source_counts WHERE state = 'ready'") < 100:
-                    installation.put(20)
-                bound = asked("SELECT bound FROM scheduling")
-                if bound != [before, *seen][-1]:
-                    seen.append(bound)
-                return bool(seen) and seen[-1] == last
+                if (now := bound()) != seen[-1]:
+                    seen.append(now)
+                return len(seen) > 1 and now == last
 
-            before = asked("SELECT bound FROM scheduling")
             until(came, PRESSED_SECONDS, what=lambda: f"a bound of {last} after {seen}: {installation.explain()}")
             return seen
 
-        installation.put(40)
-        installation.imported(seconds=PRESSED_SECONDS)
-        until(lambda: 0 < asked("SELECT best FROM scheduling") < QUICK_SECONDS, what="a look at quick commits")
+        def quick() -> bool:
+            return bound() == 0 and 0 < asked("SELECT best FROM scheduling") < QUICK_SECONDS
+
+        until(quick, PRESSED_SECONDS, what="quick commits")
         proxy.slow(LATENCY_MS)
         assert bounds(1.0)[-2:] == [2.0, 1.0]
         until(lambda: asked("SELECT count(*) FROM leases") <= 1, what="the claims of before to end")
