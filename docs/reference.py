@@ -8,15 +8,20 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 
+from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.cli import app
+from pipeline.config.reference import default
 from pipeline.config.reference import page as configuration
 from pipeline.logs import NAMES
 from pipeline.metrics import PREFIX, TABLE
+from pipeline.stores.s3.options import S3Options
 
 FOLDER = Path(__file__).parent
 WIDTH = 100
@@ -60,11 +65,22 @@ def logs() -> str:
     return "\n".join(rows) + "\n"
 
 
+def options(model: type[BaseModel], *left_out: str) -> str:
+    """Every option of a URL, without what stands before its question mark."""
+    rows = ["| option | default | means |", "| --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        if name not in left_out:
+            rows.append(f"| `{name}` | {default(field)} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "verbs": verbs,
     "metrics": metrics,
     "logs": logs,
+    "s3": partial(options, S3Options, "bucket", "prefix", "endpoint"),
+    "kafka": partial(options, KafkaOptions, "bootstrap", "topic"),
 }
 
 

@@ -10,6 +10,9 @@ from deploy.services.model import ACCESS_KEY, HOST, SECRET_KEY, Launch, Site
 HTTP_OK = 200
 HTTP_FORBIDDEN = 403
 
+GUEST_KEY = "guestkey"
+"""The access key of SeaweedFS's user `guest`."""
+
 _ELASTICMQ = """\
 include classpath("application.conf")
 node-address {{ protocol = http, host = "{host}", port = {port}, context-path = "" }}
@@ -20,15 +23,15 @@ queues {{ }}
 
 
 def launch_seaweedfs(site: Site) -> Launch:
-    """How to run master, volume, filer and S3 gateway in one process."""
+    """How to run master, volume, filer and S3 gateway in one process; `iam` names a file of roles, to be assumed by
+    the user `guest`, who may do nothing else."""
     files = site.data / "files"
     files.mkdir(exist_ok=True)
+    users = [_user("test", ACCESS_KEY, ["Admin", "Read", "Write", "List", "Tagging"])]
+    if "iam" in site.settings:
+        users.append(_user("guest", GUEST_KEY, []))
     identities = site.data / "s3.json"
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    identities.write_text(
-        json.dumps({"identities": [{"name": "test", "credentials": credentials, "actions": actions}]})
-    )
+    identities.write_text(json.dumps({"identities": users}))
     options = {
         "ip": HOST,
         "ip.bind": HOST,
@@ -50,7 +53,14 @@ def launch_seaweedfs(site: Site) -> Launch:
         # Each bucket takes several volumes; with few, the next bucket is an InternalError.
         "volume.max": 1000,
     }
+    if "iam" in site.settings:
+        options["s3.iam.config"] = site.settings["iam"]
     return Launch((str(site.program), "server", *(f"-{name}={value}" for name, value in options.items())))
+
+
+def _user(name: str, key: str, actions: list[str]) -> dict[str, object]:
+    """A user of SeaweedFS."""
+    return {"name": name, "credentials": [{"accessKey": key, "secretKey": SECRET_KEY}], "actions": actions}
 
 
 def seaweedfs_ready(site: Site) -> bool:

@@ -80,7 +80,7 @@ def _table(model: type[Model]) -> Iterator[str]:
     own = properties if model is Config else properties["$defs"][model.__name__]
     for key, info in fields_of(model).items():
         name = f"`{key}`" + (f", `{key}_file`" if from_file(info) else "")
-        yield f"| {name} | {_takes(own['properties'][key], info)} | {_default(info)} | {info.description} |"
+        yield f"| {name} | {_takes(own['properties'][key], info)} | {default(info)} | {info.description} |"
     yield ""
 
 
@@ -105,7 +105,8 @@ def _words(option: dict[str, Any], info: FieldInfo) -> list[str]:
     return [{"string": "text", "boolean": "true, false", "integer": "whole number"}.get(str(kind), str(kind))]
 
 
-def _default(info: FieldInfo) -> str:
+def default(info: FieldInfo) -> str:
+    """A field's default as it would be written, in Markdown."""
     if info.is_required():
         return "required"
     value = info.get_default(call_default_factory=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,6 +26,7 @@ from tests.google_front import front_of as google_front_of
 from tests.servers import gcs_client
 from tests.simulated_s3 import BUCKET, Bucket, Failure, credentials, served
 from tests.stores.front import Answer, front_of
+from tests.stores.front import Asked as Passing
 
 ROOT = Path(__file__).parents[2]
 OF_S3 = {
@@ -117,14 +118,14 @@ def test_what_sqs_denies(house: House, elasticmq: Service, bucket: Bucket, queue
     """Whichever of the queue's actions the policy leaves out, it is the one that is named."""
     _, url = queue
 
-    def refuse(headers: Mapping[str, str]) -> Answer | None:
-        if headers.get("x-amz-target") != f"AmazonSQS.{action}":
+    def refuse(asked: Passing) -> Answer | None:
+        if asked.headers.get("x-amz-target") != f"AmazonSQS.{action}":
             return None
         told = {"__type": "com.amazon.coral.service#AccessDeniedException", "Message": "not authorized"}
         return Answer(403, json.dumps(told).encode(), [("Content-Type", "application/x-amz-json-1.0")])
 
     with front_of(elasticmq.url) as front:
-        front.refuse = refuse
+        front.guard = refuse
         place = url.replace(elasticmq.url, front.url)
         house.configure({"url": f"s3://{BUCKET}", "endpoint": bucket.url, "notifications": place})
         ok, found = checked(house)["notifications"]
@@ -155,7 +156,7 @@ def test_the_policy_for_notifications_is_what_check_asks_for(
     """`check` tries each action of the file, and no other."""
     asked: set[str] = set()
     with front_of(elasticmq.url) as front:
-        front.refuse = lambda headers: asked.add(headers["x-amz-target"].partition(".")[2])  # type: ignore[func-returns-value]
+        front.guard = lambda one: asked.add(one.headers["x-amz-target"].partition(".")[2])  # type: ignore[func-returns-value]
         place = queue[1].replace(elasticmq.url, front.url)
         house.configure({"url": f"s3://{BUCKET}", "endpoint": bucket.url, "notifications": place})
         checked(house)

@@ -21,19 +21,29 @@ class Answer(NamedTuple):
     headers: Sequence[tuple[str, str]] = ()
 
 
+class Asked(NamedTuple):
+    """A request: `target` is path and query as they came, names of headers are in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Front:
     """The server at work: `url` is where, `asked` the requests so far, each its method and target.
 
-    `fault` gives what it answers itself by method and target, `refuse` by the headers; `rewrite` changes a target
-    before it is passed on.
+    `fault` and `guard` give what it answers itself, the latter by the whole request; `rewrite` changes a target
+    before it is passed on, `edit` an answer on its way back.
     """
 
     def __init__(self, upstream: str, url: str) -> None:
         self.url = url
         self.asked: list[tuple[str, str]] = []
         self.fault: Callable[[str, str], Answer | None] = lambda _method, _target: None
+        self.guard: Callable[[Asked], Answer | None] = lambda _asked: None
         self.rewrite: Callable[[str], str] = lambda target: target
-        self.refuse: Callable[[Mapping[str, str]], Answer | None] = lambda _headers: None
+        self.edit: Callable[[Asked, Answer], Answer] = lambda _asked, answer: answer
         self._upstream = urlsplit(upstream)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> Answer:
@@ -41,8 +51,10 @@ class Front:
         method, target = handler.command, handler.path
         body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
         self.asked.append((method, target))
-        headers = {name.lower(): value for name, value in handler.headers.items()}
-        return self.fault(method, target) or self.refuse(headers) or self._passed_on(method, target, body, headers)
+        headers = dict(handler.headers.items())
+        whole = Asked(method, target, {name.lower(): value for name, value in headers.items()}, body)
+        own = self.fault(method, target) or self.guard(whole)
+        return own or self.edit(whole, self._passed_on(method, target, body, headers))
 
     def _passed_on(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
         connection = HTTPConnection(self._upstream.hostname or "", self._upstream.port, timeout=30)

@@ -50,9 +50,11 @@ _CREDENTIALS = frozenset({
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
     "TokenRefreshRequired", "UnrecognizedClientException",
 })  # fmt: skip
+_LOCKED = frozenset({"InvalidArgument", "InvalidRequest"})
 _CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
+_ROLE = re.compile(r"\((\w+)\) when calling the AssumeRole")
 
 
 class Meta(NamedTuple):
@@ -102,13 +104,24 @@ def converted(uri: str) -> Iterator[None]:
     except PreconditionError:
         raise ObjectUnsettled(f"{uri} changed while it was read") from None
     except ClientError as error:
+        if refused := _ROLE.search(str(error)):
+            raise _no_role(uri, refused[1]) from None
         raise _of_code(uri, str(error.response.get("Error", {}).get("Code", ""))) from None
     except (BaseError, PermissionError) as error:
         text = str(error)
+        if refused := _ROLE.search(text):
+            raise _no_role(uri, refused[1]) from None
         code = _CODE.search(text) or _STATUS.search(text)
         raise _of_code(uri, code[1] if code else type(error).__name__) from None
     except (BotoCoreError, OSError) as error:
         raise UnavailableError(f"{uri}: the store does not answer ({type(error).__name__})") from None
+
+
+def _no_role(uri: str, code: str) -> UnavailableError:
+    return UnavailableError(
+        f"{uri}: the role is not given to us ({code})",
+        code="permission" if code in _DENIED | _CREDENTIALS else "unavailable",
+    )
 
 
 def _of_code(uri: str, code: str) -> Exception:
@@ -129,7 +142,19 @@ _KINDS: tuple[tuple[frozenset[str], Callable[[str, str], Exception]], ...] = (
     ),
     (
         _DENIED,
-        lambda uri, _: ObjectFailed("permission", f"{uri}: the store denies us access", hint=READS),
+        lambda uri, _: ObjectFailed(
+            "permission",
+            f"{uri}: the store denies us access",
+            hint=f"{READS}; the right key in sse_c_key_variable, where there is one",
+        ),
+    ),
+    (
+        _LOCKED,
+        lambda uri, code: ObjectFailed(
+            "permission",
+            f"{uri}: the store does not give it to us in this way ({code})",
+            hint="an object under a key of its owner's own is read with sse_c_key_variable, any other without",
+        ),
     ),
     (_NO_BUCKET, lambda uri, code: UsageError(f"{uri}: {code}: the bucket is not there, or in another region")),
     (
@@ -248,6 +273,7 @@ class Full:
         self._common: dict[str, Any] = {"Bucket": options.bucket}
         if options.requester_pays:
             self._common["RequestPayer"] = "requester"
+            self._client.meta.events.register("before-sign.s3.GetObject", _pay_by_query)
         key = options.sse_key()
         self._sse = {} if key is None else {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": key}
 
@@ -323,21 +349,31 @@ class Full:
         try:
             answer = self._client.get_bucket_versioning(Bucket=self._options.bucket)
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in _DENIED | {"NotImplemented", "MethodNotAllowed"}:
+            unknown = _DENIED | {"NotImplemented", "MethodNotAllowed"}
+            if not _ROLE.search(str(error)) and error.response.get("Error", {}).get("Code") in unknown:
                 return False
             raise
         return answer.get("Status") in ("Enabled", "Suspended")
 
     def sign(self, key: str, ttl: float) -> str:
-        """A presigned URL."""
-        signed: str = self._client.generate_presigned_url(
-            "get_object", Params={**self._common, "Key": key}, ExpiresIn=int(ttl)
-        )
+        """A presigned URL. Raises UsageError where it would need headers beside it."""
+        if self._sse:
+            raise UsageError(
+                f"{self._options.canonical}: no URL can bear the key of sse_c_key_variable; use links: durable"
+            )
+        params = {"Bucket": self._options.bucket, "Key": key}
+        signed: str = self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=int(ttl))
         return signed
 
     def close(self) -> None:
         """Let go of connections."""
         self._client.close()
+
+
+def _pay_by_query(request: Any, signature_version: str, **_: Any) -> None:
+    """Say in a presigned URL that we pay: who follows it sends no header of ours."""
+    if signature_version.endswith("-query"):
+        request.params["x-amz-request-payer"] = "requester"
 
 
 def _of_answer(key: str, answer: Any) -> Meta:
