@@ -23,7 +23,8 @@ $(STAMP): $(LOCK) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; \
 		$(BIN)/python -m pip install -q "$(UV_VERSION)"; }
-	@$(UV) pip sync -q --python $(BIN)/python --require-hashes $(LOCK)
+	@# compiled once here: where PYTHONDONTWRITEBYTECODE is set, every process would do so at its start
+	@$(UV) pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes $(LOCK)
 	@$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
