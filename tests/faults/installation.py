@@ -21,9 +21,11 @@ from threading import Event
 from typing import Any, Protocol
 
 import yaml
+from obstore.store import S3Store
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.services import Service
+from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY
 from pipeline import cli
 from pipeline.app import App
 from pipeline.config import load
@@ -33,18 +35,21 @@ from tests.servers import s3_client
 SECONDS = 60.0
 """How long anything may take before a test says that it never came true."""
 HANDOVER_SECONDS = 15.0
-PUT_THREADS = 8
+POLL_SECONDS, POLL_MOST_SECONDS, POLL_SHARE = 0.05, 0.5, 0.02
+PUT_THREADS = 16
 COMMAND = (sys.executable, "-c", "from pipeline.cli import main; main()")
 
 
 def until(condition: Callable[[], Any], seconds: float = SECONDS, what: str | Callable[[], Any] = "it") -> Any:
     """Wait for a condition; gives what it gave."""
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
     pause = Event()
     while not (found := condition()):
-        said = what if isinstance(what, str) else what()
-        assert time.monotonic() < deadline, f"{said} never came true"
-        pause.wait(0.05)
+        waited = time.monotonic() - begun
+        if waited > seconds:
+            raise AssertionError(f"{what if isinstance(what, str) else what()} never came true")
+        # Asking takes time from those who are waited for, so that a long wait asks less often.
+        pause.wait(min(max(POLL_SECONDS, waited * POLL_SHARE), POLL_MOST_SECONDS))
     return found
 
 
@@ -93,6 +98,10 @@ class Bucket:
 
     def __post_init__(self) -> None:
         s3_client(self.server).create_bucket(Bucket=self.name)
+        self._store = S3Store(
+            self.name, endpoint=self.server.url, region=REGION, virtual_hosted_style_request=False,
+            access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY, client_options={"allow_http": True},
+        )  # fmt: skip
 
     @property
     def url(self) -> str:
@@ -101,11 +110,11 @@ class Bucket:
 
     def put(self, key: str, content: bytes) -> None:
         """As `Place.put`."""
-        s3_client(self.server).put_object(Bucket=self.name, Key=key, Body=content)
+        self._store.put(key, content, use_multipart=False)
 
     def delete(self, key: str) -> None:
         """As `Place.delete`."""
-        s3_client(self.server).delete_object(Bucket=self.name, Key=key)
+        self._store.delete(key)
 
 
 class Role:
