@@ -20,8 +20,9 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 from obstore.store import AzureStore, GCSStore
 
-from benchmarks.distributed import THREADS, Bench, _ours, _raw_objects
+from benchmarks.distributed import THREADS, get_and_copy, import_all
 from benchmarks.measuring import Figure
+from benchmarks.rig import Bench
 from deploy.services import azure
 from deploy.services.model import Service
 
@@ -90,8 +91,8 @@ def measure(cloud: Cloud, rounds: int = ROUNDS, objects: int = OBJECTS) -> list[
             list(pool.map(lambda key: store.put(key, orjson.dumps({"id": key, "text": TEXT})), keys))
         runs = []
         for _ in range(rounds):
-            bare = _raw_objects(bench, store, keys)
-            runs.append((_ours(bench, cloud.url.format(name=name), objects), bare))
+            bare = get_and_copy(bench, store, keys)
+            runs.append((import_all(bench, cloud.url.format(name=name), objects)[0], bare))
     ratio = statistics.median(ours / bare for ours, bare in runs)
     mine, raw = (statistics.median(pair[side] for pair in runs) for side in (0, 1))
     return [Figure(cloud.name, "objects/s", mine, raw, ratio, "≥ 0.6 of GET and COPY", ratio >= 0.6, runs)]

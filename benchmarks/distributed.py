@@ -6,16 +6,13 @@ database's own clock; the roles are processes that were ready before the first l
 
 from __future__ import annotations
 
-import contextlib
-import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,12 +21,10 @@ from typing import Any
 import obstore
 import orjson
 import psycopg
-import yaml
 
 from benchmarks import csv_rows
-from benchmarks.measuring import Figure, answer
-from deploy.services import ensure
-from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY, Service
+from benchmarks.measuring import Figure, answer, tell
+from benchmarks.rig import Bench, fill, ready, wait
 from pipeline.app import App
 from pipeline.config import load
 
@@ -38,152 +33,29 @@ UNCHANGED = 200_000
 THREADS = 16
 COPY_BATCH = 500
 ROUNDS = 5
-SECONDS = 600.0
-STARTING_SECONDS = 300.0
-ACCESS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": REGION}
-NAMES = ("kafka", "redis", "postgres")
 LATENCY_MS = 500
 PASS_PEAK_MB = 150
 
 
-class Bench:
-    """The servers, a bucket, and what it takes to run roles on them."""
-
-    def __init__(self, folder: Path, s3: str = "seaweedfs") -> None:
-        self.folder = folder
-        self.servers: dict[str, Service] = {name: ensure(name, keep=True) for name in (*NAMES, s3)}
-        self.s3 = self.servers[s3].url
-        self.env = os.environ | ACCESS | {"AWS_ENDPOINT_URL": self.s3}
-        os.environ.update(ACCESS)
-
-    def bucket(self, name: str) -> Any:
-        """A store of obstore on a new bucket."""
-        import boto3  # noqa: PLC0415 - the bucket is made once
-
-        client = boto3.client("s3", endpoint_url=self.s3, region_name=REGION)
-        client.create_bucket(Bucket=name)
-        return obstore.store.S3Store(
-            name, endpoint=self.s3, region=REGION,
-            virtual_hosted_style_request=False, client_options={"allow_http": True},
-        )  # fmt: skip
-
-    @contextlib.contextmanager
-    def slow(self, milliseconds: int) -> Iterator[None]:
-        """Let every answer of the S3 server come so much later, for the roles that start meanwhile."""
-        proxies = f"{ensure('toxiproxy', keep=True).url}/proxies"
-        name = uuid.uuid4().hex
-        made = _post(proxies, {"name": name, "listen": "127.0.0.1:0", "upstream": self.s3.removeprefix("http://")})
-        toxic = {"type": "latency", "stream": "downstream", "attributes": {"latency": milliseconds}}
-        _post(f"{proxies}/{name}/toxics", toxic)
-        before = self.env
-        self.env = before | {"AWS_ENDPOINT_URL": f"http://{made['listen']}"}
-        try:
-            yield
-        finally:
-            self.env = before
-            urllib.request.urlopen(urllib.request.Request(f"{proxies}/{name}", method="DELETE")).close()
-
-    @contextlib.contextmanager
-    def database(self) -> Iterator[str]:
-        """A new database, dropped afterwards."""
-        name = f"bench_{uuid.uuid4().hex[:12]}"
-        url = self.servers["postgres"].url
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        try:
-            yield url.rpartition("/")[0] + "/" + name
-        finally:
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-    def config(self, database: str, url: str) -> Path:
-        """A configuration file of one source."""
-        path = self.folder / f"{uuid.uuid4().hex}.yaml"
-        path.write_text(
-            yaml.safe_dump({
-                "database": database,
-                "events": f"{self.servers['kafka'].url}/bench-{uuid.uuid4().hex[:8]}?partitions=4",
-                "queue": self.servers["redis"].url,
-                "projects": {"bench": {}},
-                "sources": [{"name": "bench", "project": "bench", "url": url, "poll": "1h", "watch": False}],
-            })
-        )  # fmt: skip
-        return path
-
-    @contextlib.contextmanager
-    def roles(self, config: Path, names: Sequence[str]) -> Iterator[None]:
-        """Processes of these roles."""
-        log = (self.folder / "roles.log").open("ab")
-        running = [
-            subprocess.Popen(
-                [sys.executable, "-m", "pipeline.cli", name, "--config", str(config), "--listen", "127.0.0.1:0"],
-                env=self.env, stderr=log, stdout=log,
-            )
-            for name in names
-        ]  # fmt: skip
-        try:
-            yield
-        finally:
-            for process in running:
-                process.terminate()
-            for process in running:
-                process.wait(60)
-            log.close()
-
-
-def _post(url: str, document: dict[str, Any]) -> dict[str, Any]:
-    with urllib.request.urlopen(urllib.request.Request(url, orjson.dumps(document), method="POST")) as answered:
-        found: dict[str, Any] = orjson.loads(answered.read())
-    return found
-
-
-def _wait(database: str, done: int) -> tuple[float, int]:
-    """Seconds from the first event to the last commit, and tasks, once so many objects are done."""
-    deadline = time.monotonic() + SECONDS
-    with psycopg.connect(database, autocommit=True) as connection:
-        while time.monotonic() < deadline:
-            time.sleep(0.25)
-            with contextlib.suppress(psycopg.errors.UndefinedTable):
-                row = connection.execute(
-                    "SELECT coalesce(sum(n), 0) FROM source_counts WHERE state = 'done'"
-                ).fetchone()
-                if row is not None and row[0] >= done:
-                    break
-        else:
-            raise RuntimeError("the objects were not imported in time")
-        seconds = connection.execute(
-            "SELECT extract(epoch FROM max(finished_at) - min(first_seen)) FROM objects"
-        ).fetchone()
-        tasks = connection.execute("SELECT sum(tasks) FROM objects").fetchone()
-    assert seconds is not None
-    assert tasks is not None
-    return float(seconds[0]), int(tasks[0])
-
-
-def _ours(bench: Bench, url: str, objects: int) -> float:
+def import_all(bench: Bench, url: str, objects: int) -> tuple[float, dict[str, float]]:
+    """Import a bucket by one process of each role; gives tasks per second, and the processor time in seconds from
+    the first event on, by who spent it."""
     with bench.database() as database:
         config = bench.config(database, url)
         with bench.roles(config, ["dispatch", "work"]):
             ready(database)
             with bench.roles(config, ["watch"]):
-                seconds, tasks = _wait(database, objects)
-    return tasks / seconds
+                seconds, tasks = wait(database, objects, bench.begin)
+                spent = bench.spent()
+    return tasks / seconds, spent
 
 
-def ready(database: str, workers: int = 1) -> None:
-    """Wait until so many workers live: then the processes have started."""
-    deadline = time.monotonic() + STARTING_SECONDS
-    with psycopg.connect(database, autocommit=True) as connection:
-        while time.monotonic() < deadline:
-            with contextlib.suppress(psycopg.errors.UndefinedTable):
-                row = connection.execute("SELECT count(*) FROM workers WHERE threads > 0").fetchone()
-                if row is not None and row[0] >= workers:
-                    return
-            time.sleep(0.1)
-    raise RuntimeError("no worker started")
+def numbered(extension: str) -> Callable[[int], str]:
+    """Keys by number, a thousand to a folder."""
+    return lambda number: f"{number // 1000:03}/{number:06}{extension}"
 
 
-def _raw_objects(bench: Bench, store: Any, keys: Sequence[str]) -> float:
+def get_and_copy(bench: Bench, store: Any, keys: Sequence[str]) -> float:
     """GET the same objects with obstore on 16 threads and COPY them."""
     with bench.database() as database, psycopg.connect(database) as connection:
         connection.execute("CREATE TABLE t (id bigserial PRIMARY KEY, key text NOT NULL, data jsonb NOT NULL)")
@@ -207,23 +79,36 @@ def _copy(connection: psycopg.Connection[Any], rows: Sequence[tuple[str, str]]) 
     connection.commit()
 
 
+def _round(bench: Bench, store: Any, keys: Sequence[str], url: str) -> tuple[tuple[float, float], dict[str, float]]:
+    """Objects per second of ours and of the bare loop, and the processor time of both by who spent it."""
+    bench.begin()
+    own = time.process_time()
+    bare = get_and_copy(bench, store, keys)
+    theirs = bench.spent() | {"loop": time.process_time() - own}
+    ours, spent = import_all(bench, url, len(keys))
+    tell(f"ours {ours:,.0f}, bare {bare:,.0f} objects/s; processor time in ms an object:")
+    for who, times in (("ours", spent), ("bare", theirs)):
+        shares = ", ".join(f"{name} {seconds * 1000 / len(keys):.2f}" for name, seconds in times.items())
+        tell(f"{who} {sum(times.values()) * 1000 / len(keys):.2f}: {shares}")
+    return (ours, bare), spent | {f"{name} for the bare loop": seconds for name, seconds in theirs.items()}
+
+
 def measure_objects(rounds: int = ROUNDS, objects: int = OBJECTS) -> list[Figure]:
     """Objects per second of both, on one bucket of one-task JSON objects of about 2 KB."""
     with TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         name = f"bench-{uuid.uuid4().hex[:12]}"
         store = bench.bucket(name)
-        keys = [f"{number // 1000:03}/{number:06}.json" for number in range(objects)]
         text = "an opossum came to the feeder at dusk and ate two plums before it left for the night. " * 22
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(lambda key: store.put(key, orjson.dumps({"id": key, "text": text})), keys))
-        runs = []
-        for _ in range(rounds):
-            bare = _raw_objects(bench, store, keys)
-            runs.append((_ours(bench, f"s3://{name}", objects), bare))
+        keys = fill(store, objects, numbered(".json"), lambda key: orjson.dumps({"id": key, "text": text}))
+        rounds_made = [_round(bench, store, keys, f"s3://{name}") for _ in range(rounds)]
+    runs = [rates for rates, _ in rounds_made]
+    spent = [times for _, times in rounds_made]
     ratio = statistics.median(ours / bare for ours, bare in runs)
     mine, raw = (statistics.median(pair[side] for pair in runs) for side in (0, 1))
-    return [Figure("s3_objects", "objects/s", mine, raw, ratio, "≥ 0.6 of GET and COPY", ratio >= 0.6, runs)]
+    return [
+        Figure("s3_objects", "objects/s", mine, raw, ratio, "≥ 0.6 of GET and COPY", ratio >= 0.6, runs, spent),
+    ]
 
 
 def measure_csv(rounds: int = 3, rows: int = csv_rows.ROWS) -> list[Figure]:
@@ -240,6 +125,7 @@ def measure_csv(rounds: int = 3, rows: int = csv_rows.ROWS) -> list[Figure]:
             with bench.database() as database:
                 bare = _raw_rows(bench, database, f"s3://{name}", rows)
             runs.append((_ours_csv(bench, f"s3://{name}", rows), bare))
+            tell(f"ours {runs[-1][0]:,.0f}, COPY {bare:,.0f} rows/s")
     ratio = statistics.median(ours / bare for ours, bare in runs)
     mine, raw = (statistics.median(pair[side] for pair in runs) for side in (0, 1))
     return [Figure("s3_csv", "rows/s", mine, raw, ratio, "≥ 0.5 of COPY", ratio >= 0.5, runs)]
@@ -251,7 +137,7 @@ def _ours_csv(bench: Bench, url: str, rows: int) -> float:
         with bench.roles(config, ["dispatch", "work"]):
             ready(database)
             with bench.roles(config, ["watch"]):
-                seconds, tasks = _wait(database, 1)
+                seconds, tasks = wait(database, 1)
     assert tasks == rows
     return tasks / seconds
 
@@ -281,16 +167,17 @@ def measure_pass(rounds: int = 3, objects: int = UNCHANGED) -> list[Figure]:
         bench = Bench(Path(folder), s3="versitygw")
         name = f"bench-{uuid.uuid4().hex[:12]}"
         store = bench.bucket(name)
-        keys = [f"{number // 1000:03}/{number:06}.txt" for number in range(objects)]
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(lambda key: store.put(key, b"a line\n"), keys))
+        fill(store, objects, numbered(".txt"), lambda _: b"a line\n")
         with bench.database() as database:
             config = bench.config(database, f"s3://{name}")
             with bench.roles(config, ["dispatch", "work"]):
                 ready(database)
                 with bench.roles(config, ["watch"]):
-                    _wait(database, objects)
-            pairs = [(_pass_seconds(bench, config), _list_seconds(store, objects)) for _ in range(rounds)]
+                    wait(database, objects)
+            pairs = []
+            for _ in range(rounds):
+                pairs.append((_pass_seconds(bench, config), _list_seconds(store, objects)))
+                tell(f"pass {pairs[-1][0]['seconds']:.1f} s, LIST {pairs[-1][1]:.1f} s")
     times = statistics.median(ours["seconds"] / bare for ours, bare in pairs)
     mine = statistics.median(ours["seconds"] for ours, _ in pairs)
     raw = statistics.median(bare for _, bare in pairs)
@@ -332,11 +219,12 @@ def measure_scale(objects: int = 3000) -> list[Figure]:
         bench = Bench(Path(folder))
         name = f"bench-{uuid.uuid4().hex[:12]}"
         store = bench.bucket(name)
-        keys = [f"{number:06}.json" for number in range(objects)]
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(lambda key: store.put(key, orjson.dumps({"id": key})), keys))
+        fill(store, objects, numbered(".json"), lambda key: orjson.dumps({"id": key}))
         with bench.slow(LATENCY_MS):
-            rates = {workers: _scaled(bench, f"s3://{name}", objects, workers) for workers in (1, 2, 4)}
+            rates = {}
+            for workers in (1, 2, 4):
+                rates[workers] = _scaled(bench, f"s3://{name}", objects, workers)
+                tell(f"{workers} workers: {rates[workers]:,.0f} objects/s")
     figures = []
     for workers, rate in rates.items():
         share = rate / (workers * rates[1])
@@ -356,7 +244,7 @@ def _scaled(bench: Bench, url: str, objects: int, workers: int) -> float:
         with bench.roles(config, ["dispatch", *["work"] * workers]):
             ready(database, workers)
             with bench.roles(config, ["watch"]):
-                _wait(database, objects)
+                wait(database, objects)
         with psycopg.connect(database) as connection:
             row = connection.execute(
                 "SELECT extract(epoch FROM max(finished_at) - min(finished_at)), count(*) FROM objects"

@@ -21,7 +21,8 @@ from pipeline.config import Config
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured figure. `ratio` is ours over raw in the sense that `unit` says; `target` is a bound for it."""
+    """One measured figure. `ratio` is ours over raw in the sense that `unit` says; `target` is a bound for it;
+    `spent` is each run's processor time in seconds, by who spent it."""
 
     name: str
     unit: str
@@ -31,6 +32,7 @@ class Figure:
     target: str = ""
     met: bool | None = None
     runs: Sequence[Any] = field(default_factory=tuple)
+    spent: Sequence[dict[str, float]] = field(default_factory=tuple)
 
     def document(self) -> dict[str, Any]:
         """The figure as JSON says it."""
@@ -40,6 +42,11 @@ class Figure:
 def scratch() -> tempfile.TemporaryDirectory[str]:
     """A folder for made files, on the disk that LABELFEED_BENCH_DIR names, else the system's."""
     return tempfile.TemporaryDirectory(prefix="labelfeed-bench-", dir=os.environ.get("LABELFEED_BENCH_DIR"))
+
+
+def tell(text: str) -> None:
+    """Say on standard error how far a long measurement is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def in_process(module: str, *arguments: str) -> dict[str, Any]:

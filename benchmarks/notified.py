@@ -21,8 +21,8 @@ import orjson
 import psycopg
 import yaml
 
-from benchmarks.distributed import Bench, ready
-from benchmarks.measuring import Figure
+from benchmarks.measuring import Figure, tell
+from benchmarks.rig import START_SECONDS, Bench, ready
 from deploy.services import ensure, using
 from deploy.services.model import REGION
 from pipeline import registry
@@ -30,6 +30,7 @@ from pipeline import registry
 RATE = 100
 SECONDS = 20
 QUIET_SECONDS = 15.0
+TELL_SECONDS = 5
 UNTOLD_SHARE = 0.01
 """More objects than this that nobody told of are a fault of ours."""
 
@@ -47,7 +48,7 @@ def _by_sqs(folder: Path, rate: int, seconds: int) -> list[Figure]:
     sqs = boto3.client("sqs", endpoint_url=ensure("elasticmq", keep=True).url, region_name=REGION)
     queue = sqs.create_queue(QueueName=name)["QueueUrl"]
 
-    def tell(key: str) -> None:
+    def notify(key: str) -> None:
         record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
                   "s3": {"bucket": {"name": name}, "object": {"key": key}}}  # fmt: skip
         sqs.send_message(QueueUrl=queue, MessageBody=orjson.dumps({"Records": [record]}).decode())
@@ -55,7 +56,7 @@ def _by_sqs(folder: Path, rate: int, seconds: int) -> list[Figure]:
     with bench.database() as database:
         events = f"{bench.servers['kafka'].url}/{name}?partitions=4"
         config = _config(bench, database, events, name, {"notifications": queue})
-        waits = _run(bench, config, database, ["dispatch", "work", "watch"], name, rate, seconds, tell)
+        waits = _run(bench, config, database, ["dispatch", "work", "watch"], name, rate, seconds, notify)
     return _figures("sqs", waits)
 
 
@@ -88,36 +89,39 @@ def _config(bench: Bench, database: str, events: str, bucket: str, source: dict[
 
 def _run(
     bench: Bench, config: Path, database: str, roles: list[str], bucket: str, rate: int, seconds: int,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> list[float]:  # fmt: skip
     client = boto3.client("s3", endpoint_url=bench.s3, region_name=REGION)
     with bench.roles(config, roles):
         ready(database)
-        _put(client, bucket, "warm-up.txt", tell)
-        _finished(database, 1)
+        _put(client, bucket, "warm-up.txt", notify)
+        _finished(database, 1, START_SECONDS)
         begun, put = time.time(), dict[str, float]()
         for number in range(rate * seconds):
+            if number % (rate * TELL_SECONDS) == 0:
+                late = time.time() - begun - number / rate
+                tell(f"{number:,} of {rate * seconds:,} objects are put, {late:.1f} s late")
             time.sleep(max(0.0, begun + number / rate - time.time()))
             key = f"{number:06}.txt"
-            put[key] = _put(client, bucket, key, tell)
+            put[key] = _put(client, bucket, key, notify)
         finished = _finished(database, rate * seconds + 1)
     return sorted(finished[key] - at for key, at in put.items() if key in finished)
 
 
-def _put(client: Any, bucket: str, key: str, tell: Callable[[str], None]) -> float:
+def _put(client: Any, bucket: str, key: str, notify: Callable[[str], None]) -> float:
     """Put one object; gives when it was there."""
     client.put_object(Bucket=bucket, Key=key, Body=b"one line\n")
     at = time.time()
-    tell(key)
+    notify(key)
     return at
 
 
-def _finished(database: str, count: int) -> dict[str, float]:
-    """When each object was done, once so many are, or none has come for QUIET_SECONDS."""
+def _finished(database: str, count: int, quiet: float = QUIET_SECONDS) -> dict[str, float]:
+    """When each object was done, once so many are, or none has come for `quiet` seconds."""
     rows: list[tuple[Any, ...]] = []
     moved = time.monotonic()
     with psycopg.connect(database, autocommit=True) as connection:
-        while len(rows) < count and time.monotonic() < moved + QUIET_SECONDS:
+        while len(rows) < count and time.monotonic() < moved + quiet:
             time.sleep(0.5)
             before, rows = (
                 len(rows),
