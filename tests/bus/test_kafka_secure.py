@@ -19,12 +19,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from kafka.admin import KafkaAdminClient, ScramMechanism, UserScramCredentialUpsertion
 
 from deploy import services
 from deploy.services import HOST, Service
 from deploy.services.processes import free_ports
 from pipeline.bus.kafka import KafkaLog, parse
-from pipeline.bus.kafka.options import PASSWORD_VARIABLE
+from pipeline.bus.kafka.options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE
 from tests.bus.contract import events_of, nothing, some, take
 
 PING = """
@@ -43,40 +44,77 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <:ResourceWarning")
 
 @dataclass(frozen=True)
 class Secure:
-    """A broker with a listener for SASL over TLS, and the file of its certificate."""
+    """A broker with a listener for SASL over TLS and one for certificates of clients, and the files of its own and of
+    a client's, whose key has PASSWORD."""
 
     port: int
+    mutual: int
     cafile: Path
+    certfile: Path
+    keyfile: Path
 
     def url(self, topic: str, **options: str) -> str:
-        """The event log of this topic there."""
+        """The event log of this topic there, for who proves a name by a password."""
         said = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": USER} | options
-        query = "&".join(f"{name}={value}" for name, value in said.items())
-        return f"kafka://{HOST}:{self.port}/{topic}?partitions=1&{query}"
+        return _url(self.port, topic, said)
+
+    def mutual_url(self, topic: str, **options: str) -> str:
+        """The same, for who proves a name by a certificate."""
+        return _url(self.mutual, topic, {"security_protocol": "SSL", "ssl_cafile": str(self.cafile)} | options)
+
+
+def _url(port: int, topic: str, options: dict[str, str]) -> str:
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    return f"kafka://{HOST}:{port}/{topic}?partitions=1&{query}"
 
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory, kafka: Service) -> Iterator[Secure]:
     """A broker of these tests alone."""
     folder = tmp_path_factory.mktemp("tls")
-    cafile, store = folder / "broker.crt", folder / "broker.pem"
+    made = Secure(
+        *free_ports(("secure", "mutual")).values(), *(folder / name for name in ("ca.crt", "my.crt", "my.key"))
+    )
+    store = folder / "broker.pem"
     certificate, key = _certificate()
-    cafile.write_bytes(certificate)
+    made.cafile.write_bytes(certificate)
     store.write_bytes(key + certificate)
+    certificate, key = _certificate(PASSWORD)
+    made.certfile.write_bytes(certificate)
+    made.keyfile.write_bytes(key)
     folder.chmod(0o755)
-    port = free_ports(("secure",))["secure"]
-    login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    with services.using("kafka", f"secure{made.port}", settings=_settings(made, store)) as service:
+        with closing(KafkaAdminClient(bootstrap_servers=service.address)) as admin:
+            # One request for each: a broker takes one change of a user at a time.
+            for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+                known = UserScramCredentialUpsertion(USER, mechanism, PASSWORD)
+                assert admin.alter_user_scram_credentials([known]) == {USER: None}
+        yield made
+
+
+def _settings(made: Secure, store: Path) -> dict[str, str]:
+    """How the broker is configured, with its key and certificate in this file."""
+    login = "org.apache.kafka.common.security.{}LoginModule required"
+    plain = login.format("plain.Plain")
+    listeners = f"PLAINTEXT://{{host}}:{{main}},SECURE://{{host}}:{made.port},MUTUAL://{{host}}:{made.mutual}"
     settings = {
-        "listeners": f"PLAINTEXT://{{host}}:{{main}},CONTROLLER://{{host}}:{{controller}},SECURE://{{host}}:{port}",
-        "advertised.listeners": f"PLAINTEXT://{{host}}:{{main}},SECURE://{{host}}:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
-        "listener.name.secure.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.secure.plain.sasl.jaas.config": f'{login} user_{USER}="{PASSWORD}";',
-        "listener.name.secure.ssl.keystore.type": "PEM",
-        "listener.name.secure.ssl.keystore.location": str(store),
+        "listeners": f"{listeners},CONTROLLER://{{host}}:{{controller}}",
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,MUTUAL:SSL",
+        "listener.name.secure.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.secure.plain.sasl.jaas.config": f'{plain} user_{USER}="{PASSWORD}";',
+        "listener.name.mutual.ssl.client.auth": "required",
+        "listener.name.mutual.ssl.truststore.type": "PEM",
+        "listener.name.mutual.ssl.truststore.location": str(made.certfile),
     }
-    with services.using("kafka", f"secure{port}", settings=settings):
-        yield Secure(port, cafile)
+    for mechanism in ("scram-sha-256", "scram-sha-512"):
+        settings[f"listener.name.secure.{mechanism}.sasl.jaas.config"] = f"{login.format('scram.Scram')};"
+    for name in ("secure", "mutual"):
+        settings |= {
+            f"listener.name.{name}.ssl.keystore.type": "PEM",
+            f"listener.name.{name}.ssl.keystore.location": str(store),
+        }
+    return settings
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +124,8 @@ def cut_off() -> Iterator[None]:
     gc.collect()
 
 
-def _certificate() -> tuple[bytes, bytes]:
-    """A certificate of its own for loopback, and its key, as PEM."""
+def _certificate(password: str = "") -> tuple[bytes, bytes]:
+    """A certificate of its own for loopback, and its key (under a password, if there is one), as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker")])
     now = dt.datetime.now(dt.UTC)
@@ -103,21 +141,35 @@ def _certificate() -> tuple[bytes, bytes]:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    written = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    hidden = serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
+    written = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden)
     return made.public_bytes(serialization.Encoding.PEM), written
 
 
-def test_who_proves_its_name_is_let_in(secure: Secure, unique: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the user, the password and the broker's certificate, events go through as on an open broker."""
-    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
-    with closing(KafkaLog(parse(secure.url(unique, ssl_cafile=str(secure.cafile))))) as log:
+def goes_through(url: str) -> None:
+    """Events go through as on an open broker."""
+    with closing(KafkaLog(parse(url))) as log:
         events = some(5)
         log.publish(events)
         with closing(log.consumer(nothing)) as consumer:
             records, _ = take(consumer, 5)
     assert events_of(records) == events
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_who_proves_its_name_is_let_in(
+    secure: Secure, unique: str, monkeypatch: pytest.MonkeyPatch, mechanism: str
+) -> None:
+    """With the user, the password and the broker's certificate, events go through, by each mechanism."""
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    goes_through(secure.url(unique, ssl_cafile=str(secure.cafile), sasl_mechanism=mechanism))
+
+
+def test_a_client_s_certificate_counts(secure: Secure, unique: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a certificate that the broker knows, and its key, events go through; without it nobody is let in."""
+    monkeypatch.setenv(KEY_PASSWORD_VARIABLE, PASSWORD)
+    goes_through(secure.mutual_url(unique, ssl_certfile=str(secure.certfile), ssl_keyfile=str(secure.keyfile)))
+    assert refusal(secure.mutual_url(unique), PASSWORD)
 
 
 def refusal(url: str, password: str) -> str:

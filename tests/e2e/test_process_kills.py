@@ -12,8 +12,8 @@ import pytest
 from pipeline.faults import POINTS
 from tests.e2e.house import House
 
-ELSEWHERE = {"watcher.taken", "watcher.recorded", "scheduler.granted"}
-"""Points that only queues and deliveries pass, like all of the deliverer's: their own tests kill at them."""
+ELSEWHERE = {"watcher.taken", "watcher.recorded", "scheduler.granted", "worker.committing"}
+"""Points of queues, deliveries (all of the deliverer's, too) and PostgreSQL alone: their own tests kill at them."""
 ROWS = 12_000
 KILLS = 20
 LONGEST_LIFE = 0.6

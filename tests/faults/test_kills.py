@@ -99,7 +99,7 @@ def _workers_end(fed: Installation, aws: None) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_workers_end")
-@pytest.mark.parametrize("point", ["before_start", "started", "before_commit", "committed"])
+@pytest.mark.parametrize("point", ["before_start", "started", "before_commit", "committing", "committed"])
 def test_worker_killed(fed: Installation, point: str) -> None:
     """Whatever a worker was at when it was killed is imported once, by another one."""
     fed.put(60)
@@ -120,6 +120,20 @@ def test_zombie(fed: Installation) -> None:
     zombie.resume()
     until(lambda: zombie.ready()[0] == 200, what="the zombie")
     fed.put(20)
+    fed.imported()
+    fed.exactly_once()
+
+
+@pytest.mark.usefixtures("_workers_end")
+def test_suspended_within_its_commit(fed: Installation) -> None:
+    """A worker that is suspended within its transaction holds up its own batch alone, which is imported once."""
+    fed.put(40)
+    sleeper = fed.start("work", fault="worker.committing:1:STOP")
+    sleeper.stopped()
+    fed.start("work")
+    later = {(key, fed.wanted[key]) for key in fed.put(40)}
+    until(lambda: later <= set(fed.tasks()), what="what came later")
+    sleeper.resume()
     fed.imported()
     fed.exactly_once()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.faults import reached
 from pipeline.ledger import Committed, Outcome
 from pipeline.sinks.outboxes import ranges
 from pipeline.sinks.outcomes import Before, Plan, writes_all, writes_rejected
@@ -54,6 +55,7 @@ class Batch:
             _write_plan(tx, self.lease, found[0][0], plan)
             self._copy(tx, "task_rows", TASK_COLUMNS, self.tasks, owned)
             self._copy(tx, "rejected_rows", REJECTED_COLUMNS, self.rejected, owned)
+            reached("worker.committing")
             standings.take(tx, found[0][0], kept)
             to_outbox(tx, found[0][0], ranges(self.lease, kept, owned))
         if found:
