@@ -99,7 +99,7 @@ def test_deleted_before_it_is_read(distributed: Installation) -> None:
     distributed.exactly_once()
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_files_that_kill_their_worker(make: Make) -> None:
     """Files that kill whoever reads them end as `failed: worker_lost`; their neighbours are all imported."""
     installation = make(limits={"batch_objects": 20, "lease": "4s"})
@@ -116,7 +116,7 @@ def test_files_that_kill_their_worker(make: Make) -> None:
         counts = installation.counts()
         return (counts.get("done"), counts.get("failed")) == (HEALTHY, DEADLY)
 
-    until(ended, 60.0 + 15.0 * DEADLY, what=installation.explain)
+    until(ended, 60.0 + 30.0 * DEADLY, what=installation.explain)
     installation.exactly_once()
 
 

@@ -32,7 +32,7 @@ SHARDS = 8
 
 _SETTINGS = (
     "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '2s';"
-    " SET LOCAL idle_in_transaction_session_timeout = '60s';"
+    " SET LOCAL idle_in_transaction_session_timeout = '15s';"
 )
 # Rows are looked up by lists of numbers, which the planner may take for much longer ones: then it would read a
 # whole index to join it. Each transaction sets this for itself, because a pooler shares sessions.
