@@ -126,7 +126,7 @@ def test_zombie(fed: Installation) -> None:
 
 @pytest.mark.usefixtures("_workers_end")
 def test_suspended_within_its_commit(fed: Installation) -> None:
-    """A worker that is suspended within its transaction, which holds the counters, holds up the others only until the
+    """A worker that is suspended within its transaction holds up the others no longer than until the
     database ends that; its batch is imported once."""
     fed.put(40)
     sleeper = fed.start("work", fault="worker.committing:1:STOP")
