@@ -21,9 +21,10 @@ from typing import Any
 import psycopg
 import yaml
 
-from benchmarks.distributed import THREADS, Bench, ready
+from benchmarks.distributed import THREADS
 from benchmarks.label_studio import BATCH, TASKS, begin, end, text
 from benchmarks.measuring import Figure, in_process
+from benchmarks.rig import Bench, ready
 from deploy import services
 from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY, Service
 
