@@ -11,49 +11,33 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 from pipeline import logs
 from pipeline.config import Limits
-from pipeline.consumers import Feed, outcomes
-from pipeline.consumers.commits import Commits, Summary
-from pipeline.consumers.plain import Found, chunks, imported
+from pipeline.consumers import Feed
+from pipeline.consumers.claim import Cancelled, ClaimRun
+from pipeline.consumers.commits import Summary
 from pipeline.consumers.reading import Open, ReadAhead, in_turn
 from pipeline.consumers.renewer import Held, Renewer
-from pipeline.consumers.rows import DatabaseDown, Rows
+from pipeline.consumers.rows import DatabaseDown
 from pipeline.errors import (
     LabelfeedError,
     LeaseLost,
-    ObjectFailed,
-    ObjectGone,
-    ObjectSkipped,
-    RetriableError,
     UnavailableError,
-    UsageError,
 )
 from pipeline.events import TRACES_TOLD
 from pipeline.faults import reached
-from pipeline.ledger import Ledger, Mode, Outcome, Work
+from pipeline.ledger import Ledger, Work
 from pipeline.metrics import Metrics
-from pipeline.parsers import Body, Parser
-from pipeline.stores import Entry, Reading, is_queue
-from pipeline.stores.turn import Turn
 from pipeline.waiting import Patience, our_error
 
 READING_THREADS_LIMIT = 256
 """Threads that read ahead from one source, for all worker threads of a process together."""
 
-GET_BYTES = 8 * 1024 * 1024
-"""A large object is read from storage in requests of about this size."""
-
 NO_OBJECT = 0
 """What `at` is told while no object is worked on."""
 
 _log = logging.getLogger(__name__)
-
-
-class Cancelled(Exception):
-    """The process shuts down: what is not finished goes back."""
 
 
 def _nothing(*_: object) -> None:
@@ -119,7 +103,7 @@ class Importer:
             return self._run(held, feed, work)
 
     def _run(self, held: Held, feed: Feed, work: Sequence[Work]) -> Summary:
-        claim = _ClaimRun(self, held, feed)
+        claim = ClaimRun(self, held, feed)
         started = time.monotonic()
         try:
             claim.run(work)
@@ -140,7 +124,7 @@ class Importer:
         self._tell(claim, work, time.monotonic() - started)
         return claim.commits.summary
 
-    def _tell(self, claim: _ClaimRun, work: Sequence[Work], seconds: float) -> None:
+    def _tell(self, claim: ClaimRun, work: Sequence[Work], seconds: float) -> None:
         source, summary = work[0].source, claim.commits.summary
         fields: dict[str, object] = {"tasks": summary.tasks, "rejected": summary.rejected, "bytes": summary.bytes}
         fields |= summary.states
@@ -164,12 +148,15 @@ class Importer:
         for pool in (*pools, self.stager):
             pool.shutdown(cancel_futures=True)
 
-    def objects(self, feed: Feed, work: Sequence[Work]) -> Generator[tuple[Work, Open], None, None]:
-        """The objects of a claim with the call that opens each; ahead of time if the store has latency."""
+    def objects(
+        self, feed: Feed, work: Sequence[Work], meanwhile: Callable[[], None]
+    ) -> Generator[tuple[Work, Open], None, None]:
+        """The objects of a claim with the call that opens each; ahead of time if the store has latency. `meanwhile` is
+        called often while one of these is waited for."""
         window = int(getattr(feed.store, "concurrency", 1))
         if window <= 1 or self.at is not None:
             return in_turn(feed.store, feed.rules, work)
-        return ReadAhead(self._pool(feed.source.name, window), feed.store, feed.rules, window).objects(work)
+        return ReadAhead(self._pool(feed.source.name, window), feed.store, feed.rules, window, meanwhile).objects(work)
 
     def _pool(self, source: str, window: int) -> ThreadPoolExecutor:
         with self._lock:
@@ -202,208 +189,3 @@ class Importer:
             self.ledger.give_back(lease, lost=lost)
         except UnavailableError as error:
             _log.warning(logs.CLAIM_KEPT, extra={"lease": lease, "error": str(error)})
-
-
-class _ClaimRun:
-    """One claim under way, in one thread."""
-
-    def __init__(self, importer: Importer, held: Held, feed: Feed) -> None:
-        self._importer = importer
-        self._held = held
-        self._feed = feed
-        self._source = feed.source
-        self._store = feed.store
-        self._version: str | None = None
-        self._size = 0
-        self._modified = 0.0
-        self._opened: float | None = None
-        self._turn = Turn(getattr(feed.store, "floor", None))
-        self.lease = held.lease
-        self.opening = self.parsing = 0.0
-        self.gets = 0
-        self.current = 0
-        self.commits = Commits(
-            importer.ledger,
-            importer.metrics,
-            held.lease,
-            feed.source.name,
-            committed=importer.committed,
-            doubted=lambda: importer.renewer.renew(held),
-            each=importer.at is not None,
-        )
-
-    def run(self, work: Sequence[Work]) -> None:
-        """Import every object. Raises LeaseLost, Cancelled, DatabaseDown and MemoryError."""
-        try:
-            with self._turn:
-                self._one_by_one(self._plain(work))
-        except (Cancelled, MemoryError):
-            self.commits.flush()
-            raise
-        self.commits.flush()
-
-    def _plain(self, work: Sequence[Work]) -> Sequence[Work]:
-        """Import the plain objects, many at a time; gives the others."""
-        if self._importer.at is not None:
-            return work
-        others: list[Work] = []
-        started = time.monotonic()
-        for found, rest in chunks(self._feed, work):
-            if self._held.lost or self._importer.cancelled:
-                self._check()
-            others += rest
-            ended = time.monotonic()
-            self._take(found, ended - started, ended)
-            started = ended
-        return others
-
-    def _take(self, found: Sequence[Found], seconds: float, at: float) -> None:
-        """Take plain objects that were read and parsed in `seconds` together, until `at`."""
-        ended = imported(self._feed, found, seconds)
-        self.gets += len(found)
-        self.parsing += seconds
-        self.commits.add_all(ended, [one.entry.modified for one in found], at)
-        if _log.isEnabledFor(logging.DEBUG):
-            for one, outcome in zip(found, ended, strict=True):
-                self._say(one.work, outcome, outcome.seconds)
-
-    def _one_by_one(self, work: Sequence[Work]) -> None:
-        at, add, clock = self._importer.at, self.commits.add, time.monotonic
-        started = clock()
-        verbose = _log.isEnabledFor(logging.DEBUG)
-        with closing(self._importer.objects(self._feed, work)) as objects:
-            for item, opening in objects:
-                if self._held.lost or self._importer.cancelled:
-                    self._check()
-                self.current = item.id
-                if at is not None:
-                    at(item.id)
-                outcome, cost = self._object(item, opening, started)
-                ended = clock()
-                opened = self._opened or ended
-                self.opening += opened - started
-                self.parsing += ended - opened
-                add(outcome, cost, self._modified, ended)
-                if verbose:
-                    self._say(item, outcome, ended - started)
-                started = ended
-
-    def _say(self, work: Work, outcome: Outcome, seconds: float) -> None:
-        code = outcome.reason.code if outcome.reason else None
-        fields = {"uri": self._store.uri(work.key), "state": outcome.state, "code": code, "lease": self.lease}
-        _log.debug(logs.OBJECT_ENDED, extra=fields | {"trace": work.trace, "seconds": seconds})
-
-    def _check(self) -> None:
-        if self._held.lost:
-            raise LeaseLost(f"lease {self._held.lease} has ended")
-        if self._importer.cancelled:
-            raise Cancelled
-
-    def _object(self, work: Work, opening: Open, started: float) -> tuple[Outcome, int]:
-        """One object's outcome, and about how many bytes it holds in memory."""
-        self._version, self._size, self._modified, self._opened = None, 0, 0.0, None
-        rows = None
-        try:
-            parser, opened = opening()
-            with opened as reading:
-                entry = reading.entry
-                self._opened = time.monotonic()
-                self.gets += 1 if reading.content is not None else 1 + entry.size // GET_BYTES
-                self._version, self._size, self._modified = entry.version, entry.size, entry.modified
-                mode = outcomes.mode_of(work, entry.version, self._source.on_change)
-                if mode in ("unchanged", "ignored"):
-                    shape = self._feed.shape
-                    return Outcome(work.id, "done", entry.version, mode=mode, size=entry.size, shape=shape), 0
-                rows = Rows(
-                    self._importer.ledger,
-                    self._held.lease,
-                    work.id,
-                    self._importer.stager,
-                    self._source,
-                    self.commits.flush,
-                )
-                self._parse(parser, reading, entry, rows)
-            return self._done(work, mode, rows, started), max(entry.size, rows.bytes)
-        except (LeaseLost, DatabaseDown, Cancelled, MemoryError):
-            raise
-        except (ObjectFailed, ObjectSkipped, ObjectGone) as error:
-            outcome = outcomes.of_terminal(work, error, self._source, self._known_version(work), self._size)
-        except RetriableError as error:
-            outcome = outcomes.of_passing(work, error, self._importer.limits)
-            if outcome.state == "failed":
-                outcome = outcome._replace(version=self._known_version(work))
-        except UsageError as error:
-            missing = ObjectFailed("unsupported_format", str(error), hint="install what is missing, then retry")
-            outcome = outcomes.of_terminal(work, missing, self._source, self._known_version(work), self._size)
-        # The outer boundary of stores and parsers: an error of ours fails its own object, and no other.
-        except Exception as error:  # noqa: BLE001
-            outcome = self._bug(work, error)
-        return self._with_rows(outcome, rows, started), 0
-
-    def _parse(self, parser: Parser, reading: Reading, entry: Entry, rows: Rows) -> None:
-        content = reading.content
-        reopen = None
-        if content is None:
-            reopen = reading.stream
-            self._turn.leave()
-        body = Body(entry.key, self._store.uri(entry.key), entry.size, content, reopen)
-        reached("worker.parsing", entry.key)
-        for piece in parser.parse(body, self._feed.rules):
-            rows.add(piece)
-            self.commits.flush_due()
-            if self._held.lost or self._importer.cancelled:
-                self._check()
-        rows.finish()
-
-    def _done(self, work: Work, mode: Mode, rows: Rows, started: float) -> Outcome:
-        tasks = rows.task_count
-        # A batch of a queue holds what many pushed: where all of it is bad, none of it holds up what is behind.
-        if not tasks and not (rows.rejected_count and is_queue(self._store)):
-            if rows.first_rejected is not None:
-                raise outcomes.bad_row(rows.first_rejected)
-            raise ObjectSkipped(outcomes.NO_TASKS, "the file holds no task")
-        return Outcome(
-            work.id,
-            "done",
-            self._version,
-            mode=mode,
-            tasks=rows.tasks,
-            rejected=rows.rejected,
-            task_count=tasks,
-            rejected_count=rows.rejected_count,
-            staged=rows.staged,
-            size=self._size,
-            shape=self._feed.shape,
-            row_key=self._source.row_key,
-            seconds=time.monotonic() - started,
-        )
-
-    def _with_rows(self, outcome: Outcome, rows: Rows | None, started: float) -> Outcome:
-        """Keep what was rejected, so that a person can see why; tasks of a failed object are dropped."""
-        if rows is not None:
-            rows.abandon()
-        seconds = time.monotonic() - started
-        if rows is None or outcome.state == "ready":
-            return outcome._replace(seconds=seconds)
-        return outcome._replace(
-            seconds=seconds,
-            rejected=rows.rejected,
-            rejected_count=rows.rejected_count,
-            staged=rows.staged,
-        )
-
-    def _known_version(self, work: Work) -> str | None:
-        """The version that an error speaks of. Without one the next pass would take the object for changed."""
-        if self._version is None and work.wanted is None:
-            try:
-                entry = self._store.head(work.key)
-            except LabelfeedError:
-                return None
-            if entry is not None:
-                self._version, self._size = entry.version, entry.size
-        return self._version
-
-    def _bug(self, work: Work, error: Exception) -> Outcome:
-        fields = {"object": work.id, "uri": self._store.uri(work.key), "source": self._source.name, "trace": work.trace}
-        _log.error(logs.OUR_ERROR, extra=fields, exc_info=error)
-        return outcomes.of_bug(work, error, self._known_version(work))

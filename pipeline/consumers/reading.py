@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
@@ -16,6 +16,8 @@ from pipeline.ledger import Work
 from pipeline.parsers import Parser, Rules, select
 from pipeline.stores import Entry, Reading, Store, name_of
 
+MEANWHILE_SECONDS = 0.1
+"""How often, while an object is waited for, what else is due is looked at."""
 READ_AHEAD_BYTES = 64 * 1024 * 1024
 """One claim holds no more than about this, read and not yet parsed."""
 
@@ -84,9 +86,13 @@ def in_turn(store: Store, rules: Rules, work: Sequence[Work]) -> Generator[tuple
 
 
 class ReadAhead:
-    """Opens objects of one claim in the threads of a pool, at most `window` ahead, bounded by bytes."""
+    """Opens objects of one claim in the threads of a pool, at most `window` ahead, bounded by bytes. `meanwhile` is
+    called every MEANWHILE_SECONDS while one is waited for; what it raises ends the waiting."""
 
-    def __init__(self, pool: ThreadPoolExecutor, store: Store, rules: Rules, window: int) -> None:
+    def __init__(
+        self, pool: ThreadPoolExecutor, store: Store, rules: Rules, window: int, meanwhile: Callable[[], None]
+    ) -> None:
+        self._meanwhile = meanwhile
         self._pool = pool
         self._store = store
         self._rules = rules
@@ -111,8 +117,7 @@ class ReadAhead:
                 yield item, lambda future=future: self._take(future)  # type: ignore[misc]  # bound at once
         finally:
             for _, future in ahead:
-                if not future.cancel():
-                    future.add_done_callback(_close)
+                _forget(future)
 
     def _open(self, key: str) -> tuple[Parser, Ahead]:
         parser, opened = open_object(self._store, self._rules, key)
@@ -121,6 +126,13 @@ class ReadAhead:
         return parser, ahead
 
     def _take(self, future: Future[tuple[Parser, Ahead]]) -> tuple[Parser, Opened]:
+        try:
+            while not future.done():
+                if not wait([future], MEANWHILE_SECONDS).done:
+                    self._meanwhile()
+        except BaseException:
+            _forget(future)
+            raise
         parser, ahead = future.result()
         self._count(-len(ahead.reading.content or b""))
         return parser, ahead
@@ -128,6 +140,11 @@ class ReadAhead:
     def _count(self, more: int) -> None:
         with self._lock:
             self._bytes += more
+
+
+def _forget(future: Future[tuple[Parser, Ahead]]) -> None:
+    if not future.cancel():
+        future.add_done_callback(_close)
 
 
 def _close(future: Future[tuple[Parser, Ahead]]) -> None:

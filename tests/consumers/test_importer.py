@@ -26,7 +26,8 @@ class Instead:
 
     def __init__(self, real: Any, **methods: Any) -> None:
         self._real = real
-        self.__dict__.update({"contents": None} | methods if "open" in methods else methods)
+        alike = {"contents": None, "floor": None} if {"open", "concurrency"} & methods.keys() else {}
+        self.__dict__.update(alike | methods)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -462,6 +463,54 @@ def test_commits_do_not_wait_long(house: House, monkeypatch: pytest.MonkeyPatch)
         house.put(key, "x")
     house.bring_in(*"abc")
     assert seen == [0, 1, 2]
+
+
+def test_no_outcome_waits_for_storage_that_hangs(house: House) -> None:
+    """What has been read is committed while the next object keeps its reader waiting."""
+    house.put("a.json", GOOD)
+    house.put("b.json", GOOD)
+    house.note("a.json", "b.json")
+    store, first_is_there = house.feeds["inbox"].store, threading.Event()
+
+    def open_when(key: str) -> Any:
+        assert key == "a.json" or first_is_there.wait(30)
+        return store.open(key)
+
+    swap_store(house, Instead(store, open=open_when, concurrency=2))
+    importer, lease = house.importer(), house.claim()[0].lease
+    thread = threading.Thread(target=importer.run, args=(lease,))
+    thread.start()
+    while house.states()["a.json"] != "done":
+        assert thread.is_alive()
+    first_is_there.set()
+    thread.join()
+    importer.close()
+    assert house.states() == {"a.json": "done", "b.json": "done"}
+
+
+def test_a_claim_is_cancelled_while_storage_hangs(house: House) -> None:
+    """Who shuts down does not wait for an answer that may never come; the object goes back uncounted."""
+    house.put("a.json", GOOD)
+    house.note("a.json")
+    store, asked, over = house.feeds["inbox"].store, threading.Event(), threading.Event()
+
+    def hang(key: str) -> Any:
+        asked.set()
+        assert over.wait(30)
+        return store.open(key)
+
+    swap_store(house, Instead(store, open=hang, concurrency=2))
+    importer, lease = house.importer(), house.claim()[0].lease
+    thread = threading.Thread(target=importer.run, args=(lease,))
+    thread.start()
+    assert asked.wait(30)
+    importer.cancel()
+    thread.join(10)
+    assert not thread.is_alive()
+    over.set()
+    importer.close()
+    row = house.rows()["a.json"]
+    assert (row["state"], row["attempts"]) == ("ready", 0)
 
 
 def test_source_out_of_the_configuration_is_given_back(house: House) -> None:
