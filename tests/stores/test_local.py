@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -231,8 +232,9 @@ def test_no_link_leads_out_of_the_root(root: Path, store: LocalStore) -> None:
             pass
 
 
-def test_exchanging_a_folder_for_a_link_never_leads_out(root: Path, store: LocalStore) -> None:
-    """Whoever swaps a folder and a link as fast as he can gets nothing read from outside."""
+@contextmanager
+def exchanging(root: Path) -> Iterator[None]:
+    """Somebody who exchanges a folder for a link that leads out, and back, as fast as he can."""
     write(root / "in/secret", b"ours")
     (root / "out").symlink_to("..")
     stop = threading.Event()
@@ -244,17 +246,23 @@ def test_exchanging_a_folder_for_a_link_never_leads_out(root: Path, store: Local
 
     thread = threading.Thread(target=swap)
     thread.start()
-    read = set()
     try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_exchanging_a_folder_for_a_link_never_leads_out(root: Path, store: LocalStore) -> None:
+    """Whoever swaps a folder and a link as fast as he can gets nothing read from outside."""
+    read = set()
+    with exchanging(root):
         for _ in range(3000):
             try:
                 with store.open("in/secret") as reading:
                     read.add(reading.content)
             except (ObjectGone, ObjectUnsettled):
                 pass
-    finally:
-        stop.set()
-        thread.join()
     assert read <= {b"ours"}
 
 
@@ -311,23 +319,9 @@ def test_a_folder_that_is_kept_open_is_the_one_that_was_checked(root: Path) -> N
 
 
 def test_exchanging_a_folder_never_leads_the_reading_of_many_out(root: Path, store: LocalStore) -> None:
-    """Whoever swaps a folder and a link as fast as he can gets nothing read from outside."""
-    write(root / "in/secret", b"ours")
-    (root / "out").symlink_to("..")
-    stop = threading.Event()
-
-    def swap() -> None:
-        while not stop.is_set():
-            for one, other in (("in", "kept"), ("out", "in"), ("in", "out"), ("kept", "in")):
-                (root / one).rename(root / other)
-
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
+    """Nor where files are read many at a time, in a folder that is kept open."""
+    with exchanging(root):
         read = {found[1] for _ in range(3000) for found in store.contents(["in/secret"]) if found is not None}
-    finally:
-        stop.set()
-        thread.join()
     assert read == {b"ours"}
 
 
