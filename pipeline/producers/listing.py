@@ -18,12 +18,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pipeline import logs
 from pipeline.bus import EventLog
 from pipeline.config import Source
-from pipeline.errors import ObjectFailed, UnavailableError
+from pipeline.errors import LabelfeedError, ObjectFailed, RetriableError, UnavailableError
 from pipeline.events import EventKind, ObjectEvent, new_id, new_traceparent, trace_of
 from pipeline.faults import reached
 from pipeline.ledger import Known, Ledger, Pass
@@ -167,9 +168,7 @@ class _Listing:
         self._seen: SeenKeys | None = None
 
     def run(self, *, accept: bool) -> Pass:
-        complete = False
-        while not complete and not self._stop.is_set():
-            complete = self._page()
+        complete = self._pages()
         if complete and self._state.whole and not self._runner.store.ordered:
             self._look_at_all()
         self._settle()
@@ -181,6 +180,18 @@ class _Listing:
         self._ledger.end_pass(self._state)
         self._advance(replace(self._state, finished=self._ledger.now()))
         return self._state
+
+    def _pages(self) -> bool:
+        """List page after page; whether the last one was among them."""
+        complete = False
+        try:
+            while not complete and not self._stop.is_set():
+                complete = self._page()
+        except RetriableError:
+            with suppress(LabelfeedError):
+                self._save(now=True)
+            raise
+        return complete
 
     # --- one page ------------------------------------------------------------------------------------------
 
