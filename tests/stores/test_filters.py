@@ -74,8 +74,8 @@ def test_by_the_key(options: dict[str, Any], key: str, rule: str | None) -> None
             "newer_than",
         ),
         ({"newer_than": "2020-01-01"}, Entry("a", "v", 1, datetime(2020, 1, 1, tzinfo=UTC).timestamp()), None),
-        ({"older_than": "10m"}, entry(age=5), "older_than"),
-        ({"older_than": "10m"}, entry(age=1000), None),
+        ({"older_than": "10d"}, entry(age=DAY), "older_than"),
+        ({"older_than": "10d"}, entry(age=20 * DAY), None),
         ({"match": "*.json", "max_size": 1}, entry("a.txt", size=2), "match"),
     ],
 )
