@@ -26,7 +26,7 @@ from pipeline.sinks.postgres.database import CONNECTIONS, Database
 from pipeline.sinks.postgres.deliveries import PostgresDeliveries
 from pipeline.sinks.postgres.reports import PostgresReports
 from pipeline.sinks.postgres.revisions import decide
-from pipeline.sinks.postgres.rows import task_lines
+from pipeline.sinks.postgres.rows import staged_lines
 from pipeline.sinks.postgres.schedule import end_leases
 from pipeline.tasks import RejectedRow, Task
 
@@ -116,10 +116,10 @@ class PostgresLedger:
     ) -> None:
         """As `Ledger.stage`."""
         try:
-            lines = task_lines(object_id, lease, tasks, first)
+            columns, lines = staged_lines(object_id, lease, tasks, first)
         except UnicodeEncodeError as error:
             raise DataRefused(f"the database refuses the data: {error}") from error
-        self._database.write(lambda tx: work.stage(tx, lease, object_id, lines, rejected))
+        self._database.write(lambda tx: work.stage(tx, lease, object_id, (columns, lines), rejected))
 
     def unstage(self, lease: int, object_id: int) -> None:
         """As `Ledger.unstage`; more than one transaction."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.tasks import RejectedRow, Task
 
 TASK_COLUMNS = "object_id, lease, position, row, data, annotations, predictions, meta, extra, external_id"
+BARE_COLUMNS = "object_id, lease, position, row, data"
 REJECTED_COLUMNS = 'object_id, lease, n, row, line, "column", code, message, excerpt'
 
 
@@ -35,6 +36,21 @@ _NOTHING = "\t".join(["\\N"] * 5) + "\n"
 def task_lines(object_id: int, lease: int, tasks: Iterable[Task], first: int = 0) -> bytes:
     """Rows of `task_rows`, positions counted from `first`. Raises UnicodeEncodeError."""
     return "".join([task_line(object_id, lease, position, task) for position, task in enumerate(tasks, first)]).encode()
+
+
+def staged_lines(object_id: int, lease: int, tasks: Sequence[Task], first: int) -> tuple[str, bytes]:
+    """The columns that a large file's tasks fill, and their rows. Mostly all have data only, and nothing in it that
+    COPY reads in a way of its own: then neither side looks at what is not there. Raises UnicodeEncodeError."""
+    if not all(task[2:] == _PLAIN for task in tasks):
+        return TASK_COLUMNS, task_lines(object_id, lease, tasks, first)
+    datas = [task.data for task in tasks]
+    together = "".join(datas)
+    if "\\" in together or not together.isprintable():
+        datas = list(map(_text, datas))
+    head = f"{object_id}\t{lease}\t"
+    places = enumerate(tasks, first)
+    lines = [f"{head}{at}\t{task.row}\t{data}\n" for (at, task), data in zip(places, datas, strict=True)]
+    return BARE_COLUMNS, "".join(lines).encode()
 
 
 def rejected_lines(object_id: int, lease: int, rejected: Iterable[RejectedRow], first: int = 0) -> bytes:

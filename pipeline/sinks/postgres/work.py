@@ -9,7 +9,7 @@ from pipeline.ledger import LOST_WORKERS_LIMIT, STAGE_ROWS, Outcome, Work
 from pipeline.sinks.postgres import standings
 from pipeline.sinks.postgres.database import Transaction
 from pipeline.sinks.postgres.record import write_history
-from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, TASK_COLUMNS, rejected_lines
+from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, rejected_lines
 from pipeline.sinks.postgres.schedule import end_leases
 from pipeline.sinks.texts import reason_text, text_of, worker_lost
 from pipeline.tasks import RejectedRow
@@ -61,8 +61,10 @@ def beat(tx: Transaction, worker: str, threads: int, seconds: float, commits: tu
     )
 
 
-def stage(tx: Transaction, lease: int, object_id: int, lines: bytes, rejected: Sequence[RejectedRow]) -> None:
-    """As `Ledger.stage`, for rows that are ready to be copied."""
+def stage(
+    tx: Transaction, lease: int, object_id: int, tasks: tuple[str, bytes], rejected: Sequence[RejectedRow]
+) -> None:
+    """As `Ledger.stage`, for tasks as `staged_lines` gives them."""
     if not tx.rows("SELECT 1 FROM objects WHERE id = %s AND lease = %s", (object_id, lease)):
         raise LeaseLost(f"lease {lease} has ended")
     # The import's row is locked even if it is there: a sweep must not delete it between.
@@ -71,8 +73,8 @@ def stage(tx: Transaction, lease: int, object_id: int, lines: bytes, rejected: S
         " ON CONFLICT (object_id, lease) DO UPDATE SET at = excluded.at",
         (object_id, lease),
     )
-    if lines:
-        tx.copy("task_rows", TASK_COLUMNS, lines)
+    if tasks[1]:
+        tx.copy("task_rows", *tasks)
     if rejected:
         ((first,),) = tx.rows(
             "SELECT coalesce(max(n) + 1, 0) FROM rejected_rows WHERE object_id = %s AND lease = %s", (object_id, lease)
