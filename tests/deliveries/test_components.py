@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import boto3
 import pytest
 
 from deploy.services.model import Service
@@ -183,6 +184,15 @@ class TestBucket(DeliveryContract):
 
         options = JsonLines(url=f"s3://{unique}/tasks", endpoint=seaweedfs.url)
         return FileRoom(JsonLinesDelivery(options, tmp_path), read)
+
+    def test_the_environment_s_keys_count(
+        self, seaweedfs: Service, aws: None, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The keys are those that the environment has now, not those that boto3 found for somebody else before."""
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", boto3.Session("somebody", "else"))
+        s3_client(seaweedfs).create_bucket(Bucket=unique)
+
+        assert unique in JsonLinesDelivery(JsonLines(url=f"s3://{unique}", endpoint=seaweedfs.url), tmp_path).ping()
 
 
 class TestLabelStudio(DeliveryContract):

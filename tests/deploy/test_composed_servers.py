@@ -125,7 +125,8 @@ def test_storage(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
     )
-    until(lambda: healthy(services["s3"], {"localhost:9333": f"{HOST}:{ports['master']}"}), what="a healthy S3 server")
+    looked_at = {"localhost:9333": f"{HOST}:{ports['master']}", "localhost:8333": f"{HOST}:{ports['s3']}"}
+    until(lambda: healthy(services["s3"], looked_at), what="a healthy S3 server")
     until(lambda: f":{ports['volume']}" in probe.http(ports["master"], "/dir/status")[1], what="a volume server")
     bucket = services["bucket"]
     assert bucket["entrypoint"] == ["/bin/sh", "-c"]
@@ -156,7 +157,7 @@ def put(ports: Mapping[str, int], grpc: Mapping[str, int], folder: Path) -> None
 
 def client(environment: Mapping[str, str], port: int) -> Any:
     """A client of S3 with what the roles have in their environment."""
-    return boto3.client(
+    return boto3.Session().client(
         "s3", endpoint_url=f"http://{HOST}:{port}", region_name=environment["AWS_REGION"],
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"], aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
     )  # fmt: skip

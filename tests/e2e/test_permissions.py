@@ -94,7 +94,7 @@ def test_an_empty_bucket_can_be_listed_and_nothing_more_is_known(house: House, b
 @pytest.fixture
 def queue(elasticmq: Service, bucket: Bucket, unique: str) -> Iterator[Any]:
     """A queue of SQS with one message on it: its client and its URL."""
-    client = boto3.client("sqs", endpoint_url=elasticmq.url)
+    client = boto3.Session().client("sqs", endpoint_url=elasticmq.url)
     url = client.create_queue(QueueName=unique)["QueueUrl"]
     client.send_message(QueueUrl=url, MessageBody="{}")
     yield client, url

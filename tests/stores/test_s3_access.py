@@ -234,7 +234,7 @@ def test_a_pod_s_web_identity_counts(
 
 def test_an_instance_s_role_counts(guarded: Guarded, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """With no keys at all, the machine's metadata service is asked for those of its role."""
-    sts = boto3.client(
+    sts = boto3.Session().client(
         "sts", endpoint_url=guarded.service.url, region_name=REGION,
         aws_access_key_id=GUEST_KEY, aws_secret_access_key=SECRET_KEY,
     )  # fmt: skip

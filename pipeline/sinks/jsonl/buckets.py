@@ -25,7 +25,8 @@ class Bucket:
             retries={"max_attempts": ATTEMPTS, "mode": "standard"},
             s3={"addressing_style": "path" if endpoint else "auto"},
         )
-        self._client = boto3.client("s3", endpoint_url=endpoint, config=config)
+        # A session of its own: the module's keeps the first credentials that it found, and isn't made for threads.
+        self._client = boto3.Session().client("s3", endpoint_url=endpoint, config=config)
 
     def write(self, name: str, content: bytes) -> None:
         """As `Place.write`: under another name first, as some that speak S3 show half a file."""
