@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline import logs
 from pipeline.consumers import Feed, outcomes
 from pipeline.consumers.commits import Commits
-from pipeline.consumers.plain import Found, chunks, imported
-from pipeline.consumers.reading import Open
+from pipeline.consumers.plain import Found, Sieve, chunks, imported
+from pipeline.consumers.reading import Open, open_object
 from pipeline.consumers.renewer import Held
 from pipeline.consumers.rows import DatabaseDown, Rows
 from pipeline.errors import (
@@ -75,21 +76,41 @@ class ClaimRun:
         """Import every object. Raises LeaseLost, Cancelled, DatabaseDown and MemoryError."""
         try:
             with self._turn:
-                self._one_by_one(self._plain(work))
+                self._all(work)
         except (Cancelled, MemoryError):
             self.commits.flush()
             raise
         self.commits.flush()
 
+    def _all(self, work: Sequence[Work]) -> None:
+        ahead = self._importer.ahead(self._feed, self._meanwhile)
+        if ahead is None:
+            feed = self._feed
+            for item in self._plain(work):
+                self._one(item, partial(open_object, feed.store, feed.rules, item.key), time.monotonic())
+            return
+        sieve = Sieve(self._feed)
+        started = time.monotonic()
+        with closing(ahead.chunks(work)) as read_ahead:
+            for chunk in read_ahead:
+                self._check()
+                read = time.monotonic()
+                self.opening += read - started
+                found, others = sieve.sift(chunk)
+                parsed = time.monotonic()
+                self._take(found, parsed - read, parsed)
+                for one in others:
+                    self._one(one.work, one.open, time.monotonic())
+                started = time.monotonic()
+
     def _plain(self, work: Sequence[Work]) -> Sequence[Work]:
-        """Import the plain objects, many at a time; gives the others."""
+        """Import the plain objects of a store without latency, many at a time; gives the others."""
         if self._importer.at is not None:
             return work
         others: list[Work] = []
         started = time.monotonic()
         for found, rest in chunks(self._feed, work):
-            if self._held.lost or self._importer.cancelled:
-                self._check()
+            self._check()
             others += rest
             ended = time.monotonic()
             self._take(found, ended - started, ended)
@@ -106,26 +127,20 @@ class ClaimRun:
             for one, outcome in zip(found, ended, strict=True):
                 self._say(one.work, outcome, outcome.seconds)
 
-    def _one_by_one(self, work: Sequence[Work]) -> None:
-        at, add, clock = self._importer.at, self.commits.add, time.monotonic
-        started = clock()
-        verbose = _log.isEnabledFor(logging.DEBUG)
-        with closing(self._importer.objects(self._feed, work, self._meanwhile)) as objects:
-            for item, opening in objects:
-                if self._held.lost or self._importer.cancelled:
-                    self._check()
-                self.current = item.id
-                if at is not None:
-                    at(item.id)
-                outcome, cost = self._object(item, opening, started)
-                ended = clock()
-                opened = self._opened or ended
-                self.opening += opened - started
-                self.parsing += ended - opened
-                add(outcome, cost, self._modified, ended)
-                if verbose:
-                    self._say(item, outcome, ended - started)
-                started = ended
+    def _one(self, work: Work, opening: Open, started: float) -> None:
+        """Import an object by itself, from `started` on."""
+        self._check()
+        self.current = work.id
+        if self._importer.at is not None:
+            self._importer.at(work.id)
+        outcome, cost = self._object(work, opening, started)
+        ended = time.monotonic()
+        opened = self._opened or ended
+        self.opening += opened - started
+        self.parsing += ended - opened
+        self.commits.add(outcome, cost, self._modified, ended)
+        if _log.isEnabledFor(logging.DEBUG):
+            self._say(work, outcome, ended - started)
 
     def _meanwhile(self) -> None:
         """What is due while storage keeps an object waiting: others are not to wait for it, nor is the end of all."""

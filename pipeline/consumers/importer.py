@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline import logs
@@ -17,7 +17,7 @@ from pipeline.config import Limits
 from pipeline.consumers import Feed
 from pipeline.consumers.claim import Cancelled, ClaimRun
 from pipeline.consumers.commits import Summary
-from pipeline.consumers.reading import Open, ReadAhead, in_turn
+from pipeline.consumers.reading import ReadAhead
 from pipeline.consumers.renewer import Held, Renewer
 from pipeline.consumers.rows import DatabaseDown
 from pipeline.errors import (
@@ -148,15 +148,13 @@ class Importer:
         for pool in (*pools, self.stager):
             pool.shutdown(cancel_futures=True)
 
-    def objects(
-        self, feed: Feed, work: Sequence[Work], meanwhile: Callable[[], None]
-    ) -> Generator[tuple[Work, Open], None, None]:
-        """The objects of a claim with the call that opens each; ahead of time if the store has latency. `meanwhile` is
+    def ahead(self, feed: Feed, meanwhile: Callable[[], None]) -> ReadAhead | None:
+        """What reads the objects of a claim ahead of their turn; None if the store has no latency. `meanwhile` is
         called often while one of these is waited for."""
         window = int(getattr(feed.store, "concurrency", 1))
         if window <= 1 or self.at is not None:
-            return in_turn(feed.store, feed.rules, work)
-        return ReadAhead(self._pool(feed.source.name, window), feed.store, feed.rules, window, meanwhile).objects(work)
+            return None
+        return ReadAhead(self._pool(feed.source.name, window), feed.store, feed.rules, window, meanwhile)
 
     def _pool(self, source: str, window: int) -> ThreadPoolExecutor:
         with self._lock:

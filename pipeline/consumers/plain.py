@@ -3,6 +3,8 @@
 A file of one task costs Python more in its own steps than in reading and parsing. Here most of these are one call over
 a whole chunk. What is not plain, for whatever reason, is left to the importer, which looks at it by itself and knows
 what to do and to say: nothing is decided here but that all is well.
+
+`chunks` reads a store that has no latency; `Sieve` takes the plain ones from what was read ahead from any other.
 """
 
 from __future__ import annotations
@@ -12,16 +14,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pipeline.consumers import Feed, outcomes
+from pipeline.consumers.reading import CHUNK_BYTES, CHUNK_OBJECTS, Ahead
 from pipeline.errors import LabelfeedError
 from pipeline.faults import reached
 from pipeline.ledger import Outcome, Work
-from pipeline.parsers import Plain, select
+from pipeline.parsers import Plain, Rules, select
 from pipeline.stores import Content, Entry, name_of
 from pipeline.tasks import Task
 
-CHUNK_OBJECTS = 64
-CHUNK_BYTES = 1024 * 1024
-"""Objects that are parsed together, and bytes after which no further one is read to them."""
 REST_SECONDS = 5e-5
 """Between two chunks. SQLite's thread needs the interpreter's lock at each of its statements; a thread that calls the
 system all the time has taken it back before another one has woken up, unless it rests for that long."""
@@ -118,17 +118,51 @@ class _Reader:
                 break
         if not read and not others:
             return None
-        tasks = self._tasks([content for _, _, content in read])
+        tasks = _tasks(self._parse, [content for _, _, content in read], self._feed.rules)
         found = [Found(item, entry, task) for (item, entry, _), task in zip(read, tasks, strict=True) if task]
         others += [item for (item, _, _), task in zip(read, tasks, strict=True) if task is None]
         return Chunk(found, others)
 
-    def _tasks(self, contents: list[bytes]) -> Sequence[Task | None]:
-        """The task of each content, None where it is not plain."""
-        tasks = self._parse(contents, self._feed.rules) if contents else []
-        if tasks is not None:
-            return tasks
-        if len(contents) == 1:
-            return [None]
-        middle = len(contents) // 2
-        return [*self._tasks(contents[:middle]), *self._tasks(contents[middle:])]
+
+class Sieve:
+    """Takes the plain ones from the objects of one claim that were read ahead."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._worth = True
+
+    def sift(self, chunk: Sequence[Ahead]) -> tuple[list[Found], list[Ahead]]:
+        """The plain objects of a chunk, and the others."""
+        parse = next((one.parser.plain for one in chunk if one.parser and one.parser.plain), None)
+        if parse is None or not self._worth:
+            return [], list(chunk)
+        read: list[tuple[Ahead, Entry, bytes]] = []
+        others: list[Ahead] = []
+        for one in chunk:
+            reading = one.reading
+            if reading is None or reading.content is None or not self._may_be(one, reading.entry, parse):
+                others.append(one)
+                continue
+            reached("worker.parsing", one.work.key)
+            read.append((one, reading.entry, reading.content))
+        tasks = _tasks(parse, [content for _, _, content in read], self._feed.rules)
+        found = [Found(one.work, entry, task) for (one, entry, _), task in zip(read, tasks, strict=True) if task]
+        others += [one for (one, _, _), task in zip(read, tasks, strict=True) if task is None]
+        self._worth = len(found) >= LEAST_SHARE * len(chunk)
+        return found, others
+
+    def _may_be(self, one: Ahead, entry: Entry, parse: Plain) -> bool:
+        if one.parser is None or one.parser.plain is not parse:
+            return False
+        return outcomes.mode_of(one.work, entry.version, self._feed.source.on_change) == "new"
+
+
+def _tasks(parse: Plain, contents: list[bytes], rules: Rules) -> Sequence[Task | None]:
+    """The task of each content, None where it is not plain."""
+    tasks = parse(contents, rules) if contents else []
+    if tasks is not None:
+        return tasks
+    if len(contents) == 1:
+        return [None]
+    middle = len(contents) // 2
+    return [*_tasks(parse, contents[:middle], rules), *_tasks(parse, contents[middle:], rules)]

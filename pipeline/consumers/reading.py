@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from functools import partial
 from types import TracebackType
 from typing import BinaryIO
 
@@ -20,8 +19,15 @@ MEANWHILE_SECONDS = 0.1
 """How often, while an object is waited for, what else is due is looked at."""
 READ_AHEAD_BYTES = 64 * 1024 * 1024
 """One claim holds no more than about this, read and not yet parsed."""
+GROUP_OBJECTS = 8
+"""Objects that one thread reads one after another, at most: to hand over each by itself costs a third of reading it."""
+CHUNK_OBJECTS = 64
+CHUNK_BYTES = 1024 * 1024
+"""Objects that are given together if they are there, and bytes after which no further ones are added."""
 
 Opened = AbstractContextManager[Reading]
+Open = Callable[[], tuple[Parser, Opened]]
+"""Gives an object's parser and its reading, or raises what kept it from being opened."""
 
 
 class Reference:
@@ -46,19 +52,49 @@ class Reference:
 
 
 class Ahead:
-    """A reading that another thread has opened already; `with` gives it and closes it."""
+    """An object that another thread has opened: its parser and reading, or what kept it from being opened. `open`
+    is an `Open`, and `with` closes what it gives."""
 
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-        self.reading = opened.__enter__()
+    __slots__ = ("_opened", "error", "parser", "reading", "work")
+
+    def __init__(self, store: Store, rules: Rules, work: Work) -> None:
+        self.work = work
+        self.parser: Parser | None = None
+        self.reading: Reading | None = None
+        self.error: Exception | None = None
+        self._opened: Opened | None = None
+        try:
+            self.parser, self._opened = open_object(store, rules, work.key)
+            self.reading = self._opened.__enter__()
+        except Exception as error:  # noqa: BLE001 - it is raised again where the object's turn comes
+            self.error = error
+
+    @property
+    def size(self) -> int:
+        """Bytes of it that are in memory."""
+        return 0 if self.reading is None else len(self.reading.content or b"")
+
+    def open(self) -> tuple[Parser, Opened]:
+        """As `Open`."""
+        if self.parser is None or self.reading is None:
+            raise self.error or ValueError("it was closed")
+        return self.parser, self
 
     def __enter__(self) -> Reading:
+        if self.reading is None:
+            raise ValueError("it was closed")
         return self.reading
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return self._opened.__exit__(kind, error, trace)
+        opened, self._opened, self.reading = self._opened, None, None
+        return None if opened is None else opened.__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """Close it unless it was."""
+        if self.reading is not None:
+            self.__exit__(None, None, None)
 
 
 def open_object(store: Store, rules: Rules, key: str) -> tuple[Parser, Opened]:
@@ -75,19 +111,9 @@ def open_object(store: Store, rules: Rules, key: str) -> tuple[Parser, Opened]:
     return parser, Reference(entry)
 
 
-Open = Callable[[], tuple[Parser, Opened]]
-"""Gives an object's parser and its reading, or raises what kept it from being opened."""
-
-
-def in_turn(store: Store, rules: Rules, work: Sequence[Work]) -> Generator[tuple[Work, Open], None, None]:
-    """Each object with the call that opens it in the caller's thread."""
-    for item in work:
-        yield item, partial(open_object, store, rules, item.key)
-
-
 class ReadAhead:
-    """Opens objects of one claim in the threads of a pool, at most `window` ahead, bounded by bytes. `meanwhile` is
-    called every MEANWHILE_SECONDS while one is waited for; what it raises ends the waiting."""
+    """Opens objects of one claim in the threads of a pool, at most `window` at once, bounded by bytes. `meanwhile` is
+    called every MEANWHILE_SECONDS while some are waited for; what it raises ends the waiting."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, store: Store, rules: Rules, window: int, meanwhile: Callable[[], None]
@@ -99,56 +125,69 @@ class ReadAhead:
         self._window = window
         self._lock = threading.Lock()
         self._bytes = 0
+        self._over = False
 
-    def objects(self, work: Sequence[Work]) -> Generator[tuple[Work, Open], None, None]:
-        """Each object with the call that waits for it. Closing the iterator closes what was read for nothing."""
-        rest = iter(work)
-        ahead: deque[tuple[Work, Future[tuple[Parser, Ahead]]]] = deque()
+    def chunks(self, work: Sequence[Work]) -> Generator[list[Ahead], None, None]:
+        """All objects, in chunks of what was there first. Closing the iterator closes what was read for nothing."""
+        rest = deque(work)
+        group = max(1, min(GROUP_OBJECTS, len(work) // self._window))
+        reading: deque[tuple[list[Work], Future[list[Ahead]]]] = deque()
         try:
-            while True:
-                while len(ahead) < self._window and (self._bytes < READ_AHEAD_BYTES or not ahead):
-                    item = next(rest, None)
-                    if item is None:
-                        break
-                    ahead.append((item, self._pool.submit(self._open, item.key)))
-                if not ahead:
-                    return
-                item, future = ahead.popleft()
-                yield item, lambda future=future: self._take(future)  # type: ignore[misc]  # bound at once
+            while rest or reading:
+                while rest and len(reading) < self._window and (self._bytes < READ_AHEAD_BYTES or not reading):
+                    items = [rest.popleft() for _ in range(min(group, len(rest)))]
+                    reading.append((items, self._pool.submit(self._read, items)))
+                self._wait(reading[0][1])
+                chunk = self._chunk(reading, rest)
+                try:
+                    yield chunk
+                finally:
+                    for one in chunk:
+                        one.close()
         finally:
-            for _, future in ahead:
+            self._over = True
+            for _, future in reading:
                 _forget(future)
 
-    def _open(self, key: str) -> tuple[Parser, Ahead]:
-        parser, opened = open_object(self._store, self._rules, key)
-        ahead = Ahead(opened)
-        self._count(len(ahead.reading.content or b""))
-        return parser, ahead
+    def _wait(self, future: Future[list[Ahead]]) -> None:
+        while not future.done():
+            if not wait([future], MEANWHILE_SECONDS).done:
+                self._meanwhile()
 
-    def _take(self, future: Future[tuple[Parser, Ahead]]) -> tuple[Parser, Opened]:
-        try:
-            while not future.done():
-                if not wait([future], MEANWHILE_SECONDS).done:
-                    self._meanwhile()
-        except BaseException:
-            _forget(future)
-            raise
-        parser, ahead = future.result()
-        self._count(-len(ahead.reading.content or b""))
-        return parser, ahead
+    def _chunk(self, reading: deque[tuple[list[Work], Future[list[Ahead]]]], rest: deque[Work]) -> list[Ahead]:
+        """What has been read, in order; objects of a group that its thread left go to the front of `rest`."""
+        chunk: list[Ahead] = []
+        size = 0
+        while reading and len(chunk) < CHUNK_OBJECTS and size < CHUNK_BYTES and reading[0][1].done():
+            items, future = reading.popleft()
+            found = future.result()
+            rest.extendleft(reversed(items[len(found) :]))
+            chunk += found
+            size += sum([one.size for one in found])
+        self._count(-size)
+        return chunk
+
+    def _read(self, items: Sequence[Work]) -> list[Ahead]:
+        """Open a group, or as many of it as there is room for."""
+        found: list[Ahead] = []
+        for item in items:
+            if found and (self._over or self._bytes >= READ_AHEAD_BYTES):
+                break
+            found.append(Ahead(self._store, self._rules, item))
+            self._count(found[-1].size)
+        return found
 
     def _count(self, more: int) -> None:
         with self._lock:
             self._bytes += more
 
 
-def _forget(future: Future[tuple[Parser, Ahead]]) -> None:
+def _forget(future: Future[list[Ahead]]) -> None:
     if not future.cancel():
         future.add_done_callback(_close)
 
 
-def _close(future: Future[tuple[Parser, Ahead]]) -> None:
-    if future.cancelled() or future.exception() is not None:
-        return
-    with future.result()[1]:
-        """What was opened for nothing is closed."""
+def _close(future: Future[list[Ahead]]) -> None:
+    if not future.cancelled():
+        for one in future.result():
+            one.close()

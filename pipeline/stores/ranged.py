@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 from pipeline.stores import Entry
 
@@ -15,13 +16,22 @@ Part = Callable[[int, int], bytes]
 
 
 class RangedReading:
-    """`pipeline.stores.Reading` of an object of a bucket. `ahead` is where ranges are fetched ahead of their reader."""
+    """`pipeline.stores.Reading` of an object of a bucket, which holds nothing that must be closed. `ahead` is where
+    ranges are fetched ahead of their reader."""
 
     def __init__(self, entry: Entry, content: bytes | None, part: Part, ahead: ThreadPoolExecutor) -> None:
         self.entry = entry
         self.content = content
         self._part = part
         self._ahead = ahead
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """There is nothing to close."""
 
     def stream(self) -> BinaryIO:
         """As `Reading.stream`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pipeline.faults import reached
 from pipeline.ledger import Committed, Outcome
@@ -17,7 +18,7 @@ from pipeline.sinks.postgres import replacing, standings
 from pipeline.sinks.postgres.database import Conflict, Transaction, array, columns
 from pipeline.sinks.postgres.granting import to_outbox
 from pipeline.sinks.postgres.record import write_history
-from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, TASK_COLUMNS, rejected_lines, task_lines
+from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, columns_of, rejected_lines, task_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +27,25 @@ class Batch:
 
     lease: int
     outcomes: Sequence[Outcome]
+    columns: str
     tasks: dict[int, bytes]
     rejected: dict[int, bytes]
 
     @classmethod
     def of(cls, lease: int, outcomes: Sequence[Outcome]) -> Batch:
         """Encode what does not depend on the tables. Raises UnicodeEncodeError."""
+        writing = [outcome for outcome in outcomes if outcome.tasks and writes_all(outcome)]
+        filled = columns_of(chain.from_iterable([outcome.tasks for outcome in writing]))
         tasks = {
-            outcome.object_id: task_lines(outcome.object_id, lease, outcome.tasks)
-            for outcome in outcomes
-            if outcome.tasks and writes_all(outcome)
+            outcome.object_id: task_lines(filled, outcome.object_id, lease, enumerate(outcome.tasks))
+            for outcome in writing
         }
         rejected = {
             outcome.object_id: rejected_lines(outcome.object_id, lease, outcome.rejected)
             for outcome in outcomes
             if outcome.rejected and writes_rejected(outcome)
         }
-        return cls(lease, outcomes, tasks, rejected)
+        return cls(lease, outcomes, filled, tasks, rejected)
 
     def write(self, tx: Transaction) -> Committed:
         """As `Ledger.commit`."""
@@ -53,7 +56,7 @@ class Batch:
             plan = Plan(self.lease, tx.at, _PostgresTables(tx, self.lease))
             plan.take_all(kept, owned)
             _write_plan(tx, self.lease, found[0][0], plan)
-            self._copy(tx, "task_rows", TASK_COLUMNS, self.tasks, owned)
+            self._copy(tx, "task_rows", self.columns, self.tasks, owned)
             self._copy(tx, "rejected_rows", REJECTED_COLUMNS, self.rejected, owned)
             reached("worker.committing")
             standings.take(tx, found[0][0], kept)
@@ -166,7 +169,9 @@ class _PostgresTables:
         return replacing.match(self._tx, self._lease, outcome)
 
     def write(self, outcome: Outcome) -> None:
-        self._tx.copy("task_rows", TASK_COLUMNS, task_lines(outcome.object_id, self._lease, outcome.tasks))
+        filled = columns_of(outcome.tasks)
+        lines = task_lines(filled, outcome.object_id, self._lease, enumerate(outcome.tasks))
+        self._tx.copy("task_rows", filled, lines)
 
     def adopt(self, outcome: Outcome) -> None:
         replacing.adopt(self._tx, self._lease, outcome)

@@ -26,7 +26,7 @@ from pipeline.sinks.postgres.database import CONNECTIONS, Database
 from pipeline.sinks.postgres.deliveries import PostgresDeliveries
 from pipeline.sinks.postgres.reports import PostgresReports
 from pipeline.sinks.postgres.revisions import decide
-from pipeline.sinks.postgres.rows import staged_lines
+from pipeline.sinks.postgres.rows import columns_of, task_lines
 from pipeline.sinks.postgres.schedule import end_leases
 from pipeline.tasks import RejectedRow, Task
 
@@ -116,7 +116,8 @@ class PostgresLedger:
     ) -> None:
         """As `Ledger.stage`."""
         try:
-            columns, lines = staged_lines(object_id, lease, tasks, first)
+            columns = columns_of(tasks)
+            lines = task_lines(columns, object_id, lease, enumerate(tasks, first))
         except UnicodeEncodeError as error:
             raise DataRefused(f"the database refuses the data: {error}") from error
         self._database.write(lambda tx: work.stage(tx, lease, object_id, (columns, lines), rejected))

@@ -10,7 +10,7 @@ import orjson
 from pipeline.ledger import NewRow, OldRow, Outcome, Placed, RowMatch, match_placed, match_rows
 from pipeline.sinks.outcomes import key_of, scalar
 from pipeline.sinks.postgres.database import Transaction, array, columns
-from pipeline.sinks.postgres.rows import TASK_COLUMNS, task_line
+from pipeline.sinks.postgres.rows import columns_of, task_lines
 from pipeline.tasks import Task
 
 LIVE = (
@@ -35,9 +35,9 @@ def match(tx: Transaction, lease: int, outcome: Outcome) -> int:
     found = match_rows(old, outcome.tasks, key_of(outcome.row_key), lambda task: contents[id(task)])
     _rewrite(tx, lease, found.updated)
     _move(tx, lease, [(task_id, position, task.row) for task_id, (position, task) in found.moved])
-    lines = [task_line(outcome.object_id, lease, position, task) for position, task in found.added]
-    if lines:
-        tx.copy("task_rows", TASK_COLUMNS, "".join(lines).encode())
+    if found.added:
+        filled = columns_of([task for _, task in found.added])
+        tx.copy("task_rows", filled, task_lines(filled, outcome.object_id, lease, found.added))
     if found.archived:
         tx.execute("UPDATE task_rows SET archived_at = clock_timestamp() WHERE id = ANY(%s)", (found.archived,))
     _withdraw(tx, found)

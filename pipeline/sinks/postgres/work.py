@@ -64,7 +64,7 @@ def beat(tx: Transaction, worker: str, threads: int, seconds: float, commits: tu
 def stage(
     tx: Transaction, lease: int, object_id: int, tasks: tuple[str, bytes], rejected: Sequence[RejectedRow]
 ) -> None:
-    """As `Ledger.stage`, for tasks as `staged_lines` gives them."""
+    """As `Ledger.stage`, for tasks as columns and their lines."""
     if not tx.rows("SELECT 1 FROM objects WHERE id = %s AND lease = %s", (object_id, lease)):
         raise LeaseLost(f"lease {lease} has ended")
     # The import's row is locked even if it is there: a sweep must not delete it between.

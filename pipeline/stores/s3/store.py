@@ -99,14 +99,13 @@ class S3Store:
         except ObjectGone:
             return None
 
-    @contextmanager
-    def open(self, key: str) -> Iterator[RangedReading]:
+    def open(self, key: str) -> RangedReading:
         """As `Store.open`: one request for a small object; a large one is read in conditional ranges."""
         whole = self._folder + key
         with converted(self.uri(key)):
             meta, content = self._way(whole).first(whole)
         part = partial(self._part, key, meta.etag or "*")
-        yield RangedReading(self._entry(meta), content, part, self._ahead)
+        return RangedReading(self._entry(meta), content, part, self._ahead)
 
     def _part(self, key: str, etag: str, start: int, end: int) -> bytes:
         whole = self._folder + key
