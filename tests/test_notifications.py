@@ -100,6 +100,16 @@ def test_a_deletion_names_no_version() -> None:
     assert event.version is None
 
 
+def test_what_is_restored_names_no_version() -> None:
+    """It has the version that it was skipped with, so that only a look at the store tells what can be read now."""
+    detail = {"bucket": {"name": "bucket1"}, "object": {"key": "a", "size": 5, "etag": "e1", "version-id": "v1"}}
+    bridge = orjson.dumps({"source": "aws.s3", "detail-type": "Object Restore Completed", "detail": detail})
+    for body in (message(record("ObjectRestore:Completed", versionId="v1")), bridge):
+        for route in (inbox, by_id):
+            (event,) = decode(body, route)
+            assert (event.kind, event.version) == ("updated", None)
+
+
 def test_versions_are_those_of_the_store() -> None:
     """With versioning the version is its id, and a message without one names none; without, it is the ETag."""
     with_id, without = message(record(versionId="v1")), message(record())

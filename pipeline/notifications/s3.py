@@ -25,6 +25,9 @@ _S3_UNCHANGED = (
     "BucketRemoved:",
 )
 """Names of what happens without a change of an object's bytes."""
+_RESTORED = ("ObjectRestore:Completed", "Object Restore Completed")
+"""What is restored from an archive has the version that it had there: its event names none, so that the store is
+asked, as an object that was skipped stays so while its version does."""
 _EVENTBRIDGE: Mapping[str, EventKind] = {
     "Object Created": "created",
     "Object Deleted": "deleted",
@@ -53,14 +56,15 @@ def _s3(record: Any) -> Iterator[Hint]:
     s3 = part(record, "s3")
     bucket, found = part(s3, "bucket"), part(s3, "object")
     name_of_bucket = text(part(bucket, "name"))
+    told = {} if name in _RESTORED else found
     gateway = str(bucket.get("arn")).startswith(_VERSITYGW_ARN)
     key = text(part(found, "key"))
     yield Hint(
         bucket=name_of_bucket,
         key=key if gateway else unquote_plus(key, errors="strict"),
         kind=_s3_kind(name),
-        etag=optional(found, "eTag"),
-        version_id=optional(found, "versionId"),
+        etag=optional(told, "eTag"),
+        version_id=optional(told, "versionId"),
         sequencer=None if gateway else _sequencer(optional(found, "sequencer")),
         size=whole(found, "size"),
         at=seconds(record.get("eventTime")),
@@ -74,17 +78,19 @@ def _s3_kind(name: str) -> EventKind:
 
 
 def _eventbridge(document: Mapping[str, Any]) -> Iterator[Hint]:
-    kind = _EVENTBRIDGE.get(text(part(document, "detail-type")))
+    name = text(part(document, "detail-type"))
+    kind = _EVENTBRIDGE.get(name)
     if kind is None:
         return
     detail = part(document, "detail")
     found = part(detail, "object")
+    told = {} if name in _RESTORED else found
     yield Hint(
         bucket=text(part(part(detail, "bucket"), "name")),
         key=text(part(found, "key")),
         kind=kind,
-        etag=optional(found, "etag"),
-        version_id=optional(found, "version-id"),
+        etag=optional(told, "etag"),
+        version_id=optional(told, "version-id"),
         sequencer=_sequencer(optional(found, "sequencer")),
         size=whole(found, "size"),
         at=seconds(document.get("time")),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from pipeline.app import App
@@ -17,6 +18,7 @@ from pipeline.config import Config, Source, build
 from pipeline.errors import LabelfeedError, ObjectSkipped, UnavailableError
 from pipeline.ledger import SourceIdentity
 from pipeline.metrics import Metrics
+from pipeline.notifications import Target, decode
 from pipeline.producers import listing
 from pipeline.producers.listing import PassRunner
 from pipeline.producers.runner import SourceRunner
@@ -198,6 +200,23 @@ def test_archived_objects_do_not_stop_the_others(bucket: Bucket, tmp_path: Path)
     assert asked == COUNT
     rows = run_once(config(bucket, tmp_path))
     assert (bucket.asked["get"], rows["bucket"]["skipped"]) == (asked, 5)
+
+
+def test_a_restored_object_comes_by_its_event(bucket: Bucket, tmp_path: Path) -> None:
+    """A listing shows nothing new of it, as its version is the one that was skipped; what S3 tells of it brings it."""
+    made, key = config(bucket, tmp_path), bucket.key(1)
+    bucket.fails = lambda asked: (
+        Failure(403, "InvalidObjectState") if asked.operation == "get" and asked.key == key else None
+    )
+    assert run_once(made)["bucket"]["skipped"] == 1
+    bucket.fails = lambda _: None
+    assert run_once(made)["bucket"]["skipped"] == 1
+    found = {"key": key, "size": 1, "eTag": bucket.etag(key)}
+    record = {"eventName": "ObjectRestore:Completed", "s3": {"bucket": {"name": BUCKET}, "object": found}}
+    with App.open(made) as app:
+        app.log.publish(decode(orjson.dumps({"Records": [record]}), lambda _, key: [Target("bucket", key)]))
+    rows = run_once(made)
+    assert (rows["bucket"]["done"], rows["bucket"]["skipped"]) == (COUNT, 0)
 
 
 LONG = "é" * 507 + "{:05}.json"
