@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.config import Source
 from pipeline.errors import UnavailableError, UsageError
-from pipeline.events import ObjectEvent, UndecodableEvent, check_key
+from pipeline.events import ObjectEvent, UndecodableEvent, check_key, new_id
 from pipeline.notifications import Route, Target, decode
 from pipeline.producers import Notices
 from pipeline.stores.s3 import S3Store
@@ -147,7 +147,8 @@ class SqsProducer:
         read: list[_Message] = []
         for message in messages:
             try:
-                events += [event for event in decode(message.body, self._route) if check_key(event.key) is None]
+                found = decode(message.body, self._route)
+                events += [event._replace(id=new_id()) for event in found if check_key(event.key) is None]
             except ValueError as error:
                 if not self._put_aside(url, message, str(error)):
                     continue

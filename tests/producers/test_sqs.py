@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import orjson
 import pytest
@@ -21,10 +23,12 @@ from pipeline.producers import Notices, sqs
 from pipeline.producers.sqs import Bury, SqsProducer
 from pipeline.stores.s3 import S3Store, open_store
 from pipeline.stores.scope import Scope
-from tests.servers import sqs_client
+from tests.producers.contract import Made, ProducerContract
+from tests.servers import s3_client, sqs_client
 
 pytestmark = pytest.mark.usefixtures("aws")
 Open = Callable[..., "Bench"]
+_numbers = itertools.count(1)
 
 
 class Bench:
@@ -108,6 +112,36 @@ def opened(url: str) -> Iterator[Open]:
     for bench in benches:
         bench.end()
     for store in stores:
+        store.close()
+
+
+class TestSqs(ProducerContract):
+    """The contract: no S3 server here tells SQS, so that the test puts on the queue what S3 would."""
+
+    @pytest.fixture
+    def made(self, versitygw: Service, unique: str, url: str, put: Callable[[Any], None]) -> Iterator[Made]:
+        """A bucket and a queue of their own for each test."""
+        client = s3_client(versitygw)
+        client.create_bucket(Bucket=unique)
+        source = source_of(url, f"{unique}/in").model_copy(update={"endpoint": versitygw.url})
+        store = open_store(source, Path())
+        producer = SqsProducer(source, store, Scope())
+
+        def tell(key: str, name: str, **found: Any) -> None:
+            told = {"key": quote_plus(f"in/{key}"), "sequencer": f"{next(_numbers):016X}", **found}
+            record = {"eventName": name, "s3": {"bucket": {"name": unique}, "object": told}}
+            put({"Records": [record | {"eventTime": "2026-11-22T17:23:21.000Z"}]})
+
+        def put_object(key: str, content: bytes) -> None:
+            etag = client.put_object(Bucket=unique, Key=f"in/{key}", Body=content)["ETag"].strip('"')
+            tell(key, "ObjectCreated:Put", eTag=etag, size=len(content))
+
+        def delete(key: str) -> None:
+            client.delete_object(Bucket=unique, Key=f"in/{key}")
+            tell(key, "ObjectRemoved:Delete")
+
+        yield Made(producer, store, put_object, delete)
+        producer.close()
         store.close()
 
 
@@ -287,11 +321,12 @@ def test_many_messages_come_in_few_requests(
     assert_soon(lambda: left() == 0)
 
 
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"])
 def test_a_queue_may_be_named(
-    elasticmq: Service, put: Callable[[Any], None], unique: str, monkeypatch: pytest.MonkeyPatch
+    elasticmq: Service, put: Callable[[Any], None], unique: str, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     """A name is looked up where the standard variables say that SQS is."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", elasticmq.url)
+    monkeypatch.setenv(variable, elasticmq.url)
     put(s3_event("in/a.json"))
     store = open_store(source_of(unique), Path())
     bench = Bench(SqsProducer(source_of(unique), store, Scope()))
