@@ -129,6 +129,46 @@ def test_rows_held_by_others(postgres_bench: Bench, postgres_place: str, monkeyp
     assert postgres_bench.note("a", version="v2") == {"changed": 1}
 
 
+def test_transactions_that_wait_for_each_other(postgres_bench: Bench) -> None:
+    """Of two that lock the same rows in another order the server ends one, which is done again from its start."""
+    postgres_bench.note("a", "b")
+    both = threading.Barrier(2)
+    tries: list[str] = []
+
+    def change(first: str, second: str) -> None:
+        def job(tx: database.Transaction) -> None:
+            tries.append(first)
+            tx.execute("UPDATE objects SET attempts = attempts + 1 WHERE key = %s", (first,))
+            if tries.count(first) == 1:
+                both.wait(timeout=30)
+            tx.execute("UPDATE objects SET attempts = attempts + 1 WHERE key = %s", (second,))
+
+        postgres_bench.ledger._database.write(job)  # type: ignore[attr-defined]
+
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(change, "a", "b"), pool.submit(change, "b", "a")]:
+            future.result(timeout=60)
+    assert len(tries) > 2
+    assert postgres_bench.execute("SELECT key, attempts FROM objects ORDER BY key") == [("a", 2), ("b", 2)]
+    postgres_bench.execute("UPDATE objects SET attempts = 0")
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "08006"])
+def test_what_the_server_takes_back_is_done_again(postgres_bench: Bench, state: str) -> None:
+    """A serialization failure, a deadlock, a lock that was not had, a server that shuts down: the job begins anew."""
+    tries: list[int] = []
+
+    def job(tx: database.Transaction) -> int:
+        tries.append(1)
+        tx.count(1, "changes", 1)
+        if len(tries) < 3:
+            tx.execute(f"DO $$ BEGIN RAISE EXCEPTION 'taken back' USING ERRCODE = '{state}'; END $$")
+        tx.count(1, "changes", -1)
+        return len(tries)
+
+    assert postgres_bench.ledger._database.write(job) == 3  # type: ignore[attr-defined]
+
+
 def test_what_jsonb_cannot_hold(postgres_bench: Bench) -> None:
     """A task with a NUL in it is refused as data, and nothing of its batch is written."""
     lease, (work,) = postgres_bench.begin("a")
