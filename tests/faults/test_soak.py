@@ -1,7 +1,8 @@
-"""A soak: roles are killed at random, Redis is flushed, storage is slow, a transaction stays open, files come,
-change and go.
+"""A soak: roles are killed at random, Redis is flushed, storage is slow or away, a transaction stays open, files
+come, change and go.
 
-`LABELFEED_SOAK` is how many seconds it lasts; `make soak` makes it an hour.
+`LABELFEED_SOAK` is how many seconds it lasts; `make soak` makes it an hour, in which Kafka and PostgreSQL are killed,
+too.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
 import redis
 
+from deploy import services
 from deploy.services import HOST, Service
 from pipeline.ledger import HISTORY_LIMIT
 from tests.faults.conftest import Make
@@ -24,19 +28,29 @@ from tests.faults.installation import Installation, Role, until
 from tests.faults.network import Proxy
 
 SECONDS = float(os.environ.get("LABELFEED_SOAK", "25"))
+WHOLE = "LABELFEED_SOAK" in os.environ
 ROLES = ("watch", "dispatch", "work", "work")
+STEADY = ("dispatch", "work")
+"""Roles that nobody kills: what lives for seconds shows no growth."""
 PAUSE_SECONDS = 1.0
 OPEN_SECONDS = 20.0
 """How long a transaction is left open at a time."""
 MEMORY_LIMIT = 400 * 1024**2
 """Bytes that a role may take at any time."""
+GROWTH, TELLING_SAMPLES = 1.2, 200
+"""How much more a steady role may take in the last third of a soak than in the second one, where so many looks tell."""
+OBJECT_BYTES, OTHER_BYTES = 3_000, 16 * 1024**2
+"""What the table of objects and its indexes may take for each object, and beside that."""
 SLOW_MILLISECONDS = 300
 SLOW_SECONDS = 5.0
-ACTS = ("kill", "kill", "flush", "suspend", "slow", "nothing")
+ACTS = ("kill", "kill", "flush", "suspend", "slow", "away", "nothing")
+SERVERS, SERVERS_SHARE = ("kafka", "postgres"), 0.01
+"""Servers that are killed in a whole soak, and how many of its acts that are."""
 BOUNDS = {
     "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM history GROUP BY object_id) AS h": HISTORY_LIMIT,
     "SELECT count(*) FROM leases": 0,
     "SELECT count(*) FROM imports WHERE state = 'staged'": 0,
+    f"SELECT (pg_total_relation_size('objects') - {OTHER_BYTES}) / greatest(count(*), 1) FROM objects": OBJECT_BYTES,
 }
 """What may be left in the ledger when all is done."""
 
@@ -46,17 +60,23 @@ def test_soak(make: Make, own: Callable[[str], Service], versitygw: Service, tox
     """Whatever is killed whenever, every object is imported exactly once as it is at the end; memory and the ledger
     are bounded."""
     queue = own("redis")
+    servers = {name: own(name) for name in SERVERS} if WHOLE else {}
     storage = Proxy.to(toxiproxy, unique, versitygw.port)
     source = {"on_change": "replace", "on_delete": "archive", "endpoint": f"http://{HOST}:{storage.port}"}
-    installation = make(queue=queue.url, source=source)
+    parts: dict[str, Any] = {"queue": queue.url, "source": source}
+    if WHOLE:
+        parts |= {"database": servers["postgres"].url, "events": f"{servers['kafka'].url}/{unique}?session=3"}
+    installation = make(**parts)
     roles = [installation.start(name) for name in ROLES]
     seed = random.randrange(2**32)
     try:
-        _Torment(installation, roles, queue, storage, random.Random(seed)).run()
+        torment = _Torment(installation, roles, queue, storage, servers, random.Random(seed))
+        torment.run()
         until(lambda: _whole(installation), 120.0, lambda: f"seed {seed}: {installation.explain()}")
         installation.imported()
         installation.exactly_once()
         until(lambda: not _beyond(installation), what=lambda: f"seed {seed}: {_beyond(installation)}")
+        torment.flat()
     finally:
         storage.remove()
 
@@ -65,29 +85,59 @@ class _Torment:
     """One thing after another that no installation should ever see so many of."""
 
     def __init__(
-        self, installation: Installation, roles: list[Role], queue: Service, storage: Proxy, chance: random.Random
-    ) -> None:
+        self, installation: Installation, roles: list[Role], queue: Service, storage: Proxy,
+        servers: dict[str, Service], chance: random.Random,
+    ) -> None:  # fmt: skip
         self._installation = installation
         self._roles = roles
         self._queue = queue
         self._storage = storage
+        self._servers = servers
         self._chance = chance
+        self._steady = [installation.start(name) for name in STEADY]
+        self._sizes: list[list[int]] = []
+        self._reader: psycopg.Connection[Any] | None = None
         self._keys: list[str] = []
         self._pause = Event()
 
     def run(self) -> None:
-        ended = time.monotonic() + SECONDS
-        opened = 0.0
-        with psycopg.connect(self._installation.database) as reader:
-            while time.monotonic() < ended:
-                self._change_files()
-                self._act(self._chance.choice(ACTS))
-                if time.monotonic() - opened > OPEN_SECONDS:
-                    reader.rollback()
-                    reader.execute("SELECT count(*) FROM pg_class")
-                    opened = time.monotonic()
-                self._weigh()
-                self._pause.wait(self._chance.uniform(0, PAUSE_SECONDS))
+        ended, opened = time.monotonic() + SECONDS, 0.0
+        while time.monotonic() < ended:
+            self._change_files()
+            self._act(self._chosen())
+            if time.monotonic() - opened > OPEN_SECONDS:
+                self._leave_open()
+                opened = time.monotonic()
+            self._weigh()
+            self._pause.wait(self._chance.uniform(0, PAUSE_SECONDS))
+        self._end()
+
+    def flat(self) -> None:
+        """Whether no steady role took more and more; a soak of a few minutes tells nothing of that."""
+        third = len(self._sizes) // 3
+        if len(self._sizes) < TELLING_SAMPLES:
+            return
+        for role, *sizes in zip(self._steady, *self._sizes, strict=True):
+            second, last = max(sizes[third : 2 * third]), max(sizes[2 * third :])
+            assert last <= GROWTH * second, f"{role.name} takes {last} bytes in the last third, {second} before"
+
+    def _chosen(self) -> str:
+        if self._servers and self._chance.random() < SERVERS_SHARE:
+            return self._chance.choice(SERVERS)
+        return self._chance.choice(ACTS)
+
+    def _leave_open(self) -> None:
+        """Leave a transaction open, and end the one of before. Its snapshot is kept, so that no vacuum forgets what it
+        may still read: in the server's usual isolation it would not be."""
+        self._end()
+        self._reader = psycopg.connect(self._installation.database)
+        self._reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        self._reader.execute("SELECT count(*) FROM pg_class")
+
+    def _end(self) -> None:
+        if self._reader is not None:
+            with suppress(psycopg.Error):  # its server was killed meanwhile
+                self._reader.close()
 
     def _change_files(self) -> None:
         chance, keys = self._chance, self._keys
@@ -113,11 +163,21 @@ class _Torment:
             self._storage.slow(SLOW_MILLISECONDS)
             self._pause.wait(self._chance.uniform(0, SLOW_SECONDS))
             self._storage.hurry()
+        elif act == "away":
+            self._storage.cut()
+            self._pause.wait(self._chance.uniform(0, SLOW_SECONDS))
+            self._storage.mend()
+        elif act in self._servers:
+            self._servers[act] = services.restart(self._servers[act], hard=True)
 
     def _weigh(self) -> None:
-        for role in self._roles:
-            size = psutil.Process(role.process.pid).memory_info().rss
-            assert size < MEMORY_LIMIT, f"{role.name} takes {size} bytes"
+        for role in (*self._roles, *self._steady):
+            assert (size := _bytes(role)) < MEMORY_LIMIT, f"{role.name} takes {size} bytes"
+        self._sizes.append([_bytes(role) for role in self._steady])
+
+
+def _bytes(role: Role) -> int:
+    return int(psutil.Process(role.process.pid).memory_info().rss)
 
 
 def _beyond(installation: Installation) -> dict[str, object]:
