@@ -227,6 +227,21 @@ def test_a_bucket_is_led_to(house: House, seaweedfs: Service, unique: str) -> No
         assert client.get(token_of("inbox", "none.png")).status_code == 302
 
 
+def test_a_container_is_led_to(house: House, azure: Any, unique: str) -> None:
+    """For a container of Azure the link leads to a shared access signature of this moment, which gives the bytes."""
+    azure.create_container(unique)
+    azure.get_blob_client(unique, "in/a b.png").upload_blob(PICTURE)
+    configure(house, {"url": f"az://{unique}/in", "watch": False})
+    house.once()
+    path = link_of(house, "a b.png")
+    with answering(house) as client:
+        answer = client.get(path)
+        target = answer.headers["location"]
+        assert (answer.status_code, "sig=" in target) == (302, True)
+        assert httpx.get(target, headers={"Range": "bytes=1-4"}, trust_env=False).content == PICTURE[1:5]
+        assert client.head(path).headers["content-length"] == str(len(PICTURE))
+
+
 def test_what_takes_our_credentials_is_passed_on(house: House) -> None:
     """A file on the web that anybody may read is led to; one that takes credentials is streamed without them."""
     with serving(Site()) as site:
