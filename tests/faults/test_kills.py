@@ -118,6 +118,7 @@ def test_zombie(fed: Installation) -> None:
     fed.start("work")
     fed.imported()
     zombie.resume()
+    until(lambda: zombie.metric("duplicates_avoided_total"), what="the zombie's commit, which writes nothing")
     until(lambda: zombie.ready()[0] == 200, what="the zombie")
     fed.put(20)
     fed.imported()
