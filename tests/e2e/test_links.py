@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -225,6 +226,28 @@ def test_a_bucket_is_led_to(house: House, seaweedfs: Service, unique: str) -> No
         head = client.head(path)
         assert (head.status_code, head.headers["content-length"]) == (200, str(len(PICTURE)))
         assert client.get(token_of("inbox", "none.png")).status_code == 302
+
+
+@pytest.mark.usefixtures("aws")
+def test_what_no_url_can_give_is_passed_on(
+    house: House, seaweedfs: Service, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object under a key of ours (SSE-C) comes decrypted through the link, as no URL can bear the key."""
+    key = os.urandom(32)
+    monkeypatch.setenv("MY_KEY", base64.b64encode(key).decode())
+    client_of_s3 = s3_client(seaweedfs)
+    client_of_s3.create_bucket(Bucket=unique)
+    client_of_s3.put_object(
+        Bucket=unique, Key="in/a.png", Body=PICTURE, SSECustomerAlgorithm="AES256", SSECustomerKey=key
+    )
+    configure(house, {"url": f"s3://{unique}/in?sse_c_key_variable=MY_KEY", "endpoint": seaweedfs.url, "watch": False})
+    house.once()
+    path = link_of(house, "a.png")
+    with answering(house) as client:
+        answer = client.get(path)
+        assert (answer.status_code, answer.content) == (200, PICTURE)
+        part = client.get(path, headers={"Range": "bytes=5-9"})
+        assert (part.status_code, part.content) == (206, PICTURE[5:10])
 
 
 def test_a_container_is_led_to(house: House, azure: Any, unique: str) -> None:
