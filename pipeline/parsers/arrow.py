@@ -25,6 +25,15 @@ _ROWS = 250
 """Rows in one piece: values of more no longer fit into the caches."""
 _READ_AHEAD = 4
 """So many pieces are read from a row group at a time."""
+_HELD_BYTES = 16 * PIECE_BYTES
+"""What is read at a time may take so much, should each of its values be as long as the longest."""
+_FIXED_BYTES = 8
+_OBJECT_BYTES = 32
+"""What a value in a list takes at least while it is an object of Python's."""
+_RAW_TIMES = 8
+"""A row that takes this many times the limit in memory is beyond it as JSON, too, and is not made."""
+_TEXT = "BYTE_ARRAY"
+_VARIABLE = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 _COPY_BYTES = 1024 * 1024
 _FILE_MAGIC = b"ARROW1"
 
@@ -53,13 +62,57 @@ def _opened(body: Body) -> Iterator[pa.NativeFile]:
 def _parquet_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
     reader = pyarrow.parquet.ParquetFile(file)
     meta = reader.metadata
+    texts = [leaf.path for leaf in map(reader.schema.column, range(len(reader.schema))) if leaf.physical_type == _TEXT]
+    probe = pyarrow.parquet.ParquetFile(file, metadata=meta, read_dictionary=texts)
     for group in range(meta.num_row_groups):
         found = meta.row_group(group)
         row_bytes = max(1, found.total_byte_size // max(1, found.num_rows))
         size = max(1, min(_ROWS, PIECE_BYTES // row_bytes))
-        for batch in reader.iter_batches(size * _READ_AHEAD, row_groups=[group], use_threads=False):
-            for start in range(0, batch.num_rows, size):
-                yield batch.slice(start, size)
+        most = max(1, _HELD_BYTES // _widest(found, probe, group))
+        for batch in reader.iter_batches(min(size * _READ_AHEAD, most), row_groups=[group], use_threads=False):
+            yield from _cut(batch, size)
+
+
+def _widest(group: Any, probe: pyarrow.parquet.ParquetFile, number: int) -> int:
+    """What a row of the group may take once its dictionaries are gone: its values as long as the longest of them."""
+    first = next(probe.iter_batches(1, row_groups=[number], use_threads=False), None)
+    longest = 0 if first is None else max(map(_longest, first.columns), default=0)
+    values = sum(int(group.column(place).num_values) for place in range(group.num_columns))
+    return max(1, values // max(1, int(group.num_rows)) * max(_FIXED_BYTES, longest))
+
+
+def _longest(column: pa.Array) -> int:
+    """The longest value in a column's dictionaries, however deep they lie; 0 where it has none."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        values = column.dictionary
+        known = values.type in _VARIABLE and pc.max(pc.binary_length(values)).as_py()
+        return int(known or values.nbytes // max(1, len(values)))
+    if pa.types.is_struct(kind):
+        return max((_longest(column.field(place)) for place in range(kind.num_fields)), default=0)
+    if pa.types.is_map(kind):
+        return max(_longest(column.keys), _longest(column.items))
+    return _longest(column.values) if pa.types.is_nested(kind) and hasattr(column, "values") else 0
+
+
+def _elements(column: pa.Array) -> int:
+    """How many values there are in lists, maps and objects, of all rows together."""
+    kind = column.type
+    if pa.types.is_struct(kind):
+        return sum(_elements(column.field(place)) for place in range(kind.num_fields))
+    if pa.types.is_map(kind):
+        return 2 * len(column.items)
+    return _elements(column.flatten()) if pa.types.is_nested(kind) and hasattr(column, "flatten") else len(column)
+
+
+def _cut(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
+    """Pieces of a batch, by what it really takes."""
+    nested = sum(_elements(column) for column in batch.columns if pa.types.is_nested(column.type))
+    taken = max(batch.nbytes, nested * _OBJECT_BYTES)
+    row_bytes = max(1, taken // max(1, batch.num_rows), *map(_longest, batch.columns))
+    size = max(1, min(most, PIECE_BYTES // row_bytes))
+    for start in range(0, batch.num_rows, size):
+        yield batch.slice(start, size)
 
 
 def _arrow_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
@@ -69,10 +122,7 @@ def _arrow_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
     batches = (reader.get_batch(n) for n in range(reader.num_record_batches)) if is_file else reader
     for batch in batches:
         batch.validate(full=True)
-        row_bytes = max(1, batch.nbytes // max(1, batch.num_rows))
-        size = max(1, min(_ROWS, PIECE_BYTES // row_bytes))
-        for start in range(0, batch.num_rows, size):
-            yield batch.slice(start, size)
+        yield from _cut(batch, _ROWS)
 
 
 _BATCHES = {"parquet": _parquet_batches, "arrow": _arrow_batches}
@@ -93,6 +143,8 @@ class _Columns:
 
     def piece(self, batch: pa.RecordBatch, first: int) -> Parsed:
         """The tasks and rejected rows of a batch that begins with row `first`."""
+        if batch.num_rows == 1 and batch.nbytes > _RAW_TIMES * self._rules.limits.item_bytes:
+            return Parsed([], [rejected(self._too_large(), first, None, None, "")])
         columns = [
             column if column.type == storage else column.cast(storage, safe=False)
             for column, storage in zip(batch.columns, self._storage, strict=True)
@@ -131,9 +183,11 @@ class _Columns:
         }
 
     def _check_size(self, task: Task) -> None:
-        limit = self._rules.limits.item_bytes
-        if len(task.data) > limit:
-            raise BadRow("too_large", f"the row is larger than {limit} bytes")
+        if len(task.data) > self._rules.limits.item_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> BadRow:
+        return BadRow("too_large", f"the row is larger than {self._rules.limits.item_bytes} bytes")
 
 
 _SHOWN_CELLS = 20

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import tracemalloc
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ObjectSkipped
+from pipeline.parsers import Body, Limits, select
 from tests.parsers.reading import both, read, rules
+
+LARGE, ROWS = 100_000, 1200
+ALLOWED = LARGE * ROWS // 2
+"""What reading may take of a table that would be twice as much, and more than that again as text."""
+POOLS: dict[str, pa.MemoryPool] = {}
+"""Of tests that count memory; they must live as long as anything of theirs."""
 
 
 def parquet(table: pa.Table, **options: Any) -> bytes:
@@ -112,3 +121,62 @@ def test_broken_files_are_rejected() -> None:
             result = read(name, broken)
             assert set(result.codes) <= {"syntax"}
             assert result.codes or json.dumps(result.data)
+
+
+def repeated(rows: int) -> pa.Array:
+    """Rows of one large text, which is there once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * LARGE]))
+
+
+def texts() -> pa.Array:
+    """The same, of rows that hold their text themselves."""
+    return repeated(ROWS).cast(pa.string())
+
+
+def numbers() -> pa.Array:
+    """Rows of a long list each."""
+    return pa.array([[0] * LARGE] * (ROWS // 20), pa.list_(pa.int8()))
+
+
+BOMBS: dict[str, Callable[[], pa.Array]] = {
+    "a.parquet of texts": texts,
+    "b.parquet of a dictionary": lambda: repeated(ROWS),
+    "c.parquet of texts in lists": lambda: pa.ListArray.from_arrays(list(range(0, ROWS + 1, 2)), texts()),
+    "d.parquet of texts in objects": lambda: pa.StructArray.from_arrays([texts()], ["b"]),
+    "e.parquet of lists of numbers": numbers,
+    "f.arrow of a dictionary": lambda: repeated(ROWS),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_small_files_of_large_rows_are_not_whole_in_memory(name: str) -> None:
+    """A file in which the same large value stands in every row is read some rows at a time, however small it is."""
+    key, table = name.partition(" ")[0], pa.table({"a": BOMBS[name]()})
+    content = (parquet if key.endswith("parquet") else arrow)(table)
+    del table
+    assert len(content) < LARGE * 10
+    pool = POOLS.setdefault(name, pa.proxy_memory_pool(pa.default_memory_pool()))
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        body = Body(key, f"s3://bucket/{key}", len(content), content)
+        rows = sum(len(piece.tasks) for piece in select(key, rules()).parse(body, rules()))
+        taken = pool.max_memory() + tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(pa.default_memory_pool())
+
+    assert rows >= ROWS // 20
+    assert taken < ALLOWED
+
+
+def test_a_row_beyond_the_limit_is_rejected_alone() -> None:
+    """A row that is larger than the limit is `too_large`, whether it had to be written out to know that or not."""
+    for size in (200, 20_000):
+        table = pa.table({"a": [[1], [1] * size, [2]]})
+        for key, content in (("a.parquet", parquet(table, row_group_size=1)), ("a.arrow", arrow(table))):
+            result = read(key, content, rules(limits=Limits(item_bytes=100)))
+            assert (result.data, [(row.row, row.code) for row in result.rejected]) == (
+                [{"a": [1]}, {"a": [2]}],
+                [(2, "too_large")],
+            )
