@@ -15,6 +15,7 @@ from pipeline.bus import DeadLetter
 from pipeline.cli import delivering, output, places, waiting
 from pipeline.cli.notes import left_out, source_notes
 from pipeline.cli.options import ConfigPath, Database, Json, State, chosen
+from pipeline.cli.resolving import resolved
 from pipeline.cli.revisions import change, told
 from pipeline.config import Config
 from pipeline.errors import UsageError
@@ -244,12 +245,16 @@ def _explained(reports: Reports, sources: dict[str, dict[str, Any]], row: dict[s
 
 def _asked(app: App, row: dict[str, Any]) -> dict[str, Any]:
     """What the labelling configuration asks for, where the object has rows that may not fit it; and what became of its
-    tasks in deliveries."""
+    tasks in deliveries; and what its resolvers lead to."""
     feed = app.feeds.get(row["source"])
     config = feed.rules.label_config if feed is not None else None
     bad = row["rejected"] or (row["reason"] or {}).get("code") in ROW_CODES
     asks = config.told() if config is not None and bad else []
-    return {"asks": asks, "deliveries": app.ledger.deliveries().of_object(row["id"])}
+    tasks = app.ledger.reports().object_tasks(row["id"], TASKS_SHOWN)
+    return {
+        "asks": asks, "deliveries": app.ledger.deliveries().of_object(row["id"]),
+        "resolved": resolved(app, row["source"], tasks),
+    }  # fmt: skip
 
 
 _LISTS = (
@@ -287,6 +292,15 @@ def _print_explained(row: dict[str, Any]) -> None:
         output.write(f"\ntasks (the first {len(row['first_tasks'])} of {row['tasks']})")
         for task in row["first_tasks"]:
             output.write("  " + orjson.dumps(task).decode())
+    _print_resolved(row)
+
+
+def _print_resolved(row: dict[str, Any]) -> None:
+    if row["resolved"]:
+        output.write("\nwhat resolvers show")
+    for one in row["resolved"]:
+        shown = one["error"] if one["value"] is None else repr(one["value"])
+        output.write(f"  task {one['task']}, {one['tag']}: {one['uri']} gives {shown}")
 
 
 def _print_revisions(row: dict[str, Any]) -> None:

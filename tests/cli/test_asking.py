@@ -93,3 +93,33 @@ def test_explain_in_the_configurations_words(capsys: pytest.CaptureFixture[str])
     ]
     (good,) = told(capsys, "explain", "inbox:b.json")
     assert good["asks"] == []
+
+
+RESOLVING = """\
+<View>
+  <Text name="t" value="$remote" resolver="csv|separator=;|column=text"/>
+</View>
+"""
+
+
+def test_explain_resolves(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`explain` shows what a resolver leads to: the column's value in the first row of the CSV that the task names, or
+    why there is none."""
+    (place / "labelfeed.yaml").write_text(CONFIG.replace("settle: 0", "settle: 0, match: '*.json'"))
+    (place / "c.xml").write_text(RESOLVING)
+    inbox = place / "inbox"
+    (inbox / "far away.csv").write_text("id;text\n1;the first, whole\n2;the second\n")
+    (inbox / "empty.csv").write_text("id;text\n")
+    uris = [*((inbox / name).as_uri() for name in ("far away.csv", "empty.csv", "gone.csv")), "s3://bucket/a.csv"]
+    (inbox / "b.json").write_text(json.dumps([{"remote": uri} for uri in uris]))
+    cli.run(["run", "--once"])
+    (found,) = told(capsys, "explain", "inbox:b.json")
+    cli.run(["explain", "inbox:b.json"])
+    shown = capsys.readouterr().out
+
+    assert [row["uri"] for row in found["resolved"]] == uris
+    assert [row["value"] for row in found["resolved"]] == ["the first, whole", None, None, None]
+    assert [bool(row["error"]) for row in found["resolved"]] == [False, True, True, True]
+    assert found["resolved"][1]["error"] == "it has no such row or column"
+    assert found["resolved"][3]["error"] == "no source of this configuration has it"
+    assert f"<Text name='t'>: {uris[0]} gives 'the first, whole'" in shown
