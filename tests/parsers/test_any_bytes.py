@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
 import math
 import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +26,9 @@ from tests.parsers.reading import Result, read, rules
 EXAMPLES = int(os.environ.get("LABELFEED_EXAMPLES", "60"))
 """How many each test tries, and four times as many where it is any bytes."""
 SOME = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PACKERS: Mapping[str, Callable[[bytes], bytes]] = {
+    "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstandard.compress,
+}  # fmt: skip
 CONFIG = '<View><Text name="t" value="$text"/><Paragraphs name="p" value="$turns"/></View>'
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), max_size=12)
@@ -68,7 +74,8 @@ def test_json_comes_back(tasks: list[Any], sizes: list[int] | None, indent: int 
     ):
         assert read(key, text, sizes=sizes).data == wanted
         assert read(key, text.encode("utf-16"), sizes=sizes).data == wanted
-        assert read(key + ".gz", gzip.compress(text.encode()), sizes=sizes).data == wanted
+        for suffix, pack in PACKERS.items():
+            assert read(key + suffix, pack(text.encode()), sizes=sizes).data == wanted
 
 
 @SOME
@@ -78,15 +85,17 @@ def test_json_comes_back(tasks: list[Any], sizes: list[int] | None, indent: int 
     st.sampled_from([",", ";", "\t", "|"]),
 )
 def test_csv_comes_back(rows: list[list[str]], sizes: list[int] | None, separator: str) -> None:
-    """Rows written as CSV or TSV in any quoting come back equal, cell for cell."""
+    """Rows written as CSV or TSV in any quoting, compressed or not, come back equal, cell for cell."""
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
         sink = io.StringIO()
         writer = csv.writer(sink, delimiter=separator, quoting=quoting)
         writer.writerows([["a", "b"], *rows])
-        given_rules = rules(types="text", separator=separator)
-        result = read("a.csv", sink.getvalue(), given_rules, sizes)
-        assert [[row["a"], row["b"]] for row in result.data] == rows
-        assert not result.rejected
+        plain = "a.tsv" if separator == "\t" else "a.csv"
+        given_rules = rules(types="text", separator=None if separator == "\t" else separator)
+        for suffix, pack in PACKERS.items():
+            result = read(plain + suffix, pack(sink.getvalue().encode()), given_rules, sizes)
+            assert [[row["a"], row["b"]] for row in result.data] == rows
+            assert not result.rejected
 
 
 @SOME
@@ -116,22 +125,30 @@ def test_csv_types_lose_nothing(cells: list[str]) -> None:
             st.integers(-(2**63), 2**63 - 1) | st.none(), texts, st.floats(allow_nan=False, allow_infinity=False)
         ),
         min_size=1,
-    )
+    ),
+    sizes,
+    st.sampled_from(["none", "snappy", "gzip", "zstd"]),
+    st.integers(1, 5),
 )
-def test_parquet_comes_back(rows: list[Any]) -> None:
-    """Rows written as Parquet come back equal."""
+def test_parquet_comes_back(rows: list[Any], sizes: list[int] | None, codec: str, group: int) -> None:
+    """Rows written as Parquet, by any codec, in groups of any size and in any reads, come back equal; compressed as a
+    whole, too."""
     columns = dict(zip("abc", (list(column) for column in zip(*rows, strict=True)), strict=True))
     schema = pa.schema([("a", pa.int64()), ("b", pa.string()), ("c", pa.float64())])
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), sink)
-    assert [(row["a"], row["b"], row["c"]) for row in read("a.parquet", sink.getvalue()).data] == rows
+    pq.write_table(pa.table(columns, schema=schema), sink, compression=codec, row_group_size=group)
+    for suffix, pack in PACKERS.items():
+        found = read("a.parquet" + suffix, pack(sink.getvalue()), sizes=sizes and [100 * size for size in sizes]).data
+        assert [(row["a"], row["b"], row["c"]) for row in found] == rows
 
 
 @SOME
 @given(st.lists(texts.filter(lambda text: bool(text.strip()) and not set(text) & {"\r", "\n"}), min_size=1), sizes)
 def test_text_comes_back(lines: list[str], sizes: list[int] | None) -> None:
-    """Lines of text come back equal."""
-    assert [row["text"] for row in read("a.txt", "\n".join(lines), sizes=sizes).data] == lines
+    """Lines of text, compressed or not, come back equal."""
+    for suffix, pack in PACKERS.items():
+        found = read("a.txt" + suffix, pack("\n".join(lines).encode()), sizes=sizes).data
+        assert [row["text"] for row in found] == lines
 
 
 fragments = st.sampled_from(
