@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import orjson
 
 EXCERPT_LIMIT = 1024
-"""Characters of the offending text that a rejected row keeps."""
+"""Bytes of the offending text, as UTF-8, that a rejected row keeps."""
+_LONGEST_SIGN = 4
 
 ROW_CODES = frozenset({
     "syntax", "not_an_object", "empty_task", "needs_data", "data_type", "meta", "annotation", "prediction",
@@ -97,4 +98,10 @@ def to_json(value: Any) -> str:
 
 def excerpt(text: str) -> str:
     """The text cut to what a rejected row may keep, free of NUL, which PostgreSQL cannot hold."""
-    return text[:EXCERPT_LIMIT].replace("\x00", "\ufffd")
+    kept = text[:EXCERPT_LIMIT].replace("\x00", "\ufffd")
+    return kept if kept.isascii() else kept.encode("utf-8", "replace")[:EXCERPT_LIMIT].decode("utf-8", "ignore")
+
+
+def is_whole(kept: str) -> bool:
+    """Whether an excerpt is certainly all of its text. One that is as long as it may be, or but for a sign, is not."""
+    return len(kept.encode()) < EXCERPT_LIMIT - (0 if kept.isascii() else _LONGEST_SIGN - 1)

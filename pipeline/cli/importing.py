@@ -53,7 +53,7 @@ def import_(
         str | None, typer.Option("--database", help="Where the tasks go, as in labelfeed.yaml.")
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
-        Literal["json", "csv", "tsv", "txt", "html", "files"] | None,
+        Literal["json", "csv", "tsv", "txt", "html", "parquet", "arrow", "files"] | None,
         typer.Option("--format", help="The form of all files; without it each one's extension decides."),
     ] = None,
     on_bad_row: Annotated[

@@ -12,7 +12,7 @@ import typer
 from pipeline.cli import output, places
 from pipeline.cli.options import ConfigPath, Database, chosen
 from pipeline.ledger import Filter, Reports
-from pipeline.tasks import EXCERPT_LIMIT, ROW_CODES
+from pipeline.tasks import ROW_CODES, is_whole
 
 PAGE = 1000
 NOTHING_KEPT = "(no text of this row was kept)"
@@ -72,7 +72,7 @@ def document(row: dict[str, Any], sources: dict[str, dict[str, Any]]) -> str:
     """
     text = row["excerpt"]
     about = {"source": row["source"], "uri": places.uri_of(sources, row["source"], row["key"])}
-    about |= {name: row[name] for name in _TOLD} | {"excerpt": text, "complete": len(text) < EXCERPT_LIMIT}
+    about |= {name: row[name] for name in _TOLD} | {"excerpt": text, "complete": is_whole(text)}
     told = orjson.dumps(about).decode()
     item = _item(text)
     if item is None:

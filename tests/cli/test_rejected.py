@@ -101,6 +101,17 @@ def test_a_row_that_was_cut(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert len(row["data"]) == EXCERPT_LIMIT < ITEM_BYTES
 
 
+@pytest.mark.parametrize("sign", ["x", "é", "漢", "🦡"])
+def test_an_excerpt_is_a_kibibyte(place: Path, capsys: pytest.CaptureFixture[str], sign: str) -> None:
+    """Of a long row at most 1,024 bytes are kept, whatever its script, and no sign is cut in two."""
+    (place / "inbox" / "c.txt").write_text("fine\n" + sign * 5000 + "\0\n")
+    cli.run(["run", "--once"])
+    (row,) = [row for row in rejected(capsys) if row["rejected"]["uri"].endswith("c.txt")]
+    assert EXCERPT_LIMIT - 3 <= len(row["data"].encode()) <= EXCERPT_LIMIT
+    assert set(row["data"]) == {sign}
+    assert row["rejected"]["complete"] is False
+
+
 def test_a_row_over_several_lines(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A pretty-printed item is one line of output, and the same data."""
     (place / "inbox" / "c.json").write_text('[\n {\n  "other": "a\\nb",\n  "n": 1\n }\n]\n')

@@ -14,6 +14,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import cli
@@ -320,6 +322,19 @@ def test_import_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run)
 
     assert [row["imported"] for row in rows] == [1, 0, 1]
     assert len(list((tmp_path / "data" / "uploads").iterdir())) == 2
+
+
+def test_import_stdin_of_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Parquet and Arrow come from standard input, too, where `--format` says so."""
+    monkeypatch.chdir(tmp_path)
+    table = pa.table({"q": [1, 2]})
+    parquet, arrow = io.BytesIO(), io.BytesIO()
+    pq.write_table(table, parquet)
+    with pa.ipc.new_stream(arrow, table.schema) as writer:
+        writer.write_table(table)
+    for name, sink in (("parquet", parquet), ("arrow", arrow)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sink.getvalue())))
+        assert imported(run, "-", "-p", "p", "--format", name)["tasks"] == 2
 
 
 def test_import_again_after_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.parsers.reading import both
+from pipeline.errors import ObjectFailed
+from tests.parsers.reading import both, read
 
 VALUES = (
     "0",
@@ -197,3 +198,52 @@ def test_lines_after_no_values_go_on(value: str) -> None:
     assert result.data[0] == {"text": "a"}
     assert result.data[-1] == {"text": "c"}
     assert result.codes
+
+
+NO_UTF8 = {
+    "a continuation alone": b"\x80",
+    "two of them": b"\xbf\xbf",
+    "a beginning alone": b"\xc3 ",
+    "three bytes without the last": b"\xe2\x82 ",
+    "four bytes without the last": b"\xf0\x9f\xa6 ",
+    "a slash in two bytes": b"\xc0\xaf",
+    "a slash in three": b"\xe0\x80\xaf",
+    "a slash in four": b"\xf0\x80\x80\xaf",
+    "NUL in two bytes": b"\xc0\x80",
+    "five bytes": b"\xf8\x88\x80\x80\x80",
+    "six bytes": b"\xfc\x84\x80\x80\x80\x80",
+    "beyond U+10FFFF": b"\xf4\x90\x80\x80",
+    "half a surrogate pair": b"\xed\xa0\x80",
+    "a surrogate pair": b"\xed\xa0\xbd\xed\xb8\x80",
+    "FE": b"\xfe",
+    "FF": b"\xff",
+}
+PLACES = {
+    "a.json": (b'{"text": "', b'"}'),
+    "b.json": (b'[{"text": "a"}, {"text": "', b'"}]'),
+    "a.jsonl": (b'{"text": "a"}\n{"text": "', b'"}\n{"text": "c"}\n'),
+    "a.csv": (b"text,n\na,1\n", b",2\nc,3\n"),
+    "a.tsv": (b"text\tn\na\t1\n", b"\t2\n"),
+    "a.txt": (b"a\n", b"\nc\n"),
+    "a.html": (b"<p>", b"</p>"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("what", NO_UTF8)
+def test_bytes_that_are_no_utf8(name: str, what: str) -> None:
+    """What looks like UTF-8 and is none fails the whole object, in every kind of file, where it stands."""
+    before, after = PLACES[name]
+    for sizes in (None, [1], [3, 2]):
+        with pytest.raises(ObjectFailed) as caught:
+            read(name, before + NO_UTF8[what] + after, sizes=sizes)
+        assert (caught.value.code, caught.value.byte) == ("encoding", len(before))
+
+
+@pytest.mark.parametrize(
+    "text", ["\U0010ffff", "\ufffe", "\ufffd", "\x7f", "\x80", "\u07ff", "\u0800", "\ud7ff", "\ue000"]
+)
+def test_the_edges_of_utf8_are_text(text: str) -> None:
+    """The first and the last of each length, and what stands beside surrogates, are ordinary text."""
+    for name, (before, after) in PLACES.items():
+        assert text.encode() in "".join(task.data for task in both(name, before + text.encode() + after).tasks).encode()
