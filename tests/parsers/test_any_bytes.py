@@ -225,7 +225,11 @@ def test_any_bytes_do_no_harm(
 @given(st.binary(max_size=80), st.sampled_from([".gz", ".bz2", ".zst"]), sizes)
 def test_any_compressed_bytes_do_no_harm(content: bytes, suffix: str, sizes: list[int] | None) -> None:
     """Any bytes under a compressed name fail as compressed, or are what is in them."""
-    assert read_or_fail("a.txt" + suffix, content, rules(), sizes) is not None
+    found = read_or_fail("a.txt" + suffix, content, rules(), sizes)
+    if isinstance(found, tuple):
+        assert found in {("ObjectFailed", "compressed"), ("ObjectFailed", "encoding"), ("ObjectSkipped", "no_tasks")}
+    else:
+        assert found.tasks or found.rejected
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
@@ -245,4 +249,9 @@ def test_damaged_tables_do_no_harm(name: str, data: st.DataObject) -> None:
     content = bytearray(sink.getvalue())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    assert read_or_fail(name, bytes(content)) is not None
+    found = read_or_fail(name, bytes(content))
+    if isinstance(found, tuple):
+        assert found in {("ObjectFailed", "encoding"), ("ObjectSkipped", "no_tasks")}
+    else:
+        assert found.tasks or found.rejected
+        assert [task.row for task in found.tasks] == list(range(1, len(found.tasks) + 1)) or found.rejected

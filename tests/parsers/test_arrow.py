@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import json
 import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
@@ -119,8 +118,8 @@ def test_broken_files_are_rejected() -> None:
     for name, content in (("a.parquet", parquet(table)), ("a.arrow", arrow(table))):
         for broken in (b"", b"PAR1", b"ARROW1", content[:-20], content[: len(content) // 2], b"x" * 100):
             result = read(name, broken)
-            assert set(result.codes) <= {"syntax"}
-            assert result.codes or json.dumps(result.data)
+            assert result.codes == ["syntax"]
+            assert [row["a"] for row in result.data] == ["x" * n for n in range(len(result.tasks))]
 
 
 def repeated(rows: int) -> pa.Array:
