@@ -19,6 +19,8 @@ from deploy.services import Service, obtain
 from deploy.services.model import ACCESS_KEY, SECRET_KEY, ServiceError
 from pipeline.config import load
 from tests.faults.installation import until
+from tests.ledger.bench import Bench, done
+from tests.ledger.conftest import postgres_bench, postgres_place
 from tests.servers import s3_client
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +55,7 @@ INSTALL_SECONDS = 1500
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS)
 ROLES = ("watch", "dispatch", "work", "links")
 """Services of the compose file that run the program."""
+__all__ = ["postgres_bench", "postgres_place"]
 SETS = ("defaults", "scaled", "links", "plain")
 
 
@@ -277,10 +280,9 @@ def test_the_chart_configures_what_the_program_reads(
     assert load(tmp_path / "labelfeed.yaml").database == "postgresql://db/labelfeed"
 
 
-def test_the_scalers_ask_what_the_database_answers(
-    rendered: dict[str, list[dict[str, Any]]], composed: dict[str, subprocess.Popen[bytes]], database_url: str
-) -> None:
-    """The questions by which the chart scales workers are answered with a number by a real ledger."""
+def test_the_scalers_ask_for_what_waits(rendered: dict[str, list[dict[str, Any]]], postgres_bench: Bench) -> None:
+    """A real ledger answers the questions by which the chart scales workers with how many objects are due or under way,
+    and with how long the oldest one has been due; what backs off is not due."""
     triggers = [
         trigger["metadata"]["query"]
         for row in rendered["scaled"]
@@ -288,17 +290,22 @@ def test_the_scalers_ask_what_the_database_answers(
         for trigger in row["spec"]["triggers"]
         if trigger["type"] == "postgresql"
     ]
-    assert len(triggers) == 2
 
-    def migrated() -> bool:
-        with psycopg.connect(database_url) as connection:
-            return connection.execute("SELECT to_regclass('source_counts')").fetchone() != (None,)
+    def answers() -> list[int]:
+        return [round(float(postgres_bench.execute(question)[0][0]), -1) for question in triggers]
 
-    until(migrated)
-    with psycopg.connect(database_url) as connection:
-        for question in triggers:
-            (answer,) = connection.execute(question.encode()).fetchone() or (None,)
-            assert float(answer) >= 0
+    found = [answers()]
+    postgres_bench.note(*(f"k{number}" for number in range(20)))
+    postgres_bench.execute("UPDATE objects SET due = now() - interval '100 seconds' WHERE key = 'k3'")
+    postgres_bench.execute("UPDATE objects SET due = now() + interval '100 seconds' WHERE key = 'k4'")
+    found.append(answers())
+    postgres_bench.execute("UPDATE objects SET due = now() WHERE key IN ('k3', 'k4')")
+    lease, work = postgres_bench.begin()
+    found.append(answers())
+    postgres_bench.commit(lease, *map(done, work))
+    found.append(answers())
+
+    assert found == [[0, 0], [20, 100], [20, 0], [0, 0]]
 
 
 def test_the_units_are_in_order(tmp_path: Path) -> None:
