@@ -85,13 +85,26 @@ def _asked(config: Config, ledger: Ledger, row: DeliveryRow, delivery: Delivery)
 
 
 def pings(config: Config) -> dict[str, Callable[[], str]]:
-    """For each delivery a call that opens it and says what is found there."""
-    return {f"{name}/{delivery.known_as}": partial(_ping, config, delivery) for name, _, delivery in _all(config)}
+    """For each delivery a call that opens it and says what is found there, and what it asks for that we do not."""
+    return {
+        f"{name}/{delivery.known_as}": partial(_ping, config, project, delivery)
+        for name, project, delivery in _all(config)
+    }
 
 
-def _ping(config: Config, delivery: Delivery) -> str:
+def _ping(config: Config, project: Project, delivery: Delivery) -> str:
     with closing(opened(config, delivery)) as component:
-        return component.ping()
+        told = component.ping()
+        xml = component.label_config() if project.label_config is not None else None
+    return told if xml is None else told + _asks_for_more(project.label_config or "", xml)
+
+
+def _asks_for_more(ours: str, theirs: str) -> str:
+    try:
+        wanted = set(LabelConfig.parse(theirs).data_keys) - set(LabelConfig.parse(ours).data_keys)
+    except ConfigError:
+        return "; its labelling configuration cannot be read"
+    return f"; its labelling configuration also asks for {', '.join(sorted(wanted))}" if wanted else ""
 
 
 def _all(config: Config) -> Iterator[tuple[str, Project, Delivery]]:

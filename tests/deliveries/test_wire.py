@@ -220,6 +220,35 @@ def test_a_configuration_that_refuses_all_costs_a_few(house: House, label_studio
     studio.close()
 
 
+def test_check_compares_configurations(house: House, studio: Studio) -> None:
+    """`check` names the keys that the labelling configuration there asks for and ours does not; of two that ask for the
+    same it says nothing."""
+    found = []
+    for ours in (CHOICES, CHOICES.replace("$text", "$other")):
+        house.configure(projects={"p": {"label_config": ours, "deliveries": [studio.delivery()]}})
+        checked = {row["component"]: row for row in house.look("check", "--json").json()}
+        found.append(checked["delivery p/label_studio"])
+    assert [row["ok"] for row in found] == [True, True]
+    assert "asks for" not in found[0]["found"]
+    assert found[1]["found"].endswith("; its labelling configuration also asks for text")
+
+
+def test_the_last_configuration_counts_while_it_is_away(house: House, studio: Studio, toxiproxy: Service) -> None:
+    """While Label Studio cannot be asked for its labelling configuration, rows are held against the one that it gave
+    last."""
+    proxy = Proxy.to(toxiproxy, uuid.uuid4().hex, urlsplit(studio.url).port or 0)
+    delivery = studio.delivery(url=f"http://127.0.0.1:{proxy.port}", timeout="2s", settle="500ms")
+    house.configure(projects={"p": {"throttle": {"imports_every": "0s"}, "deliveries": [delivery]}})
+    house.put("a.csv", "text,n\nx,1\n")
+    house.once()
+    proxy.cut()
+    house.put("b.csv", "other,n\nx,1\n")
+    house.put("c.csv", "text,n\ny,1\n")
+    house.once(code=1)
+    assert house.states() == {"a.csv": "done", "b.csv": "failed: missing_key", "c.csv": "done"}
+    proxy.remove()
+
+
 def test_a_deleted_project_holds_only_its_delivery(house: House, studio: Studio, line: Wire) -> None:
     """A project that was deleted there is told by name, and imports go on."""
     configure(house, studio, line)
