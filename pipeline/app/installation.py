@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from types import TracebackType
@@ -20,6 +21,7 @@ from pipeline.bus import DeadLetter
 from pipeline.config import Config
 from pipeline.consumers.broker import EMBEDDED, Queue, queue
 from pipeline.consumers.delivering import drained
+from pipeline.errors import LabelfeedError
 from pipeline.ledger import Ledger, SourceIdentity
 from pipeline.metrics import Concern, Metrics
 from pipeline.producers.listing import PassRunner
@@ -112,6 +114,18 @@ class App:
         waiting = health.messages["stored"]
         found = "in this process" if self.config.queue == EMBEDDED else f"Redis answers, {waiting} messages"
         return _told(found, health.concerns)
+
+    def ping_clocks(self) -> str:
+        """How far the clocks of the database and of Redis are from this machine's; raises LabelfeedError if the
+        database does not say."""
+        before = time.time()
+        there = self.ledger.now()
+        skews = {"database": there - (before + time.time()) / 2}
+        if self.config.queue != EMBEDDED:
+            with suppress(LabelfeedError), closing(queue(self.config.queue)) as jobs:
+                skew = jobs.health().skew
+                skews |= {} if skew is None else {"Redis": skew}
+        return ", ".join(f"{server} {skew:+.1f} s" for server, skew in skews.items()) + " beside this machine's"
 
     def source_pings(self) -> dict[str, Callable[[], str]]:
         """For each source, and each thing that it must be allowed to do, what says in a sentence what is found there;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.metadata import version as version_of
 from importlib.resources import files
 from pathlib import Path
@@ -50,7 +51,8 @@ def check(config: ConfigPath = None, json: Json = False) -> None:
     """Validate the configuration, ping every component, and tell what labelling configurations ask for.
 
     Of each source it lists, reads one object, asks the queue of its notifications and signs a link, where it has
-    them, and names the permission that is missing. Exits 1 if a component fails.
+    them, and names the permission that is missing. It holds the servers' clocks against this machine's, and says when
+    tokens end. Exits 1 if a component fails.
     """
     loaded = load(config)
     rows = _checked(loaded)
@@ -105,14 +107,25 @@ def _checked(config: Config) -> list[dict[str, Any]]:
                 "event log": app.ping_log,
                 "work queue": app.ping_queue,
                 "server": app.ping_server,
+                "clocks": app.ping_clocks,
                 **{f"delivery {name}": ping for name, ping in app.delivery_pings().items()},
                 **{f"source {name}": ping for name, ping in app.source_pings().items()},
             }
-            return [_pinged(name, ping) for name, ping in pings.items()]
+            return [_pinged(name, ping) for name, ping in pings.items()] + _tokens(config)
     except UsageError:
         raise
     except LabelfeedError as error:
         return [{"component": "database", "ok": False, "found": str(error)}]
+
+
+def _tokens(config: Config) -> list[dict[str, Any]]:
+    """The tokens that say when they end, and when that is."""
+    from pipeline.app.credentials import expiries
+
+    return [
+        {"component": f"token {path}", "ok": at > time.time(), "found": f"ends at {output.clock(at)}"}
+        for path, at in expiries(config).items()
+    ]
 
 
 def _pinged(name: str, ping: Any) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import time
 from contextlib import closing
 from types import SimpleNamespace
@@ -12,6 +15,7 @@ import yaml
 
 from pipeline import cli
 from pipeline.app import App, gauges
+from pipeline.app import installation as installation_module
 from pipeline.app.gauges import Gauges
 from pipeline.config import load
 from pipeline.consumers import redis_queue
@@ -69,6 +73,49 @@ def test_values_of_a_run(embedded: Installation) -> None:
         assert 0 < run.metric(f"{name}_sum") < lasted * 3
     assert 0 < run.metric("busy_seconds_total") < 2 * lasted
     assert abs(run.metric("clock_skew_seconds", server="database")) < 1
+
+
+def checked(installation: Installation, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, dict[str, Any]]]:
+    """What `labelfeed check` exits with and finds, by component."""
+    capsys.readouterr()
+    code = cli.run(["check", "--json", "--config", str(installation.config)])
+    return code, {row["component"]: row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_check_tells_clocks(
+    distributed: Installation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check` says how far the clocks of the database and of Redis are from this machine's."""
+    well = checked(distributed, capsys)[1]["clocks"]
+    behind = SimpleNamespace(time=lambda: time.time() - AHEAD_SECONDS, monotonic=time.monotonic)
+    for module in (installation_module, redis_queue):
+        monkeypatch.setattr(module, "time", behind)
+    off = checked(distributed, capsys)[1]["clocks"]
+
+    clocks = re.compile(r"database ([+-][\d.]+) s, Redis ([+-][\d.]+) s beside this machine's")
+    for found, skew in ((well, 0), (off, AHEAD_SECONDS)):
+        assert found["ok"]
+        told = clocks.fullmatch(found["found"])
+        assert told
+        assert [abs(float(number) - skew) < 1 for number in told.groups()] == [True, True], found
+
+
+@pytest.mark.parametrize(("ends_in", "ok"), [(86_400, True), (-60, False)])
+def test_check_tells_when_tokens_end(
+    embedded: Installation, capsys: pytest.CaptureFixture[str], ends_in: float, ok: bool
+) -> None:
+    """`check` says when a token ends that says so itself, names no other one, and fails where one has ended."""
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + ends_in}).encode()).decode().rstrip("=")
+    document = yaml.safe_load(embedded.config.read_text())
+    document["server"] = {"listen": "127.0.0.1:0", "token": f"e30.{claims}.sig"}
+    document["links"] = {"base_url": "http://127.0.0.1:9", "key": "k" * 32}
+    embedded.config.write_text(yaml.safe_dump(document))
+    code, rows = checked(embedded, capsys)
+    (name,) = [component for component in rows if component.startswith("token ")]
+
+    assert (name, rows[name]["ok"], code) == ("token server.token", ok, 0 if ok else 1)
+    assert re.fullmatch(r"ends at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", rows[name]["found"])
+    assert claims not in str(rows)
 
 
 def test_skew_of_clocks(distributed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
