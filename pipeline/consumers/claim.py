@@ -74,6 +74,7 @@ class ClaimRun:
 
     def run(self, work: Sequence[Work]) -> None:
         """Import every object. Raises LeaseLost, Cancelled, DatabaseDown and MemoryError."""
+        self.commits.expect(len(work))
         try:
             with self._turn:
                 self._all(work)

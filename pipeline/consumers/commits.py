@@ -17,6 +17,9 @@ from pipeline.metrics import Metrics
 
 LONGEST_WAIT_SECONDS = 0.25
 """An outcome is committed at the latest this long after the first one that it shares a commit with."""
+LARGE_CLAIM_OBJECTS = 250
+LARGE_CLAIM_WAIT_SECONDS = 1.0
+"""In a claim as large as this all have waited already: there the fixed price of a commit counts for more."""
 LATENCY_SAMPLES = 8
 """Objects of one commit whose time from change to tasks is measured; each costs as much as parsing a file."""
 LATENCY_LIMIT_SECONDS = 3600.0
@@ -65,7 +68,13 @@ class Commits:
         self._modified: list[float] = []
         self._bytes = 0
         self._first = 0.0
+        self._wait = LONGEST_WAIT_SECONDS
         self.summary = Summary()
+
+    def expect(self, objects: int) -> None:
+        """Say how many objects the claim has, before any outcome."""
+        if objects >= LARGE_CLAIM_OBJECTS:
+            self._wait = LARGE_CLAIM_WAIT_SECONDS
 
     def add(self, outcome: Outcome, size: int, modified: float, at: float) -> None:
         """Take an outcome that came `at` (monotonic) and is about `size` bytes; commit if it is time to.
@@ -77,7 +86,7 @@ class Commits:
         self._outcomes.append(outcome)
         self._modified.append(modified)
         self._bytes += size
-        if self._each or self._bytes >= STAGE_BYTES or at - self._first >= LONGEST_WAIT_SECONDS:
+        if self._each or self._bytes >= STAGE_BYTES or at - self._first >= self._wait:
             self.flush()
 
     def add_all(self, outcomes: Sequence[Outcome], modified: Sequence[float], at: float) -> None:
@@ -89,12 +98,12 @@ class Commits:
         self._outcomes += outcomes
         self._modified += modified
         self._bytes += sum([outcome.size for outcome in outcomes])
-        if self._each or self._bytes >= STAGE_BYTES or at - self._first >= LONGEST_WAIT_SECONDS:
+        if self._each or self._bytes >= STAGE_BYTES or at - self._first >= self._wait:
             self.flush()
 
     def flush_due(self) -> None:
         """Commit what has waited its time: the object under way may take long. Raises as `add`."""
-        if self._outcomes and time.monotonic() - self._first >= LONGEST_WAIT_SECONDS:
+        if self._outcomes and time.monotonic() - self._first >= self._wait:
             self.flush()
 
     def flush(self) -> None:

@@ -465,6 +465,20 @@ def test_commits_do_not_wait_long(house: House, monkeypatch: pytest.MonkeyPatch)
     assert seen == [0, 1, 2]
 
 
+def test_a_large_claim_s_commits_wait_longer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where many objects have waited already, few commits take them all."""
+    monkeypatch.setattr("pipeline.consumers.commits.LONGEST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.consumers.commits.LARGE_CLAIM_WAIT_SECONDS", 3600.0)
+    monkeypatch.setattr("pipeline.consumers.commits.LARGE_CLAIM_OBJECTS", 10)
+    parsed_by(monkeypatch, lambda *_: iter([Parsed([Task(1, "{}")])]))
+    keys = [f"{number}" for number in range(10)]
+    for key in keys:
+        house.put(key, "x")
+    house.bring_in(*keys)
+    assert len(house.tasks()) == 10
+    assert house.metric("commit_duration_seconds_count") == 1
+
+
 def test_no_outcome_waits_for_storage_that_hangs(house: House) -> None:
     """What has been read is committed while the next object keeps its reader waiting."""
     house.put("a.json", GOOD)
