@@ -13,6 +13,7 @@ from pipeline.config.models import (
     Source,
     Throttle,
 )
+from pipeline.config.routing import siblings
 from pipeline.config.values import Duration, Globs, Secret, Size, parse_duration, parse_size
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "load",
     "parse_duration",
     "parse_size",
+    "siblings",
 ]
