@@ -72,7 +72,7 @@ def import_(
 ) -> None:
     """Import files, folders, globs, URLs or standard input (-) directly, without a configuration file.
 
-    Importing a file twice imports it once. With a labelfeed.yaml its database and project are used.
+    Importing a file twice imports it once. With a labelfeed.yaml its database, project and limits are used.
     """
     base = _base(config) if database is None else None
     target = database or (base.database if base is not None else DEFAULT_DATABASE)
@@ -85,7 +85,8 @@ def import_(
             source |= {"minify": True, "allow_private": allow_private}
             source |= {"settle": 0, "watch": False, "poll": FOREVER, "overlap": True}
         projects = {project: _project(base, project, label_config)}
-        made = build({"database": target, "projects": projects, "sources": sources}, folder)
+        limits = base.limits.model_dump(by_alias=True) if base is not None else {}
+        made = build({"database": target, "projects": projects, "sources": sources, "limits": limits}, folder)
         if dry_run:
             print_plans(plans(made, []), json=json)
             return

@@ -111,10 +111,15 @@ def converted(uri: str) -> Iterator[None]:
         text = str(error)
         if refused := _ROLE.search(text):
             raise _no_role(uri, refused[1]) from None
-        code = _CODE.search(text) or _STATUS.search(text)
-        raise _of_code(uri, code[1] if code else type(error).__name__) from None
+        if code := _CODE.search(text) or _STATUS.search(text):
+            raise _of_code(uri, code[1]) from None
+        raise _silent(uri, error) from None
     except (BotoCoreError, OSError) as error:
-        raise UnavailableError(f"{uri}: the store does not answer ({type(error).__name__})") from None
+        raise _silent(uri, error) from None
+
+
+def _silent(uri: str, error: Exception) -> UnavailableError:
+    return UnavailableError(f"{uri}: the store does not answer ({type(error).__name__})")
 
 
 def _no_role(uri: str, code: str) -> UnavailableError:
