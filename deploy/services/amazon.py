@@ -24,7 +24,7 @@ queues {{ }}
 
 def launch_seaweedfs(site: Site) -> Launch:
     """How to run master, volume, filer and S3 gateway in one process; `iam` names a file of roles, to be assumed by
-    the user `guest`, who may do nothing else."""
+    the user `guest`, who may do nothing else; `domain` is that of which buckets may be hosts."""
     files = site.data / "files"
     files.mkdir(exist_ok=True)
     users = [_user("test", ACCESS_KEY, ["Admin", "Read", "Write", "List", "Tagging"])]
@@ -55,6 +55,8 @@ def launch_seaweedfs(site: Site) -> Launch:
     }
     if "iam" in site.settings:
         options["s3.iam.config"] = site.settings["iam"]
+    if "domain" in site.settings:
+        options["s3.domainName"] = site.settings["domain"]
     return Launch((str(site.program), "server", *(f"-{name}={value}" for name, value in options.items())))
 
 
@@ -72,7 +74,8 @@ def seaweedfs_ready(site: Site) -> bool:
 
 
 def launch_versitygw(site: Site) -> Launch:
-    """How to run the gateway on a folder, with versioning, and with events where `kafka` is set."""
+    """How to run the gateway on a folder, with versioning, and with events where `kafka` is set; `domain` is that of
+    which buckets may be hosts."""
     files, versions = site.data / "files", site.data / "versions"
     for folder in (files, versions):
         folder.mkdir(exist_ok=True)
@@ -81,8 +84,9 @@ def launch_versitygw(site: Site) -> Launch:
         events = ("--event-kafka-url", site.settings["kafka"], "--event-kafka-topic", site.settings["topic"])
         events += ("--event-kafka-key", "s3")
     keys = ("--access", ACCESS_KEY, "--secret", SECRET_KEY)
+    hosts = ("--virtual-domain", site.settings["domain"]) if "domain" in site.settings else ()
     folders = ("posix", "--versioning-dir", str(versions), str(files))
-    return Launch((str(site.program), "--port", f"{HOST}:{site.port}", *keys, *events, *folders))
+    return Launch((str(site.program), "--port", f"{HOST}:{site.port}", *keys, *hosts, *events, *folders))
 
 
 def s3_ready(site: Site) -> bool:

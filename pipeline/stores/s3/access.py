@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import boto3
 import botocore.session
@@ -205,7 +205,7 @@ class Plain:
                 credentials, ttl=timedelta(minutes=CREDENTIALS_MINUTES)
             )
         if options.endpoint is not None:
-            settings["endpoint"] = options.endpoint
+            settings["endpoint"] = options.endpoint if _path_style(options) else options.host_of_bucket
         self._store = ObstoreS3(
             options.bucket,
             region=options.region or credentials.region_name or "us-east-1",
@@ -257,6 +257,12 @@ def _path_style(options: S3Options) -> bool:
     return options.endpoint is not None if options.path_style is None else options.path_style
 
 
+def _addressing(options: S3Options) -> Literal["path", "virtual", "auto"]:
+    if _path_style(options):
+        return "path"
+    return "auto" if options.endpoint is None else "virtual"
+
+
 class Full:
     """A bucket by boto3. Thread-safe."""
 
@@ -268,7 +274,7 @@ class Full:
             region_name=options.region or credentials.region_name or "us-east-1",
             config=Config(
                 signature_version=UNSIGNED if options.anonymous else "s3v4",
-                s3={"addressing_style": "path" if _path_style(options) else "auto"},
+                s3={"addressing_style": _addressing(options)},
                 retries={"mode": "adaptive", "total_max_attempts": ATTEMPTS},
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=REQUEST_SECONDS,

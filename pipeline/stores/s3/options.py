@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import os
+from contextlib import suppress
+from ipaddress import ip_address
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -31,7 +33,9 @@ class S3Options(BaseModel):
     external_id: str | None = Field(None, description="The external id that the role asks for.")
     anonymous: bool = Field(default=False, description="Ask without credentials, as public buckets allow.")
     requester_pays: bool = Field(default=False, description="We pay for requests to the bucket.")
-    path_style: bool | None = Field(None, description="The bucket is in the path, not the host; so with an endpoint.")
+    path_style: bool | None = Field(
+        None, description="Whether the bucket is in the path, as with an endpoint; else it begins the host."
+    )
     sse_c_key_variable: str | None = Field(
         None, description="The environment variable with the key (32 bytes in base64) that objects are encrypted with."
     )
@@ -48,6 +52,12 @@ class S3Options(BaseModel):
     def canonical(self) -> str:
         """The store's URI: what logs and errors may show."""
         return f"s3://{self.bucket}/{self.folder}"
+
+    @property
+    def host_of_bucket(self) -> str:
+        """The endpoint with the bucket as a part of its host."""
+        scheme, _, rest = (self.endpoint or "").partition("://")
+        return f"{scheme}://{self.bucket}.{rest}"
 
     def sse_key(self) -> bytes | None:
         """The key of SSE-C, from its variable. Raises UsageError if that doesn't hold one."""
@@ -82,10 +92,20 @@ def parse(url: str, endpoint: str | None = None) -> S3Options:
         or None
     )
     try:
-        return S3Options.model_validate(said)
+        return _checked(S3Options.model_validate(said))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         known = ", ".join(sorted(S3Options.model_fields.keys() - {"bucket", "prefix"}))
         where = f"s3://{parts.netloc}{parts.path}"
         raise UsageError(f"{where}: {name}: {first['msg']} (options: {known})") from None
+
+
+def _checked(options: S3Options) -> S3Options:
+    """Raises UsageError where a bucket should be a part of an endpoint's host, and that is an address."""
+    if options.path_style is False and options.endpoint is not None:
+        host = urlsplit(options.endpoint).hostname or ""
+        with suppress(ValueError):
+            ip_address(host)
+            raise UsageError(f"{options.canonical}: path_style=false needs an endpoint with a name, not {host}")
+    return options
