@@ -68,7 +68,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield started
     for process in running:
-        process.terminate()
+        process.kill()
         process.wait(30)
 
 
