@@ -41,6 +41,11 @@ COMPONENTS = {
 }
 """Fixture → component."""
 
+SETTINGS = {"postgres": {"fsync": "off"}}
+"""What a component of the tests' own is told. PostgreSQL need not outlive the machine, as it does with its default:
+hundreds of databases are made and dropped, each of which would wait for hundreds of files to be on the disk. A server
+that is killed loses nothing by it."""
+
 GCS_TOPIC = "projects/test/topics/changes"
 """What `gcs_telling` tells of its changes."""
 
@@ -53,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "servers: needs real servers, which are installed and started for it")
     # kafka-python reads its schemas in a way that Python 3.11 and 3.12 call deprecated and 3.13 doesn't.
     config.addinivalue_line("filterwarnings", "ignore:(read_text|open_text) is deprecated:DeprecationWarning")
+    # Servers in Java live for minutes here: compiling them well would take longer than it saves.
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
     config.stash[_OPENED] = {}
     config.stash[_STACK] = ExitStack()
 
@@ -83,8 +90,11 @@ def _obtained(name: str) -> None:
 
 
 def _open(config: pytest.Config, name: str) -> Service | ServiceError:
+    settings = SETTINGS.get(name)
     try:
-        return config.stash[_STACK].enter_context(services.using(name))
+        return config.stash[_STACK].enter_context(
+            services.using(name, "main" if settings is None else "tests", settings=settings)
+        )
     except ServiceError as error:
         return error
 
