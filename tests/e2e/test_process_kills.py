@@ -37,6 +37,7 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(house: House, point: str)
     assert house.rows("SELECT count(*) FROM leases") == [(0,)]
 
 
+@pytest.mark.timeout(400)
 def test_kills_at_random_moments_lose_and_double_nothing(house: House) -> None:
     """Killed again and again while files come, change and go, the last run ends with what the folder then holds."""
     house.configure({"on_change": "replace", "on_delete": "archive", "delete_guard": 1})
