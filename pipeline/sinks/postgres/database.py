@@ -35,9 +35,11 @@ _SETTINGS = (
     " SET LOCAL idle_in_transaction_session_timeout = '15s';"
 )
 # Rows are looked up by lists of numbers, which the planner may take for much longer ones: then it would read a
-# whole index to join it. Each transaction sets this for itself, because a pooler shares sessions.
+# whole index to join it. While a table grows it also takes it for much smaller than it is: then it would read all of
+# it for each commit. Each transaction sets this for itself, because a pooler shares sessions.
 _BEGIN = (
     f"BEGIN; {_SETTINGS} SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off;"
+    " SET LOCAL enable_seqscan = off; SET LOCAL enable_material = off;"
     " SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8"
 )
 _BEGIN_READ = f"BEGIN READ ONLY; {_SETTINGS} SELECT NULL, extract(epoch FROM clock_timestamp())::float8"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.errors import LeaseLost
 from pipeline.ledger import LOST_WORKERS_LIMIT, STAGE_ROWS, Outcome, Work
 from pipeline.sinks.postgres import standings
-from pipeline.sinks.postgres.database import Transaction
+from pipeline.sinks.postgres.database import Transaction, array
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, rejected_lines
 from pipeline.sinks.postgres.schedule import end_leases
@@ -27,19 +27,19 @@ def start(tx: Transaction, lease: int, worker: str, seconds: float) -> list[Work
     )
     if not started:
         return []
-    work = [
-        Work(*columns)
-        for columns in tx.rows(
-            "SELECT o.id, s.name, o.key, o.wanted_version, o.imported_version, o.tasks > 0, o.redo, o.attempts, o.lost,"
-            " replace(o.trace::text, '-', '')"
-            " FROM unnest(%s) WITH ORDINALITY AS u (id, n) JOIN objects AS o ON o.id = u.id"
-            " JOIN sources AS s ON s.id = o.source_id WHERE o.lease = %s ORDER BY u.n",
-            (started[0][0], lease),
-        )
-    ]
+    ids: list[int] = started[0][0]
+    rows = tx.rows(
+        "SELECT o.id, s.name, o.key, o.wanted_version, o.imported_version, o.tasks > 0, o.redo, o.attempts, o.lost,"
+        " replace(o.trace::text, '-', '') FROM objects AS o JOIN sources AS s ON s.id = o.source_id"
+        " WHERE o.id = ANY(%s::bigint[]) AND o.lease = %s",
+        (array(ids), lease),
+    )
+    # Put into the claim's order here: joined with the list in the database, they would be compared each with each.
+    place = {object_id: n for n, object_id in enumerate(ids)}
+    work = sorted([Work(*columns) for columns in rows], key=lambda item: place[item.id])
     if not work:
         tx.execute("DELETE FROM leases WHERE id = %s", (lease,))
-    elif len(work) < len(started[0][0]):
+    elif len(work) < len(ids):
         tx.execute("UPDATE leases SET open = %s WHERE id = %s", (len(work), lease))
     return work
 
