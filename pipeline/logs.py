@@ -78,7 +78,7 @@ NAMES: dict[str, str] = {
     SOURCE_PAUSED: "nothing more is claimed of a source: `by` hand, or by its own `failures`: `failing`, `code`",
     SOURCE_RESUMED: "a paused source goes on",
     BATCH_COMMITTED: "a worker ended a claim: `lease`, `source`, `objects` by state, `tasks`, `traces`, `seconds`",
-    BATCH_CANCELLED: "a worker lost its lease or was stopped; nothing was written",
+    BATCH_CANCELLED: "a worker lost its lease or was stopped; no more was written",
     OBJECT_ENDED: "one object ended: `uri`, `state`, `code`, `lease`, `trace`, `seconds` (level debug only)",
     SWEPT: "staged rows that nobody will publish, or old history, were deleted",
     CHILD_ENDED: "the process of a suspected object ended before its work did: `why`, `object`",

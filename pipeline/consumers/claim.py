@@ -62,6 +62,8 @@ class ClaimRun:
         self.opening = self.parsing = 0.0
         self.gets = 0
         self.current = 0
+        self.lost = False
+        """Whether the lease ended before the claim did."""
         self.commits = Commits(
             importer.ledger,
             importer.metrics,

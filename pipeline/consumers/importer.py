@@ -109,8 +109,7 @@ class Importer:
             claim.run(work)
             self._patience.succeeded()
         except LeaseLost:
-            extra = {"lease": held.lease, "source": feed.source.name, "why": "the lease was lost"}
-            _log.warning(logs.BATCH_CANCELLED, extra=extra)
+            claim.lost = True
         except Cancelled:
             self._give_back(held.lease)
         except MemoryError:
@@ -130,7 +129,11 @@ class Importer:
         fields |= summary.states
         traces = list(dict.fromkeys([item.trace for item in work if item.trace]))[:TRACES_TOLD]
         fields |= {"objects": sum(summary.states.values()), "traces": traces, "seconds": seconds}
-        _log.info(logs.BATCH_COMMITTED, extra={"lease": claim.lease, "source": source} | fields)
+        extra: dict[str, object] = {"lease": claim.lease, "source": source}
+        if claim.lost or (summary.lost and not summary.states):
+            _log.warning(logs.BATCH_CANCELLED, extra=extra | {"why": "the lease was lost"})
+        if summary.states or not (claim.lost or summary.lost):
+            _log.info(logs.BATCH_COMMITTED, extra=extra | fields)
         self.metrics.observe("claim_duration_seconds", seconds)
         self.metrics.add("busy_seconds_total", claim.opening, stage="open")
         self.metrics.add("busy_seconds_total", claim.parsing, stage="parse")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import logs
 from pipeline.consumers import importer as importers
 from pipeline.consumers.importer import Importer
 from pipeline.errors import ObjectFailed, ObjectUnsettled, UnavailableError
@@ -298,8 +299,39 @@ def test_newer_version_meanwhile_wins(make_house: Any, monkeypatch: pytest.Monke
     assert house.metric("duplicates_avoided_total") == 1
 
 
-def test_lost_lease_stops_the_claim(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The events of the log that say how a claim ended."""
+    return [row.message for row in caplog.records if row.message in {logs.BATCH_COMMITTED, logs.BATCH_CANCELLED}]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_zombie_says_that_its_claim_was_cancelled(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kept: bool
+) -> None:
+    """A claim whose lease is over before its commit is told as cancelled; one that kept something, as committed."""
+
+    def parse(body: Any, rules: Any) -> Iterator[Parsed]:
+        if body.key == "b":
+            house.ledger.give_back(lease)
+        yield Parsed([Task(1, "{}")])
+
+    parsed_by(monkeypatch, parse)
+    keys = "ab" if kept else "b"
+    for key in keys:
+        house.put(key, "x")
+    house.note(*keys)
+    lease = house.claim()[0].lease
+    with caplog.at_level(logging.INFO):
+        house.importer(at=lambda _: None).run(lease)
+    assert told(caplog) == ([logs.BATCH_COMMITTED] if kept else [logs.BATCH_CANCELLED])
+    assert len(house.tasks()) == kept
+
+
+def test_lost_lease_stops_the_claim(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A worker whose lease has ended writes nothing more and leaves the objects to their new owner."""
+    caplog.set_level(logging.INFO)
     parsed: list[str] = []
 
     def parse(body: Any, rules: Any) -> Iterator[Parsed]:
@@ -320,6 +352,7 @@ def test_lost_lease_stops_the_claim(house: House, monkeypatch: pytest.MonkeyPatc
     assert parsed == ["a", "b"]
     assert house.states() == {"a": "ready", "b": "ready", "c": "ready"}
     assert house.tasks() == []
+    assert told(caplog) == [logs.BATCH_CANCELLED]
 
 
 def test_second_start_of_a_claim_does_nothing(house: House) -> None:
