@@ -240,7 +240,7 @@ ROLES: Mapping[Role, tuple[Metric, ...]] = {
         Metric(
             "counter",
             "store_requests_total",
-            "Requests to storage: list and head by passes, get for each object that is opened.",
+            "Requests to storage: list and head by passes, get for each object, or each 8 MiB of a large one.",
             ("source", "operation"),
             ("list", "head", "get"),
         ),
