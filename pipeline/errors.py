@@ -116,7 +116,7 @@ class ObjectFailed(TerminalError):
     """The object cannot be imported.
 
     `line` and `column` count from 1, `byte` from 0 (after decompression), `excerpt` is at most
-    `EXCERPT_LIMIT` characters of the place, `hint` says what a person can do.
+    `EXCERPT_LIMIT` bytes of the place in UTF-8, `hint` says what a person can do.
     """
 
     EXCERPT_LIMIT: ClassVar[int] = 1024
@@ -138,8 +138,13 @@ class ObjectFailed(TerminalError):
         self.line = line
         self.column = column
         self.byte = byte
-        self.excerpt = excerpt[: self.EXCERPT_LIMIT] if excerpt else excerpt
+        self.excerpt = _cut(excerpt, self.EXCERPT_LIMIT) if excerpt else excerpt
         self.hint = hint
+
+
+def _cut(text: str, limit: int) -> str:
+    """The text's beginning of at most `limit` bytes in UTF-8, without half a sign at its end."""
+    return text[:limit].encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
 
 
 class ObjectSkipped(TerminalError):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.models import Limits
 from pipeline.consumers.outcomes import LONGEST_BACK_OFF_SECONDS, back_off, mode_of, of_passing
-from pipeline.errors import ObjectUnsettled, UnavailableError
+from pipeline.errors import ObjectFailed, ObjectUnsettled, UnavailableError
 from pipeline.ledger import OnChange, Work
 
 
@@ -61,3 +61,13 @@ def test_an_outage_without_an_end_uses_up_no_attempts() -> None:
     assert {outcome.state for outcome in found} == {"ready"}
     assert [n for n, outcome in enumerate(found) if outcome.counted] == [0, 1, 2]
     assert max(outcome.retry_after for outcome in found) <= 2.0
+
+
+@pytest.mark.parametrize("text", ["a", "é", "日", "a😀", "\ud800"])
+def test_the_excerpt_of_a_reason_is_at_most_a_kibibyte(text: str) -> None:
+    """In any script a failed object's excerpt has at most 1,024 bytes, no half sign at its end, and what fits whole."""
+    kept = ObjectFailed("syntax", "bad", excerpt=text * 2000).excerpt
+    assert kept is not None
+    assert ObjectFailed.EXCERPT_LIMIT - 3 <= len(kept.encode()) <= ObjectFailed.EXCERPT_LIMIT
+    assert (text * 2000).encode("utf-8", "replace").decode().startswith(kept)
+    assert ObjectFailed("syntax", "bad", excerpt=text).excerpt == text.encode("utf-8", "replace").decode()
