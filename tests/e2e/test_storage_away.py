@@ -163,3 +163,21 @@ def test_distributed(house: House, bucket: Storage, database_url: str, kafka_url
     expected += stays_away(house)
     services.restart(bucket.server)
     comes_back(house, expected)
+
+
+def test_a_missing_bucket_stops_no_other_source(house: House, seaweedfs: Service, aws: None, unique: str) -> None:
+    """A bucket that is not there is told of by `run`, `status` and `check`; the other source is imported."""
+    missing = {"name": "away", "project": "p", "url": f"s3://{unique}-not", "endpoint": seaweedfs.url}
+    near = {"name": "near", "project": "p", "url": "./inbox", "settle": 0}
+    house.configure(sources=[missing, near])
+    house.put("a.json", json.dumps({"text": "a"}))
+    ended = house.run("run", "--once")
+
+    assert ended.code != 0
+    assert "NoSuchBucket" in ended.err
+    assert "Traceback" not in ended.err
+    assert house.tasks("near") == {"a.json": [{"text": "a"}]}
+    rows = {row["name"]: json.dumps(row) for row in house.look("status", "--json").json()["sources"]}
+    assert "NoSuchBucket" in rows["away"]
+    assert "NoSuchBucket" not in rows["near"]
+    assert "NoSuchBucket" in house.look("check").out
