@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,22 @@ def test_using_stops_when_its_last_user_leaves(redis_server: services.Service, u
         assert pong(first)
     assert not services.alive(first)
     assert processes.port_free(first.port)
+
+
+@pytest.mark.parametrize("name", sorted(component.name for component in services.TABLE))
+def test_what_is_there_is_not_downloaded_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installing a component that is obtained calls nothing that downloads or builds."""
+    if not services.obtained(name):
+        pytest.skip(f"{name} is not obtained here")
+
+    def called(argv: Sequence[str], *_: Any, **__: Any) -> str:
+        raise AssertionError(f"{argv} is called")
+
+    for module in [each for key, each in sys.modules.items() if key.startswith("deploy.services")]:
+        if hasattr(module, "run"):
+            monkeypatch.setattr(module, "run", called)
+    monkeypatch.setattr(subprocess, "Popen", called)
+    services.install(name)
 
 
 def test_kept_services_outlive_their_users(redis_server: services.Service, unique: str) -> None:
