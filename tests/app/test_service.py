@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,6 +12,9 @@ import pytest
 
 from deploy.services.processes import free_ports
 from pipeline import cli
+from pipeline.app import App
+from pipeline.config import load
+from pipeline.sinks.sqlite import schema
 from tests.faults.installation import Folder, Installation, until
 
 
@@ -91,10 +95,37 @@ def test_newer_schema(embedded: Installation) -> None:
     assert run.lines("recovered")
 
 
-def _schema(embedded: Installation, version: int) -> int:
+def test_old_roles_go_on_beside_a_newer_schema(
+    embedded: Installation, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role at work imports on, and meets no error, after a newer program has added to the schema."""
+    embedded.put(3)
+    run = embedded.start("run")
+    embedded.imported()
+    newer = tmp_path_factory.mktemp("newer") / "sqlite"
+    shutil.copytree(str(schema._FOLDER), newer)
+    number = _schema(embedded) + 1
+    (newer / f"{number:04}_more.sql").write_text(
+        "ALTER TABLE objects ADD COLUMN more INTEGER NOT NULL DEFAULT 0;\n"
+        "ALTER TABLE task_rows ADD COLUMN more TEXT;\nCREATE TABLE more (id INTEGER PRIMARY KEY);\n"
+    )
+    monkeypatch.setattr(schema, "_FOLDER", newer)
+    with App.open(load(embedded.config)):
+        assert _schema(embedded) == number
+    embedded.put(3)
+    embedded.imported()
+
+    assert run.ready()[0] == 200
+    assert not run.lines("waiting")
+    embedded.exactly_once()
+    assert run.end() == 0
+
+
+def _schema(embedded: Installation, version: int | None = None) -> int:
     with closing(sqlite3.connect(embedded.folder / "labelfeed.db")) as connection:
         (before,) = connection.execute("PRAGMA user_version").fetchone()
-        connection.execute(f"PRAGMA user_version = {version}")
+        if version is not None:
+            connection.execute(f"PRAGMA user_version = {version}")
     return int(before)
 
 
