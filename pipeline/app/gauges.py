@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from pipeline import logs
 from pipeline.app.credentials import expiries
-from pipeline.app.parts import Data, database_folder
+from pipeline.app.parts import Data, disks
 from pipeline.config import Config
 from pipeline.consumers.broker import Queue
 from pipeline.errors import LabelfeedError
@@ -154,12 +153,9 @@ class Gauges:
         self._concerns["queue"] = list(health.concerns)
 
     def _disk(self) -> None:
-        places = {"spool": tempfile.gettempdir()}
-        if (folder := database_folder(self._config)) is not None:
-            places["database"] = str(folder)
-        for place, folder_name in places.items():
+        for place, folder in disks(self._config).items():
             try:
-                usage = shutil.disk_usage(folder_name)
+                usage = shutil.disk_usage(folder)
             except OSError:
                 continue
             self._metrics.set("disk_free_bytes", usage.free, place=place)

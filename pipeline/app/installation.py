@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -14,14 +15,14 @@ from pipeline.app.asking import questions
 from pipeline.app.continuous import Continuous
 from pipeline.app.once import Once, for_once
 from pipeline.app.outlets import identities, pings, with_label_configs
-from pipeline.app.parts import Data, Feed, direct_log, open_data, open_feed, route_of
+from pipeline.app.parts import Data, Feed, direct_log, disks, open_data, open_feed, route_of
 from pipeline.app.progress import Gauge, Progress
 from pipeline.app.roles import Dispatching, Working
 from pipeline.bus import DeadLetter
 from pipeline.config import Config, siblings
 from pipeline.consumers.broker import EMBEDDED, Queue, queue
 from pipeline.consumers.delivering import drained
-from pipeline.errors import LabelfeedError
+from pipeline.errors import LabelfeedError, UnavailableError
 from pipeline.ledger import Ledger, SourceIdentity
 from pipeline.metrics import Concern, Metrics
 from pipeline.producers.listing import PassRunner
@@ -127,6 +128,17 @@ class App:
                 skew = jobs.health().skew
                 skews |= {} if skew is None else {"Redis": skew}
         return ", ".join(f"{server} {skew:+.1f} s" for server, skew in skews.items()) + " beside this machine's"
+
+    def ping_disks(self) -> str:
+        """How much is free where this process writes; raises UnavailableError if a disk does not say."""
+        parts = []
+        for place, folder in disks(self.config).items():
+            try:
+                usage = shutil.disk_usage(folder)
+            except OSError as error:
+                raise UnavailableError(f"the disk of {place}, {folder}: {error.strerror}", code="disk") from error
+            parts.append(f"{place} {usage.free / usage.total:.0%} of {usage.total / 1e9:,.1f} GB free, in {folder}")
+        return "; ".join(parts)
 
     def source_pings(self) -> dict[str, Callable[[], str]]:
         """For each source, and each thing that it must be allowed to do, what says in a sentence what is found there;

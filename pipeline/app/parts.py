@@ -206,6 +206,17 @@ def database_folder(config: Config) -> Path | None:
     return sqlite_path(config).parent if registry.scheme(config.database) == SQLITE else None
 
 
+def disks(config: Config) -> dict[str, Path]:
+    """Where a process of this configuration writes, by what it writes there: large files for as long as they are read,
+    and the database and the event log where these are files."""
+    found = {"spool": Path(tempfile.gettempdir())}
+    if (folder := database_folder(config)) is not None:
+        found["database"] = folder
+    elif config.events == EMBEDDED:
+        found["events"] = config.folder
+    return found
+
+
 def sqlite_path(config: Config) -> Path:
     """The file of `sqlite:///name` (in the configuration's folder) or `sqlite:////absolute/name`. Raises UsageError."""
     parts = urlsplit(config.database)

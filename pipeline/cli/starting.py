@@ -51,8 +51,8 @@ def check(config: ConfigPath = None, json: Json = False) -> None:
     """Validate the configuration, ping every component, and tell what labelling configurations ask for.
 
     Of each source it lists, reads one object, asks the queue of its notifications and signs a link, where it has
-    them, and names the permission that is missing. It holds the servers' clocks against this machine's, and says when
-    tokens end. Exits 1 if a component fails.
+    them, and names the permission that is missing. It holds the servers' clocks against this machine's, and says how
+    much is free on the disks that it writes to and when tokens end. Exits 1 if a component fails.
     """
     loaded = load(config)
     rows = _checked(loaded)
@@ -108,6 +108,7 @@ def _checked(config: Config) -> list[dict[str, Any]]:
                 "work queue": app.ping_queue,
                 "server": app.ping_server,
                 "clocks": app.ping_clocks,
+                "disks": app.ping_disks,
                 **{f"delivery {name}": ping for name, ping in app.delivery_pings().items()},
                 **{f"source {name}": ping for name, ping in app.source_pings().items()},
             }

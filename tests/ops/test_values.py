@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import re
+import tempfile
 import time
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +19,7 @@ from pipeline import cli
 from pipeline.app import App, gauges
 from pipeline.app import installation as installation_module
 from pipeline.app.gauges import Gauges
+from pipeline.app.parts import disks
 from pipeline.config import load
 from pipeline.consumers import redis_queue
 from tests.faults.installation import Installation, until
@@ -98,6 +101,26 @@ def test_check_tells_clocks(
         told = clocks.fullmatch(found["found"])
         assert told
         assert [abs(float(number) - skew) < 1 for number in told.groups()] == [True, True], found
+
+
+def test_check_tells_what_is_free(
+    embedded: Installation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check` says how much is free where the database's file and large files are, and fails where a disk is gone."""
+    spool, well = tempfile.gettempdir(), checked(embedded, capsys)[1]["disks"]
+    monkeypatch.setattr(tempfile, "tempdir", str(embedded.folder / "away"))
+    code, rows = checked(embedded, capsys)
+
+    assert well["ok"]
+    told = re.findall(r"(\w+) \d+% of [\d,.]+ GB free, in ([^;]+)", well["found"])
+    assert told == [("spool", spool), ("database", str(embedded.folder))]
+    assert (code, rows["disks"]["ok"], "away" in rows["disks"]["found"]) == (1, False, True)
+
+
+def test_the_disk_of_a_log_beside_a_server_is_known(embedded: Installation) -> None:
+    """Where the database is on a server, the embedded event log's file is what may fill a disk."""
+    config = load(embedded.config).model_copy(update={"database": "postgresql://server/name"})
+    assert disks(config) == {"spool": Path(tempfile.gettempdir()), "events": config.folder}
 
 
 @pytest.mark.parametrize(("ends_in", "ok"), [(86_400, True), (-60, False)])
