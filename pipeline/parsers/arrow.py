@@ -14,8 +14,9 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from pipeline.errors import ObjectSkipped
+from pipeline.parsers.arrowlengths import MAGIC, Lengths
 from pipeline.parsers.arrowvalues import Converter, converter_of, storage_of
-from pipeline.parsers.contract import PIECE_BYTES, BadRow, Body, Parser, Rules
+from pipeline.parsers.contract import PIECE_BYTES, BadRow, Body, Limits, Parser, Rules
 from pipeline.parsers.encoding import failed, read_up_to
 from pipeline.parsers.items import plain_task, plain_tasks, rejected
 from pipeline.parsers.records import names_of
@@ -35,7 +36,6 @@ _RAW_TIMES = 8
 _TEXT = "BYTE_ARRAY"
 _VARIABLE = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 _COPY_BYTES = 1024 * 1024
-_FILE_MAGIC = b"ARROW1"
 
 Form = Literal["parquet", "arrow"]
 
@@ -115,17 +115,31 @@ def _cut(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, size)
 
 
-def _arrow_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
-    is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+def _arrow_batches(file: pa.NativeFile, limits: Limits) -> Iterator[pa.RecordBatch]:
+    is_file = file.read(len(MAGIC)) == MAGIC
     file.seek(0)
-    reader = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
-    batches = (reader.get_batch(n) for n in range(reader.num_record_batches)) if is_file else reader
-    for batch in batches:
+    for batch in (_of_file if is_file else _of_stream)(file, Lengths(file, limits)):
         batch.validate(full=True)
         yield from _cut(batch, _ROWS)
 
 
-_BATCHES = {"parquet": _parquet_batches, "arrow": _arrow_batches}
+def _of_file(file: pa.NativeFile, lengths: Lengths) -> Iterator[pa.RecordBatch]:
+    yield from map(pa.ipc.open_file(file).get_batch, lengths.of_file())
+
+
+def _of_stream(file: pa.NativeFile, lengths: Lengths) -> Iterator[pa.RecordBatch]:
+    lengths.opening()
+    file.seek(0)
+    reader = pa.ipc.open_stream(file)
+    while True:
+        at = file.tell()
+        lengths.of_stream(at)
+        file.seek(at)
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        yield batch
 
 
 class _Columns:
@@ -198,7 +212,7 @@ def _parse(body: Body, rules: Rules, form: Form) -> Iterator[Parsed]:
     columns: _Columns | None = None
     with _opened(body) as file:
         try:
-            for batch in _BATCHES[form](file):
+            for batch in _parquet_batches(file) if form == "parquet" else _arrow_batches(file, rules.limits):
                 columns = columns or _Columns(batch.schema, rules)
                 piece = columns.piece(batch, row + 1)
                 row += batch.num_rows

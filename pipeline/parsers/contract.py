@@ -24,6 +24,8 @@ INFLATE_FREE_BYTES = 64 * 1024 * 1024
 """... once this much has come out of it."""
 INFLATE_BYTES = 20 * 1024**3
 """No compressed stream gives more than this."""
+BATCH_BYTES = 512 * 1024**2
+"""What a compressed record batch of Arrow and the dictionaries before it may take; they are in memory as a whole."""
 MAX_DEPTH = 512
 """Objects and lists of one item that may lie within each other."""
 
@@ -63,6 +65,7 @@ class Limits:
     inflate_ratio: int = INFLATE_RATIO
     inflate_free_bytes: int = INFLATE_FREE_BYTES
     inflate_bytes: int = INFLATE_BYTES
+    batch_bytes: int = BATCH_BYTES
 
 
 class BadRow(Exception):
