@@ -35,6 +35,9 @@ _RAW_TIMES = 8
 """A row that takes this many times the limit in memory is beyond it as JSON, too, and is not made."""
 _TEXT = "BYTE_ARRAY"
 _VARIABLE = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+_VIEWS = (pa.string_view(), pa.binary_view())
+_VIEW_NUMBERS = 4
+"""What a view is made of, of 32 bits each; the first is its length."""
 _COPY_BYTES = 1024 * 1024
 
 Form = Literal["parquet", "arrow"]
@@ -82,17 +85,42 @@ def _widest(group: Any, probe: pyarrow.parquet.ParquetFile, number: int) -> int:
 
 
 def _longest(column: pa.Array) -> int:
-    """The longest value in a column's dictionaries, however deep they lie; 0 where it has none."""
+    """The longest of a column's values that rows can share, however deep they lie; 0 where it has none."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        values = column.dictionary
-        known = values.type in _VARIABLE and pc.max(pc.binary_length(values)).as_py()
-        return int(known or values.nbytes // max(1, len(values)))
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _longest_of(column.dictionary if pa.types.is_dictionary(kind) else column.values)
+    if kind in _VIEWS or _is_list_view(kind):
+        return _longest_view(column) if kind in _VIEWS else _longest_list(column)
     if pa.types.is_struct(kind):
         return max((_longest(column.field(place)) for place in range(kind.num_fields)), default=0)
     if pa.types.is_map(kind):
         return max(_longest(column.keys), _longest(column.items))
     return _longest(column.values) if pa.types.is_nested(kind) and hasattr(column, "values") else 0
+
+
+def _longest_of(values: pa.Array) -> int:
+    known = values.type in _VARIABLE and pc.max(pc.binary_length(values)).as_py()
+    return max(_longest(values), int(known or _mean(values)))
+
+
+def _longest_view(column: pa.Array) -> int:
+    views = column.buffers()[1]
+    if views is None:
+        return 0
+    first, past = column.offset * _VIEW_NUMBERS, (column.offset + len(column)) * _VIEW_NUMBERS
+    return max(memoryview(views).cast("i")[first:past:_VIEW_NUMBERS], default=0)
+
+
+def _longest_list(column: pa.Array) -> int:
+    return int(pc.max(pc.list_value_length(column)).as_py() or 0) * max(_OBJECT_BYTES, _mean(column.values))
+
+
+def _mean(values: pa.Array) -> int:
+    return int(values.nbytes // max(1, len(values)))
+
+
+def _is_list_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
 
 
 def _elements(column: pa.Array) -> int:
@@ -102,6 +130,8 @@ def _elements(column: pa.Array) -> int:
         return sum(_elements(column.field(place)) for place in range(kind.num_fields))
     if pa.types.is_map(kind):
         return 2 * len(column.items)
+    if _is_list_view(kind):
+        return int(pc.sum(pc.list_value_length(column)).as_py() or 0)
     return _elements(column.flatten()) if pa.types.is_nested(kind) and hasattr(column, "flatten") else len(column)
 
 

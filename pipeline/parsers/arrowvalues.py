@@ -59,7 +59,14 @@ def _bare(kind: pa.DataType) -> pa.DataType:
             return kind
 
 
-_PLAIN = (types.is_boolean, types.is_integer, types.is_string, types.is_large_string, types.is_null)
+_PLAIN = (
+    types.is_boolean,
+    types.is_integer,
+    types.is_string,
+    types.is_large_string,
+    types.is_string_view,
+    types.is_null,
+)
 
 
 def _applied(converter: Converter | None, value: Any) -> Any:
@@ -76,6 +83,11 @@ def _struct(kind: pa.DataType) -> Converter | None:
 def _list_of(kind: pa.DataType) -> Converter | None:
     item = converter_of(kind.value_type)
     return None if item is None else partial(_list, item=item)
+
+
+def _view_of(kind: pa.DataType) -> Converter | None:
+    # pyarrow cannot cast views of lists: what is not stored as it is shown stays Python's text.
+    return _list_of(kind) if storage_of(kind.value_type) == kind.value_type else _other
 
 
 def _map_of(kind: pa.DataType) -> Converter:
@@ -158,10 +170,13 @@ _CONVERTERS: tuple[tuple[_Matches, Callable[[pa.DataType], Converter | None]], .
     (types.is_duration, lambda kind: partial(_duration, unit=kind.unit)),
     (types.is_binary, lambda _: _base64),
     (types.is_large_binary, lambda _: _base64),
+    (types.is_binary_view, lambda _: _base64),
     (types.is_fixed_size_binary, lambda _: _base64),
     (types.is_struct, _struct),
     (types.is_map, _map_of),
     (types.is_fixed_size_list, _list_of),
     (types.is_large_list, _list_of),
+    (types.is_list_view, _view_of),
+    (types.is_large_list_view, _view_of),
     (types.is_list, _list_of),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import struct
 import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
@@ -64,6 +65,21 @@ CASES: list[tuple[Any, Any]] = [
     (pa.array([[(1, b"a")]], pa.map_(pa.int8(), pa.binary())), [[1, "YQ=="]]),
     (pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2)), [1.0, 2.0]),
 ]
+
+
+VIEWS: list[tuple[Any, Any]] = [
+    (pa.array(["é"], pa.string_view()), "é"),
+    (pa.array([b"ab"], pa.binary_view()), "YWI="),
+    (pa.array([[1, None]], pa.list_view(pa.int32())), [1, None]),
+    (pa.array([[b"ab"]], pa.large_list_view(pa.binary())), ["YWI="]),
+    (pa.RunEndEncodedArray.from_arrays(pa.array([1], pa.int32()), pa.array(["x"])), "x"),
+]
+
+
+@pytest.mark.parametrize(("array", "value"), VIEWS, ids=lambda case: str(getattr(case, "type", "")))
+def test_views_and_runs(array: pa.Array, value: Any) -> None:
+    """Views and runs, which only Arrow has, become what the types do that they are of."""
+    assert read("a.arrow", arrow(pa.table({"a": array}))).data == [{"a": value}]
 
 
 @pytest.mark.parametrize(("array", "value"), CASES, ids=lambda case: str(getattr(case, "type", "")))
@@ -144,6 +160,17 @@ BOMBS: dict[str, Callable[[], pa.Array]] = {
     "d.parquet of texts in objects": lambda: pa.StructArray.from_arrays([texts()], ["b"]),
     "e.parquet of lists of numbers": numbers,
     "f.arrow of a dictionary": lambda: repeated(ROWS),
+    "g.arrow of runs": lambda: pa.RunEndEncodedArray.from_arrays(pa.array([ROWS], pa.int32()), pa.array(["x" * LARGE])),
+    "h.arrow of views": lambda: pa.Array.from_buffers(
+        pa.string_view(),
+        ROWS,
+        [None, pa.py_buffer(struct.pack("<i4sii", LARGE, b"xxxx", 0, 0) * ROWS), pa.py_buffer(b"x" * LARGE)],
+    ),
+    "i.arrow of views of a list": lambda: pa.ListViewArray.from_arrays(
+        pa.array([0] * (ROWS // 20), pa.int32()),
+        pa.array([LARGE] * (ROWS // 20), pa.int32()),
+        pa.array([0] * LARGE, pa.int8()),
+    ),
 }
 
 
