@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = ["tests.servers"]
-pytest.register_assert_rewrite("tests.bus.contract", "tests.stores.contract", "tests.ledger")
+pytest.register_assert_rewrite("tests.bus.contract", "tests.stores.contract", "tests.ledger", "tests.deliveries")
 
 ROOT = Path(__file__).parents[1]
 

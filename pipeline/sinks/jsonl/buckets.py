@@ -60,6 +60,10 @@ class Bucket:
             raise _unavailable(self._name, error) from error
         return f"bucket {self._name}, under {self._prefix or 'no prefix'}"
 
+    def close(self) -> None:
+        """As `Place.close`."""
+        self._client.close()
+
 
 def _unavailable(bucket: str, error: BotoCoreError | ClientError) -> UnavailableError:
     return UnavailableError(f"s3://{bucket}: {error}", code="unavailable")

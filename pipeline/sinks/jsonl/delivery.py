@@ -71,6 +71,7 @@ class JsonLinesDelivery:
 
     def close(self) -> None:
         """As `Delivery.close`."""
+        self._place.close()
 
     def _line(self, name: str, change: Change) -> bytes:
         item = change.item

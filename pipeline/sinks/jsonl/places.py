@@ -1,8 +1,9 @@
-"""Where files can be written: a folder, or a bucket that speaks S3."""
+"""Where files can be written: a folder, a bucket of S3 or of Google Cloud Storage."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -26,20 +27,55 @@ class Place(Protocol):
     def ping(self) -> str:
         """One sentence that says what was found there; raises if nothing can be written."""
 
+    def close(self) -> None:
+        """Let go of connections."""
+
 
 def open_place(options: JsonLines, folder: Path) -> Place:
-    """The place of a URL. Raises UsageError where there is none for it."""
-    parts = urlsplit(options.url)
-    if parts.scheme == "s3":
+    """The place of a URL. Raises UsageError where there is none for it, or the URL holds what it may not."""
+    scheme = urlsplit(options.url).scheme
+    if scheme in _CLOUDS:
+        extra, opened = _CLOUDS[scheme]
         try:
-            from pipeline.sinks.jsonl.buckets import Bucket  # noqa: PLC0415 - loaded when it is named
+            return opened(options)
         except ModuleNotFoundError as error:
-            raise UsageError(f'jsonl: {options.url} needs {error.name}: pip install "labelfeed[s3]"') from error
-        return Bucket(parts.netloc, parts.path.strip("/"), options.endpoint, options.timeout)
-    if parts.scheme not in ("", "file"):
-        raise UsageError(f"jsonl: nothing can be written to {parts.scheme}:// yet; there are folders and s3://")
-    path = unquote(parts.path) if parts.scheme == "file" else options.url
+            raise UsageError(f'jsonl: {options.url} needs {error.name}: pip install "labelfeed[{extra}]"') from error
+    if scheme not in ("", "file"):
+        known = ", ".join(f"{name}://" for name in _CLOUDS)
+        raise UsageError(f"jsonl: nothing can be written to {scheme}:// yet; there are folders, {known}")
+    path = unquote(urlsplit(options.url).path) if scheme == "file" else options.url
     return Folder(folder / Path(path).expanduser())
+
+
+def _s3(options: JsonLines) -> Place:
+    from pipeline.sinks.jsonl.buckets import Bucket  # noqa: PLC0415 - loaded when it is named
+
+    parts = urlsplit(options.url)
+    return Bucket(parts.netloc, parts.path.strip("/"), options.endpoint, options.timeout)
+
+
+def _google(options: JsonLines) -> Place:
+    from pipeline.sinks.jsonl.google import GoogleBucket  # noqa: PLC0415 - loaded when it is named
+
+    return GoogleBucket(*_named(options), options.endpoint, options.timeout)
+
+
+_CLOUDS: Mapping[str, tuple[str, Callable[[JsonLines], Place]]] = {
+    "s3": ("s3", _s3),
+    "gs": ("gcs", _google),
+}
+"""A URL's scheme → the extra that its library is installed with, and what opens the place."""
+
+
+def _named(options: JsonLines) -> tuple[str, str]:
+    """The bucket and the prefix of a URL, which says no more."""
+    parts = urlsplit(options.url, allow_fragments=False)
+    where = f"jsonl: {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if "@" in parts.netloc or parts.query:
+        raise UsageError(f"{where}: the URL holds neither credentials nor options; credentials are the environment's")
+    if not parts.netloc:
+        raise UsageError(f"{where}: it names no bucket")
+    return parts.netloc, unquote(parts.path).strip("/")
 
 
 class Folder:
@@ -81,6 +117,9 @@ class Folder:
         if not os.access(self._root, os.W_OK):
             raise UnavailableError(f"{self._root} may not be written", code="disk")
         return f"folder {self._root}"
+
+    def close(self) -> None:
+        """As `Place.close`: there are none."""
 
 
 def _sync(folder: Path) -> None:

@@ -1,0 +1,115 @@
+"""What every delivery promises, in Google's and Azure's stores, and what those say when they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from deploy.services.model import Service
+from pipeline.config.models import JsonLines
+from pipeline.errors import UnavailableError, UsageError
+from pipeline.sinks.jsonl import JsonLinesDelivery
+from tests.deliveries.contract_delivery import BATCH, DeliveryContract, FileRoom, Room, item, send
+from tests.google_front import front_of as google_front_of
+from tests.google_front import refused
+from tests.servers import gcs_client
+
+
+class TestGoogleBucket(DeliveryContract):
+    """JSON lines in a bucket of Google Cloud Storage."""
+
+    @pytest.fixture
+    def room(self, fakegcs: Service, google: None, unique: str, tmp_path: Path) -> Iterator[Room]:
+        """A bucket of its own."""
+        client = gcs_client(fakegcs)
+        client.create_bucket(unique)
+
+        def read() -> dict[str, bytes]:
+            found = client.list_blobs(unique, prefix="tasks/")
+            return {blob.name.removeprefix("tasks/"): blob.download_as_bytes() for blob in found}
+
+        made = FileRoom(JsonLinesDelivery(JsonLines(url=f"gs://{unique}/tasks", endpoint=fakegcs.url), tmp_path), read)
+        yield made
+        made.delivery.close()
+
+    def test_a_large_file_arrives_whole(self, room: Room) -> None:
+        """What Google's library sends in several requests appears once, whole, under its own name."""
+        made = send(room.delivery, [item(n, "x" * 1_000_000) for n in range(1, 11)])
+        assert {len(data["text"]) for data in room.held().values()} == {1_000_000}
+        assert room.delivery.find(BATCH, None) == made
+
+    def test_a_file_that_is_written_twice(self, room: Room) -> None:
+        """A batch that is sent again replaces itself."""
+        send(room.delivery, [item(1)])
+        assert room.delivery.find(BATCH, None) == send(room.delivery, [item(1)])
+        assert room.held() == {1: {"text": "text 1"}}
+
+    def test_the_emulators_variable_holds(
+        self, fakegcs: Service, room: Room, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """STORAGE_EMULATOR_HOST is the endpoint where the delivery names none, with or without its scheme."""
+        made = send(room.delivery, [item(1)])
+        for host in (fakegcs.url, fakegcs.url.removeprefix("http://")):
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", host)
+            with closing(JsonLinesDelivery(JsonLines(url=f"gs://{unique}/tasks"), tmp_path)) as delivery:
+                assert delivery.find(BATCH, None) == made
+
+    def test_a_bucket_that_is_not_there_is_told(self, fakegcs: Service, google: None, tmp_path: Path) -> None:
+        """It is said by `check` and when something is sent, and may be mended."""
+        options = JsonLines(url="gs://nobodys", endpoint=fakegcs.url)
+        with closing(JsonLinesDelivery(options, tmp_path)) as delivery:
+            for ask in (delivery.ping, lambda: send(delivery, [item(1)])):
+                with pytest.raises(UnavailableError, match="gs://nobodys: there is no such bucket"):
+                    ask()
+
+    @pytest.mark.parametrize(
+        ("status", "code", "said"),
+        [
+            (403, "permission", "gcp-deliver-jsonl.yaml"),
+            (401, "permission", "asks for a token"),
+            (429, "unavailable", "slow down"),
+            (500, "unavailable", "answers 500"),
+        ],
+    )
+    def test_what_google_answers_is_told_without_its_text(
+        self, fakegcs: Service, google: None, tmp_path: Path, status: int, code: str, said: str
+    ) -> None:
+        """Each refusal has a code of ours, and nothing of what the server wrote; a wait that it asks for is kept."""
+        with google_front_of(fakegcs.url) as front:
+            front.rules.append(lambda asked: refused(status, "forbidden", "token ya29.secret", Retry_After="7"))
+            options = JsonLines(url="gs://b", endpoint=front.url, timeout=1)
+            with closing(JsonLinesDelivery(options, tmp_path)) as delivery:
+                for ask in (delivery.ping, lambda: send(delivery, [item(1)]), lambda: delivery.find(BATCH, None)):
+                    with pytest.raises(UnavailableError, match=said) as caught:
+                        ask()
+                    assert caught.value.code == code
+                    assert caught.value.retry_after == (7 if status == 429 else None)
+                    assert "secret" not in str(caught.value)
+
+    def test_nobody_answers(self, google: None, tmp_path: Path) -> None:
+        """A server that is away is told within the time-out."""
+        options = JsonLines(url="gs://b", endpoint="http://127.0.0.1:1", timeout=1)
+        with closing(JsonLinesDelivery(options, tmp_path)) as delivery, pytest.raises(UnavailableError, match="gs://b"):
+            send(delivery, [item(1)])
+
+    def test_without_credentials(self, google: None, tmp_path: Path) -> None:
+        """Where there are none it says where they are looked for."""
+        with pytest.raises(UsageError, match="GOOGLE_APPLICATION_CREDENTIALS"):
+            JsonLinesDelivery(JsonLines(url="gs://b"), tmp_path)
+
+
+@pytest.mark.parametrize("url", ["gs://user:hunter2@b/tasks", "gs://b/tasks?key=hunter2", "gs://"])
+def test_urls_that_hold_too_much(url: str, tmp_path: Path) -> None:
+    """A URL of a cloud names a place and nothing else; what is secret in it is not repeated."""
+    with pytest.raises(UsageError) as caught:
+        JsonLinesDelivery(JsonLines(url=url), tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_cannot_be_written_to(tmp_path: Path) -> None:
+    """A scheme without a place is told, with those that have one."""
+    with pytest.raises(UsageError, match=r"ftp://.*folders, s3://, gs://"):
+        JsonLinesDelivery(JsonLines(url="ftp://host/tasks"), tmp_path)
