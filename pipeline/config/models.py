@@ -77,7 +77,9 @@ class LabelStudio(Model):
 class JsonLines(Model):
     """A place that tasks go on to as files of JSON lines."""
 
-    url: str = Field(description="A folder, or a prefix such as s3://bucket/tasks or gs://bucket/tasks.")
+    url: str = Field(
+        description="A folder, or a prefix such as s3://bucket/tasks, gs://bucket/tasks or az://container/tasks."
+    )
     endpoint: str | None = Field(None, description="The address of a store that speaks like the URL's.")
     delete_remote: bool = Field(False, description="Whether archived tasks are told there, as deleted ones.")
     timeout: Duration = Field(60.0, ge=1, description="How long one file may take to be written.")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deploy.services.azure import ACCOUNT, KEY
 from deploy.services.model import Service
 from pipeline.config.models import JsonLines
 from pipeline.errors import UnavailableError, UsageError
@@ -101,7 +103,75 @@ class TestGoogleBucket(DeliveryContract):
             JsonLinesDelivery(JsonLines(url="gs://b"), tmp_path)
 
 
-@pytest.mark.parametrize("url", ["gs://user:hunter2@b/tasks", "gs://b/tasks?key=hunter2", "gs://"])
+class TestContainer(DeliveryContract):
+    """JSON lines in a container of Azure Blob."""
+
+    @pytest.fixture
+    def room(self, azure: Any, unique: str, tmp_path: Path) -> Iterator[Room]:
+        """A container of its own, found by the connection string."""
+        container = azure.create_container(unique)
+
+        def read() -> dict[str, bytes]:
+            names = container.list_blob_names(name_starts_with="tasks/")
+            return {name.removeprefix("tasks/"): container.download_blob(name).readall() for name in names}
+
+        made = FileRoom(JsonLinesDelivery(JsonLines(url=f"az://{unique}/tasks"), tmp_path), read)
+        yield made
+        made.delivery.close()
+        container.delete_container()
+
+    def test_a_file_that_is_written_twice(self, room: Room) -> None:
+        """A batch that is sent again replaces itself."""
+        send(room.delivery, [item(1)])
+        assert room.delivery.find(BATCH, None) == send(room.delivery, [item(1)])
+        assert room.held() == {1: {"text": "text 1"}}
+
+    def test_the_account_s_key_counts(
+        self, room: Room, azurite: Service, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Account and key of the environment do where there is no connection string, or one of another account."""
+        made = send(room.delivery, [item(1)])
+        monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", ACCOUNT)
+        monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
+        for string in ("", f"AccountName=other;AccountKey={KEY}"):
+            monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
+            options = JsonLines(url=f"az://{unique}/tasks", endpoint=azurite.url)
+            with closing(JsonLinesDelivery(options, tmp_path)) as delivery:
+                assert delivery.find(BATCH, None) == made
+
+    def test_a_container_that_is_not_there_is_told(self, azure: Any, tmp_path: Path) -> None:
+        """It is said by `check`, when something is sent and when it is looked for; it may be mended."""
+        with closing(JsonLinesDelivery(JsonLines(url="az://nobodys"), tmp_path)) as delivery:
+            for ask in (delivery.ping, lambda: send(delivery, [item(1)]), lambda: delivery.find(BATCH, None)):
+                with pytest.raises(UnavailableError, match="az://nobodys: there is no such container"):
+                    ask()
+
+    def test_a_wrong_key_is_told(
+        self, azure: Any, azurite: Service, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A refusal has a code of ours, and says which permissions it takes, and not the key."""
+        key = "aHVudGVyMmh1bnRlcjI="
+        string = f"AccountName={ACCOUNT};AccountKey={key};BlobEndpoint={azurite.url}"
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
+        with closing(JsonLinesDelivery(JsonLines(url=f"az://{unique}"), tmp_path)) as delivery:
+            for ask in (delivery.ping, lambda: send(delivery, [item(1)])):
+                with pytest.raises(UnavailableError, match=r"azure-deliver-jsonl\.json") as caught:
+                    ask()
+                assert caught.value.code == "permission"
+                assert key not in str(caught.value)
+
+    def test_without_an_account(self, azure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where no account is named, or the connection string is none, the variables are."""
+        for string in ("", "hunter2"):
+            monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
+            with pytest.raises(UsageError, match="AZURE_STORAGE_CONNECTION_STRING") as caught:
+                JsonLinesDelivery(JsonLines(url="az://c"), tmp_path)
+            assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["az://c?sig=hunter2", "gs://user:hunter2@b/tasks", "gs://b/tasks?key=hunter2", "gs://"]
+)
 def test_urls_that_hold_too_much(url: str, tmp_path: Path) -> None:
     """A URL of a cloud names a place and nothing else; what is secret in it is not repeated."""
     with pytest.raises(UsageError) as caught:
@@ -111,5 +181,5 @@ def test_urls_that_hold_too_much(url: str, tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_to(tmp_path: Path) -> None:
     """A scheme without a place is told, with those that have one."""
-    with pytest.raises(UsageError, match=r"ftp://.*folders, s3://, gs://"):
+    with pytest.raises(UsageError, match=r"ftp://.*folders, s3://, gs://, az://"):
         JsonLinesDelivery(JsonLines(url="ftp://host/tasks"), tmp_path)

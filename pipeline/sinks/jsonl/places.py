@@ -1,4 +1,4 @@
-"""Where files can be written: a folder, a bucket of S3 or of Google Cloud Storage."""
+"""Where files can be written: a folder, a bucket of S3 or Google Cloud Storage, a container of Azure Blob."""
 
 from __future__ import annotations
 
@@ -60,21 +60,28 @@ def _google(options: JsonLines) -> Place:
     return GoogleBucket(*_named(options), options.endpoint, options.timeout)
 
 
+def _azure(options: JsonLines) -> Place:
+    from pipeline.sinks.jsonl.azure import Container  # noqa: PLC0415 - loaded when it is named
+
+    return Container(*_named(options), options.endpoint, options.timeout)
+
+
 _CLOUDS: Mapping[str, tuple[str, Callable[[JsonLines], Place]]] = {
     "s3": ("s3", _s3),
     "gs": ("gcs", _google),
+    "az": ("azure", _azure),
 }
 """A URL's scheme → the extra that its library is installed with, and what opens the place."""
 
 
 def _named(options: JsonLines) -> tuple[str, str]:
-    """The bucket and the prefix of a URL, which says no more."""
+    """The bucket or container and the prefix of a URL, which says no more."""
     parts = urlsplit(options.url, allow_fragments=False)
     where = f"jsonl: {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if "@" in parts.netloc or parts.query:
         raise UsageError(f"{where}: the URL holds neither credentials nor options; credentials are the environment's")
     if not parts.netloc:
-        raise UsageError(f"{where}: it names no bucket")
+        raise UsageError(f"{where}: it names no bucket or container")
     return parts.netloc, unquote(parts.path).strip("/")
 
 
