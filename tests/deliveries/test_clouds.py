@@ -129,11 +129,12 @@ class TestContainer(DeliveryContract):
     def test_the_account_s_key_counts(
         self, room: Room, azurite: Service, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Account and key of the environment do where there is no connection string, or one of another account."""
+        """Account and key of the environment do where no connection string logs in, or one of another account."""
         made = send(room.delivery, [item(1)])
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", ACCOUNT)
         monkeypatch.setenv("AZURE_STORAGE_KEY", KEY)
-        for string in ("", f"AccountName=other;AccountKey={KEY}"):
+        place = f"AccountName={ACCOUNT};BlobEndpoint={azurite.url}"
+        for string in ("", f"AccountName=other;AccountKey={KEY}", place):
             monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
             options = JsonLines(url=f"az://{unique}/tasks", endpoint=azurite.url)
             with closing(JsonLinesDelivery(options, tmp_path)) as delivery:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,8 @@ _NO_BLOB = ("BlobNotFound", "ResourceNotFound", "404")
 _NO_CONTAINER = ("ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "InvalidResourceName")
 _BUSY = (429, 503)
 _REFUSED = (401, 403)
+_SECRET = re.compile(r"(?i)\b(?:accountkey|sharedaccesssignature|usedevelopmentstorage)=")
+"""What a connection string logs in with; one without it says only where the account is."""
 _NOBODY = "manifests/none.json"
 """The name of no batch."""
 
@@ -127,7 +130,9 @@ def _opened(container: str, endpoint: str | None, **how: Any) -> tuple[BlobServi
         except ValueError:
             raise UsageError(f"az://{container}: {CONNECTION_VARIABLE} holds no connection string") from None
         if account in (None, "", service.account_name):
-            return service, None
+            if _SECRET.search(string):
+                return service, None
+            account, endpoint = service.account_name, service.url
         service.close()
     if not account:
         raise UsageError(f"az://{container}: no account: set {ACCOUNT_VARIABLE} or {CONNECTION_VARIABLE}")
