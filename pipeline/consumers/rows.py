@@ -131,17 +131,20 @@ class Rows:
 
     def _stage(self) -> None:
         self._before_stage()
+        # Made ready here, so that the database is not waited for with it, nor it with the database.
+        write = self._ledger.stage(self._lease, self._object_id, self._staged_tasks, self.tasks, self.rejected)
         self.settle()
-        self._under_way = self._stager.submit(self._write, self._staged_tasks, self.tasks, self.rejected)
+        self._under_way = self._stager.submit(_write, write)
         self.staged = True
         self._staged_tasks += len(self.tasks)
         self._staged_rejected += len(self.rejected)
         self.tasks, self.rejected = [], []
         self._pieces = self.bytes = 0
 
-    def _write(self, first: int, tasks: list[Task], rejected: list[RejectedRow]) -> None:
-        self._ledger.stage(self._lease, self._object_id, first, tasks, rejected)
-        reached("worker.staged")
+
+def _write(write: Callable[[], None]) -> None:
+    write()
+    reached("worker.staged")
 
 
 def _size(tasks: list[Task]) -> int:

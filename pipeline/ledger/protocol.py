@@ -134,9 +134,9 @@ class Ledger(Protocol):
 
     def stage(
         self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]
-    ) -> None:
-        """Write tasks of a large file from position `first` on, invisible until its outcome is committed.
-        Raises LeaseLost."""
+    ) -> Callable[[], None]:
+        """Make tasks of a large file ready, from position `first` on; the call that it gives writes them, invisible
+        until the file's outcome is committed, and raises LeaseLost."""
 
     def unstage(self, lease: int, object_id: int) -> None:
         """Forget what was staged for an object under this lease."""

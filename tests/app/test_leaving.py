@@ -88,6 +88,6 @@ def test_a_large_file_under_way_is_waited_for(bench: Bench, left: Left, clock: C
     bench.commit(lease, away(first.id))
     assert not is_left(bench, left, clock, 0)
     for piece in range(3):
-        bench.ledger.stage(lease, large.id, piece, [task("t", piece + 1)], [])
+        bench.ledger.stage(lease, large.id, piece, [task("t", piece + 1)], [])()
         assert not is_left(bench, left, clock, PATIENCE + 1)
     assert is_left(bench, left, clock, PATIENCE + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -243,9 +243,14 @@ def test_large_file_is_staged_and_published_at_once(house: House, monkeypatch: p
     seen: list[tuple[int, int, int]] = []
     real = house.ledger
 
-    def stage(lease: int, object_id: int, first: int, tasks: Any, rejected: Any) -> None:
-        real.stage(lease, object_id, first, tasks, rejected)
-        seen.append((first, len(tasks), len(house.tasks())))
+    def stage(lease: int, object_id: int, first: int, tasks: Any, rejected: Any) -> Callable[[], None]:
+        ready, count = real.stage(lease, object_id, first, tasks, rejected), len(tasks)
+
+        def write() -> None:
+            ready()
+            seen.append((first, count, len(house.tasks())))
+
+        return write
 
     house.importer(Instead(real, stage=stage)).run(house.claim()[0].lease)
     assert seen == [(0, STAGE_ROWS, 0), (STAGE_ROWS, STAGE_ROWS, 0), (2 * STAGE_ROWS, 5000, 0)]

@@ -121,7 +121,7 @@ class OutboxContract:
         lease, (work,) = bench.begin("big")
         for first in range(0, 25_000, 5_000):
             tasks = [task(str(n), n + 1) for n in range(first, first + 5_000)]
-            bench.ledger.stage(lease, work.id, first, tasks, ())
+            bench.ledger.stage(lease, work.id, first, tasks, ())()
         desk.steps()
         assert desk.remote.batches == []
         assert bench.count("outbox") == 0

@@ -60,9 +60,9 @@ class OutageContract:
         reports = bench.ledger.reports()
         lease, (work,) = bench.begin("large")
         assert reports.staged("inbox") == 0
-        bench.ledger.stage(lease, work.id, 0, [task("a", 1), task("b", 2)], [])
+        bench.ledger.stage(lease, work.id, 0, [task("a", 1), task("b", 2)], [])()
         assert (reports.staged("inbox"), reports.staged("bucket")) == (2, 0)
-        bench.ledger.stage(lease, work.id, 2, [task("c", 3)], [])
+        bench.ledger.stage(lease, work.id, 2, [task("c", 3)], [])()
         assert reports.staged("inbox") == 3
         bench.commit(lease, done(work, (), staged=True)._replace(task_count=3))
         assert reports.staged("inbox") == 0

@@ -191,8 +191,8 @@ class RevisionContract:
             if not staged:
                 return done(work, new, mode="replace", row_key=row_key)
             ((lease,),) = bench.execute("SELECT max(id) FROM leases")
-            bench.ledger.stage(lease, work.id, 0, new[:2], [])
-            bench.ledger.stage(lease, work.id, 2, new[2:], [])
+            bench.ledger.stage(lease, work.id, 0, new[:2], [])()
+            bench.ledger.stage(lease, work.id, 2, new[2:], [])()
             return Outcome(
                 work.id, "done", work.wanted, mode="replace", task_count=5, staged=True, shape="h", row_key=row_key
             )

@@ -387,7 +387,7 @@ class StageContract:
     def stage(self, bench: Bench, lease: int, object_id: int, first: int = 0, count: int = 3) -> None:
         """Give `count` tasks and a rejected row."""
         tasks = [task(f"s{number}", number + 1) for number in range(first, first + count)]
-        bench.ledger.stage(lease, object_id, first, tasks, [rejected(first + 1)])
+        bench.ledger.stage(lease, object_id, first, tasks, [rejected(first + 1)])()
 
     def staged(self, work_id: int, tasks: int, bad: int, **columns: object) -> Outcome:
         """The outcome of a staged file."""

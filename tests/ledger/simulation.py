@@ -164,7 +164,7 @@ class Simulation:
     def _stage(self, hand: Hand, work: Work, tasks: Sequence[Task]) -> bool:
         try:
             for position, each in enumerate(tasks):
-                self.bench.ledger.stage(hand.lease, work.id, position, [each], [])
+                self.bench.ledger.stage(hand.lease, work.id, position, [each], [])()
         except LeaseLost:
             return False
         return True

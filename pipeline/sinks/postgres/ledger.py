@@ -113,14 +113,14 @@ class PostgresLedger:
 
     def stage(
         self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]
-    ) -> None:
-        """As `Ledger.stage`."""
+    ) -> Callable[[], None]:
+        """As `Ledger.stage`. Raises DataRefused."""
         try:
             columns = columns_of(tasks)
             lines = task_lines(columns, object_id, lease, enumerate(tasks, first))
         except UnicodeEncodeError as error:
             raise DataRefused(f"the database refuses the data: {error}") from error
-        self._database.write(lambda tx: work.stage(tx, lease, object_id, (columns, lines), rejected))
+        return lambda: self._database.write(lambda tx: work.stage(tx, lease, object_id, (columns, lines), rejected))
 
     def unstage(self, lease: int, object_id: int) -> None:
         """As `Ledger.unstage`; more than one transaction."""

@@ -120,10 +120,10 @@ class SqliteLedger:
 
     def stage(
         self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]
-    ) -> None:
+    ) -> Callable[[], None]:
         """As `Ledger.stage`."""
         rows = commit.task_rows(object_id, lease, tasks, first)
-        self._file.write(lambda connection: work.stage(connection, lease, object_id, rows, rejected))
+        return lambda: self._file.write(lambda connection: work.stage(connection, lease, object_id, rows, rejected))
 
     def unstage(self, lease: int, object_id: int) -> None:
         """As `Ledger.unstage`; more than one transaction."""
