@@ -123,12 +123,12 @@ def obtained(name: str) -> bool:
     return any(program_home(_folder("programs"), _component(name)).glob("*"))
 
 
-def install(name: str) -> None:
-    """Get a component's program, where it is not there yet; raises ServiceError."""
+def install(name: str) -> Path:
+    """Get a component's program, where it is not there yet, and tell where it is; raises ServiceError."""
     component = _component(name)
     home = program_home(_folder("programs"), component)
     with _locked(home.name):
-        component.obtain(home)
+        return component.obtain(home)
 
 
 def _component(name: str) -> Component:

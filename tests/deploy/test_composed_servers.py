@@ -19,8 +19,7 @@ import pytest
 import yaml
 from kafka import KafkaAdminClient
 
-from deploy.services import Service, apache, obtain, probe, processes
-from deploy.services.components import BY_NAME, program_home
+from deploy.services import Service, apache, install, obtain, probe, processes
 from deploy.services.model import HOST, ServiceError, Site
 from pipeline.consumers.broker import queue
 from tests.faults.installation import until
@@ -74,9 +73,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def program(name: str) -> Path:
     """A server's program, as the tests' servers have it."""
-    component = BY_NAME[name]
     try:
-        return component.obtain(program_home(DEPLOY.parent / ".services", component))
+        return install(name)
     except ServiceError as error:
         had(error)
         raise
