@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event
 
@@ -21,7 +21,6 @@ from pipeline.metrics import Metrics
 from pipeline.producers import Producer
 from pipeline.producers.listing import PassRunner
 from pipeline.producers.runner import SourceRunner
-from pipeline.producers.together import Together
 
 JOIN_SECONDS = 10.0
 NOTIFICATIONS = "notifications"
@@ -47,8 +46,8 @@ class Continuous:
         self._data = data
         self._feeds = feeds
         self._leading = {
-            name: Leading(SourceRunner(one, self._watcher(one)), name, lead, data.ledger, metrics)
-            for (name, one), lead in zip(passes.items(), _leads(passes.values()), strict=True)
+            name: Leading(SourceRunner(one, self._watcher(one)), name, one.source_id, data.ledger, metrics)
+            for name, one in passes.items()
         }
         self._jobs = jobs
         self._metrics = metrics
@@ -156,13 +155,6 @@ class Continuous:
             self._dispatching.join()
         if self._jobs is not None:
             self._jobs.close()
-
-
-def _leads(passes: Iterable[PassRunner]) -> Iterator[int]:
-    """Whose lead each of them goes by: sources that share their pages are led together, by the first one's."""
-    first: dict[Together, int] = {}
-    for one in passes:
-        yield one.source_id if one.together is None else first.setdefault(one.together, one.source_id)
 
 
 class _Asked:

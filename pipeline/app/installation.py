@@ -19,14 +19,13 @@ from pipeline.app.parts import Data, Feed, direct_log, disks, open_data, open_fe
 from pipeline.app.progress import Gauge, Progress
 from pipeline.app.roles import Dispatching, Working
 from pipeline.bus import DeadLetter
-from pipeline.config import Config, siblings
+from pipeline.config import Config
 from pipeline.consumers.broker import EMBEDDED, Queue, queue
 from pipeline.consumers.delivering import drained
 from pipeline.errors import LabelfeedError, UnavailableError
 from pipeline.ledger import Ledger, SourceIdentity
 from pipeline.metrics import Concern, Metrics
 from pipeline.producers.listing import PassRunner
-from pipeline.producers.together import Together
 from pipeline.server import look
 
 
@@ -160,15 +159,6 @@ class App:
             feed.source, feed.source_id, feed.store, feed.scope, self.ledger, self._data.log, self.metrics
         )
 
-    def _passes(self) -> dict[str, PassRunner]:
-        """What lists each source; those that routes make of one share its pages."""
-        passes = {name: self.pass_runner(name) for name in self.feeds}
-        for names in siblings([feed.source for feed in self.feeds.values()]):
-            together = Together(self.feeds[names[0]].store, len(names))
-            for name in names:
-                passes[name].together = together
-        return passes
-
     def run_once(
         self, show: Callable[[Sequence[Progress]], None], *, accept_deletions: frozenset[str] = frozenset()
     ) -> list[Progress]:
@@ -185,7 +175,7 @@ class App:
         scheduler = dispatching.scheduler
         patience = config.limits.storage_patience
         gauge = Gauge(reports, self.metrics, list(self.feeds), lambda: scheduler.held, patience=patience)
-        passes = self._passes()
+        passes = {name: self.pass_runner(name) for name in self.feeds}
         once = Once(self._data, passes, gauge, show, lambda: drained(self.ledger, self.config))
         dispatching.start()
         working.start()
@@ -201,7 +191,7 @@ class App:
 
     def continuous(self, roles: frozenset[str]) -> Continuous:
         """What works continuously in these roles (`watch`, `dispatch`, `work`)."""
-        passes = self._passes() if "watch" in roles else {}
+        passes = {name: self.pass_runner(name) for name in self.feeds} if "watch" in roles else {}
         jobs = self._queue() if roles & {"dispatch", "work"} else None
         return Continuous(self.config, self._data, self.feeds, passes, jobs, self.metrics)
 

@@ -13,7 +13,6 @@ from pipeline.config.models import (
     Source,
     Throttle,
 )
-from pipeline.config.routing import siblings
 from pipeline.config.values import Duration, Globs, Secret, Size, parse_duration, parse_size
 
 __all__ = [
@@ -36,5 +35,4 @@ __all__ = [
     "load",
     "parse_duration",
     "parse_size",
-    "siblings",
 ]

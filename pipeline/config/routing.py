@@ -31,21 +31,6 @@ def others(source: Source) -> list[str]:
     return [project for project in dict.fromkeys(route.project for route in source.routes) if project != source.project]
 
 
-def siblings(sources: Sequence[Source]) -> list[list[str]]:
-    """The names of sources that differ in nothing but what their common routes give to each, together."""
-    found: list[tuple[Source, list[str]]] = []
-    for source in sources:
-        if not source.routes:
-            continue
-        bare = source.model_copy(update={"name": "", "project": ""})
-        names = next((names for other, names in found if other == bare), None)
-        if names is None:
-            found.append((bare, [source.name]))
-        else:
-            names.append(source.name)
-    return [names for _, names in found if len(names) > 1]
-
-
 def name_of(source: Source, project: str) -> str:
     """What the source is called that takes what goes into another project."""
     return f"{source.name}.{project}"

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pipeline import logs
@@ -34,8 +34,6 @@ from pipeline.producers.problems import Problems
 from pipeline.producers.queues import Taking
 from pipeline.producers.seen import RecentKeys, SeenKeys
 from pipeline.producers.sifting import Sieve, event_of, is_news
-from pipeline.producers.together import Listed, Member, Together
-from pipeline.producers.unsettled import Unsettled
 from pipeline.stores import Entry, Store, is_queue
 from pipeline.stores.scope import OF_AGE, Scope
 
@@ -44,6 +42,10 @@ KNOWN_ROWS = 2000
 """Rows of the ledger that are looked at together: one query for a page from which few keys have gone."""
 SAVE_SECONDS = 1.0
 """How often a pass writes down how far it has come."""
+UNSETTLED_ROUNDS = 10
+"""A file that is never settled is waited for this many times `settle`."""
+UNSETTLED_LOOKS = 5
+"""How often in each of these times."""
 EMPTY_PAGES = 100
 """So many empty pages in a row are taken for a store that does not answer."""
 NOTICE_SECONDS = 5.0
@@ -78,8 +80,6 @@ class PassRunner:
     problems: Problems = field(init=False)
     taking: Taking | None = None
     """What takes from the source, if it is a queue: then a pass takes what is there."""
-    together: Together | None = None
-    """With whom the source shares its pages."""
 
     def __post_init__(self) -> None:
         self.problems = Problems(self.ledger, self.source_id)
@@ -161,17 +161,14 @@ class _Listing:
         self._stop = stop
         self._wait = wait
         self._saved = time.monotonic()
-        self._unsettled = Unsettled(runner.source)
+        self._unsettled: list[str] = []
         self._empty = 0
         self._sieve = Sieve(runner.source.name, runner.scope, runner.metrics)
         self.traceparent = new_traceparent()
         self._seen: SeenKeys | None = None
-        self._member: Member | None = None
 
     def run(self, *, accept: bool) -> Pass:
-        together = self._runner.together
-        with nullcontext() if together is None else together.joined(self._stop) as self._member:
-            complete = self._pages()
+        complete = self._pages()
         if complete and self._state.whole and not self._runner.store.ordered:
             self._look_at_all()
         self._settle()
@@ -201,10 +198,9 @@ class _Listing:
     def _page(self) -> bool:
         """List and compare one page; whether it was the last."""
         runner, after = self._runner, self._state.after
-        found = self._listed(self._start(after))
-        if found is None:
-            return False
-        requested, page = found
+        requested = self._ledger.now()
+        page = runner.store.list(self._start(after), PAGE_KEYS)
+        runner.metrics.add("store_requests_total", source=self._name, operation="list")
         runner.problems.solved("listing")
         if not page.entries and not page.complete:
             self._check_progress()
@@ -228,20 +224,9 @@ class _Listing:
         left_out = dict(Counter(self._state.left_out) + self._sieve.counts())
         self._advance(replace(self._state, after=last, listed=self._state.listed + count, left_out=left_out))
         self._save()
-        if len(self._unsettled.keys) >= PAGE_KEYS:
+        if len(self._unsettled) >= PAGE_KEYS:
             self._settle()
         return complete
-
-    def _listed(self, start: str | None) -> Listed | None:
-        """The page that begins after a place; None if told to stop before it came."""
-
-        def request(store: Store) -> Listed:
-            requested = self._ledger.now()
-            page = store.list(start, PAGE_KEYS)
-            self._runner.metrics.add("store_requests_total", source=self._name, operation="list")
-            return Listed(requested, page)
-
-        return request(self._runner.store) if self._member is None else self._member.page(start, request)
 
     def _start(self, after: str | None) -> str | None:
         """Where the next page begins: not among what is left out, if the store can begin elsewhere."""
@@ -304,7 +289,7 @@ class _Listing:
             if entry.settled:
                 found.append(entry)
             elif self._wait:
-                self._unsettled.keys.append(entry.key)
+                self._unsettled.append(entry.key)
         since = self._runner.watched_since
         # What must rest before it is taken is never taken at a notification.
         if since is not None and self._runner.source.older_than is None:
@@ -356,12 +341,19 @@ class _Listing:
 
     def _settle(self) -> None:
         """Wait for what was still being written, and publish it; what never rests is counted."""
-
-        def again(keys: Sequence[str]) -> None:
-            entries = [entry for key in keys if (entry := self._look_again(key)) is not None]
+        settle = self._runner.source.settle
+        deadline = time.monotonic() + UNSETTLED_ROUNDS * settle
+        while self._unsettled and not self._stop.is_set():
+            waiting, self._unsettled = self._unsettled, []
+            entries = [entry for key in waiting if (entry := self._look_again(key)) is not None]
             self._publish(self._found(entries, 0.0), "created")
-
-        self._runner.unsettled += self._unsettled.settle(again, self._stop)
+            if self._unsettled and time.monotonic() > deadline:
+                self._runner.unsettled += len(self._unsettled)
+                extra = {"source": self._name, "objects": len(self._unsettled), "first": self._unsettled[0]}
+                _log.warning(logs.OBJECTS_UNSETTLED, extra=extra)
+                self._unsettled.clear()
+            elif self._unsettled:
+                self._stop.wait(settle / UNSETTLED_LOOKS)
 
     def _look_again(self, key: str) -> Entry | None:
         try:

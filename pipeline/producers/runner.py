@@ -116,14 +116,9 @@ class SourceRunner:
         while not stop.wait(LOOK_SECONDS):
             self._report()
             rested = time.monotonic() - ended
-            due = rested >= self._passes.source.poll or (self._called() and rested >= soonest)
+            due = rested >= self._passes.source.poll or (self._due.is_set() and rested >= soonest)
             if due and (rested >= PASS_TIMEOUT_SECONDS or self._recorded()):
                 return
-
-    def _called(self) -> bool:
-        """Whether a pass was asked for, or one begins with which this one can share its pages."""
-        together = self._passes.together
-        return self._due.is_set() or (together is not None and together.gathers)
 
     def _recorded(self) -> bool:
         """Whether the ledger reflects all that the last pass published."""
