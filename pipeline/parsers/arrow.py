@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from pipeline.errors import ObjectSkipped
 from pipeline.parsers.arrowlengths import MAGIC, Lengths
+from pipeline.parsers.arrowsizes import OBJECT_BYTES, bytes_of, elements, longest
 from pipeline.parsers.arrowvalues import Converter, converter_of, storage_of
 from pipeline.parsers.contract import PIECE_BYTES, BadRow, Body, Limits, Parser, Rules
 from pipeline.parsers.encoding import failed, read_up_to
@@ -29,15 +30,9 @@ _READ_AHEAD = 4
 _HELD_BYTES = 16 * PIECE_BYTES
 """What is read at a time may take so much, should each of its values be as long as the longest."""
 _FIXED_BYTES = 8
-_OBJECT_BYTES = 32
-"""What a value in a list takes at least while it is an object of Python's."""
 _RAW_TIMES = 8
 """A row that takes this many times the limit in memory is beyond it as JSON, too, and is not made."""
 _TEXT = "BYTE_ARRAY"
-_VARIABLE = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-_VIEWS = (pa.string_view(), pa.binary_view())
-_VIEW_NUMBERS = 4
-"""What a view is made of, of 32 bits each; the first is its length."""
 _COPY_BYTES = 1024 * 1024
 
 Form = Literal["parquet", "arrow"]
@@ -79,67 +74,16 @@ def _parquet_batches(file: pa.NativeFile) -> Iterator[pa.RecordBatch]:
 def _widest(group: Any, probe: pyarrow.parquet.ParquetFile, number: int) -> int:
     """What a row of the group may take once its dictionaries are gone: its values as long as the longest of them."""
     first = next(probe.iter_batches(1, row_groups=[number], use_threads=False), None)
-    longest = 0 if first is None else max(map(_longest, first.columns), default=0)
+    most = 0 if first is None else max(map(longest, first.columns), default=0)
     values = sum(int(group.column(place).num_values) for place in range(group.num_columns))
-    return max(1, values // max(1, int(group.num_rows)) * max(_FIXED_BYTES, longest))
-
-
-def _longest(column: pa.Array) -> int:
-    """The longest of a column's values that rows can share, however deep they lie; 0 where it has none."""
-    kind = column.type
-    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return _longest_of(column.dictionary if pa.types.is_dictionary(kind) else column.values)
-    if kind in _VIEWS or _is_list_view(kind):
-        return _longest_view(column) if kind in _VIEWS else _longest_list(column)
-    if pa.types.is_struct(kind):
-        return max((_longest(column.field(place)) for place in range(kind.num_fields)), default=0)
-    if pa.types.is_map(kind):
-        return max(_longest(column.keys), _longest(column.items))
-    return _longest(column.values) if pa.types.is_nested(kind) and hasattr(column, "values") else 0
-
-
-def _longest_of(values: pa.Array) -> int:
-    known = values.type in _VARIABLE and pc.max(pc.binary_length(values)).as_py()
-    return max(_longest(values), int(known or _mean(values)))
-
-
-def _longest_view(column: pa.Array) -> int:
-    views = column.buffers()[1]
-    if views is None:
-        return 0
-    first, past = column.offset * _VIEW_NUMBERS, (column.offset + len(column)) * _VIEW_NUMBERS
-    return max(memoryview(views).cast("i")[first:past:_VIEW_NUMBERS], default=0)
-
-
-def _longest_list(column: pa.Array) -> int:
-    return int(pc.max(pc.list_value_length(column)).as_py() or 0) * max(_OBJECT_BYTES, _mean(column.values))
-
-
-def _mean(values: pa.Array) -> int:
-    return int(values.nbytes // max(1, len(values)))
-
-
-def _is_list_view(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
-
-
-def _elements(column: pa.Array) -> int:
-    """How many values there are in lists, maps and objects, of all rows together."""
-    kind = column.type
-    if pa.types.is_struct(kind):
-        return sum(_elements(column.field(place)) for place in range(kind.num_fields))
-    if pa.types.is_map(kind):
-        return 2 * len(column.items)
-    if _is_list_view(kind):
-        return int(pc.sum(pc.list_value_length(column)).as_py() or 0)
-    return _elements(column.flatten()) if pa.types.is_nested(kind) and hasattr(column, "flatten") else len(column)
+    return max(1, values // max(1, int(group.num_rows)) * max(_FIXED_BYTES, most))
 
 
 def _cut(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
     """Pieces of a batch, by what it really takes."""
-    nested = sum(_elements(column) for column in batch.columns if pa.types.is_nested(column.type))
-    taken = max(batch.nbytes, nested * _OBJECT_BYTES)
-    row_bytes = max(1, taken // max(1, batch.num_rows), *map(_longest, batch.columns))
+    nested = [column for column in batch.columns if pa.types.is_nested(column.type)]
+    taken = max(batch.nbytes, sum(elements(column) * max(OBJECT_BYTES, longest(column)) for column in nested))
+    row_bytes = max(1, taken // max(1, batch.num_rows), *map(longest, batch.columns))
     size = max(1, min(most, PIECE_BYTES // row_bytes))
     for start in range(0, batch.num_rows, size):
         yield batch.slice(start, size)
@@ -187,7 +131,7 @@ class _Columns:
 
     def piece(self, batch: pa.RecordBatch, first: int) -> Parsed:
         """The tasks and rejected rows of a batch that begins with row `first`."""
-        if batch.num_rows == 1 and batch.nbytes > _RAW_TIMES * self._rules.limits.item_bytes:
+        if batch.num_rows == 1 and self._is_huge(batch):
             return Parsed([], [rejected(self._too_large(), first, None, None, "")])
         columns = [
             column if column.type == storage else column.cast(storage, safe=False)
@@ -205,6 +149,9 @@ class _Columns:
             [outcome for outcome in outcomes if isinstance(outcome, Task)],
             [outcome for outcome in outcomes if isinstance(outcome, RejectedRow)],
         )
+
+    def _is_huge(self, row: pa.RecordBatch) -> bool:
+        return sum(map(bytes_of, row.columns)) > _RAW_TIMES * self._rules.limits.item_bytes
 
     def _is_ordinary(self, columns: list[pa.Array], size: int) -> bool:
         if not self._plain or size > self._rules.limits.item_bytes or self._rules.options.preannotated_from_fields:

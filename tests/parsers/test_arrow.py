@@ -206,3 +206,46 @@ def test_a_row_beyond_the_limit_is_rejected_alone() -> None:
                 [{"a": [1]}, {"a": [2]}],
                 [(2, "too_large")],
             )
+
+
+def shared(value: Callable[[list[str]], pa.Array]) -> pa.Table:
+    """A column of short texts, of which one row is a good part of what may be large."""
+    return pa.table({"a": value([f"{number:03}" * 200 for number in range(251)])})
+
+
+VIEWED: dict[str, Callable[[list[str]], pa.Array]] = {
+    "views": lambda texts: pa.array(texts, pa.string_view()),
+    "a dictionary": lambda texts: pa.array(texts).dictionary_encode(),
+    "a list of views": lambda texts: pa.array([[text] for text in texts], pa.list_(pa.string_view())),
+    "an object of views": lambda texts: pa.array([{"b": text} for text in texts], pa.struct([("b", pa.string_view())])),
+    "views of a list": lambda texts: pa.ListViewArray.from_arrays(
+        pa.array(range(len(texts)), pa.int32()), pa.array([1] * len(texts), pa.int32()), pa.array(texts)
+    ),
+    "runs": lambda texts: pa.RunEndEncodedArray.from_arrays(range(1, len(texts) + 1), pa.array(texts)),
+    "a map": lambda texts: pa.array([[("k", text)] for text in texts], pa.map_(pa.string(), pa.string())),
+}
+
+
+@pytest.mark.parametrize("name", VIEWED)
+@pytest.mark.parametrize("long", [0, 4000])
+def test_a_row_alone_is_not_taken_for_what_it_shares(name: str, long: int) -> None:
+    """The last of 251 rows is a piece by itself, and so is each beside a long one: none is large for its neighbours."""
+    table = shared(lambda texts: VIEWED[name]([texts[0] + "x" * long, *texts[1:]]))
+    result = read("a.arrow", arrow(table), rules(limits=Limits(item_bytes=5000)))
+    assert result.rejected == []
+    assert len(result.data) == 251
+
+
+def test_a_row_that_repeats_one_value_is_not_made() -> None:
+    """What a list of references comes to is known before it is written out."""
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), pa.array(["x" * 4000]))
+    table = pa.table({"a": pa.ListArray.from_arrays(pa.array([0, 1, 10_000], pa.int32()), texts)})
+    tracemalloc.start()
+    try:
+        result = read("a.arrow", arrow(table), rules(limits=Limits(item_bytes=5000)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [(row.row, row.code) for row in result.rejected] == [(2, "too_large")]
+    assert len(result.data) == 1
+    assert peak < 5_000_000
