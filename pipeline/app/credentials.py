@@ -13,6 +13,8 @@ from pydantic import BaseModel, SecretStr
 from pipeline.config import Config
 
 PARTS = 3
+LATEST_SECONDS = 253_000_000_000
+"""What says that it ends after the year 9987 does not mean seconds."""
 """A JSON Web Token is a header, claims and a signature."""
 
 
@@ -45,4 +47,4 @@ def _expiry(token: str) -> float | None:
     except (binascii.Error, ValueError):
         return None
     at = claims.get("exp") if isinstance(claims, dict) else None
-    return float(at) if isinstance(at, int | float) else None
+    return float(at) if isinstance(at, int | float) and 0 < at < LATEST_SECONDS else None

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pipeline.cli import places
-from pipeline.errors import LabelfeedError
+from pipeline.errors import LabelfeedError, RetriableError
+from pipeline.events import check_key
+from pipeline.stores.paths import dotted
 
 if TYPE_CHECKING:
     from pipeline.app import App
@@ -44,6 +46,8 @@ def _shown(app: App, resolver: Resolver, uri: str) -> dict[str, str | None]:
     for source, key in _meant(app, uri):
         try:
             value = resolver.pick(_head(app, source, key))
+        except RetriableError as error:
+            return {"value": None, "error": str(error)}
         except LabelfeedError as error:
             why = str(error)
             continue
@@ -52,8 +56,11 @@ def _shown(app: App, resolver: Resolver, uri: str) -> dict[str, str | None]:
 
 
 def _meant(app: App, uri: str) -> Iterator[tuple[str, str]]:
-    for source, key in places.readings(app.ledger.reports().sources(), uri):
-        if source in app.feeds:
+    """The objects beside those of our sources that a task may mean: it is never a path of this machine."""
+    if "://" not in uri and uri.partition(":")[0] not in app.feeds:
+        return
+    for source, key in dict.fromkeys(places.readings(app.ledger.reports().sources(), uri)):
+        if source in app.feeds and check_key(key) is None and not dotted(key):
             yield source, key
 
 

@@ -89,6 +89,15 @@ class JsonLines(Model):
         description="After a file that nobody answered for: how long it is looked for before it is sent again.",
     )
 
+    @field_validator("url")
+    @classmethod
+    def _says_only_where(cls, url: str) -> str:
+        # The ledger keeps it and messages show it: what is secret must not get that far.
+        authority, _, rest = url.partition("://")[2].partition("/")
+        if "://" in url and ("@" in authority or "?" in authority or "?" in rest):
+            raise ValueError("the URL holds neither credentials nor options; credentials are the environment's")
+        return url
+
 
 class Delivery(Model):
     """Where a project's tasks go on to: one of the kinds."""

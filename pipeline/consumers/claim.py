@@ -198,7 +198,10 @@ class ClaimRun:
             missing = ObjectFailed("unsupported_format", str(error), hint="install what is missing, then retry")
             outcome = outcomes.of_terminal(work, missing, self._source, self._known_version(work), self._size)
         # The outer boundary of stores and parsers: an error of ours fails its own object, and no other.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if self._importer.cancelled:
+                # What it would have gone on with is closed: no fault of the object.
+                raise Cancelled from error
             outcome = self._bug(work, error)
         return self._with_rows(outcome, rows, started), 0
 

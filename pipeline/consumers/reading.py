@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import BinaryIO
 
-from pipeline.errors import ObjectGone
+from pipeline.errors import ObjectGone, RetriableError
 from pipeline.ledger import Work
 from pipeline.parsers import Parser, Rules, select
 from pipeline.stores import Entry, Reading, Store, name_of
@@ -21,6 +22,8 @@ READ_AHEAD_BYTES = 64 * 1024 * 1024
 """One claim holds no more than about this, read and not yet parsed."""
 GROUP_OBJECTS = 8
 """Objects that one thread reads one after another, at most: to hand over each by itself costs a third of reading it."""
+GROUP_SECONDS = 1.0
+"""A group that takes longer is given as far as it was read, and from then on each object is handed over by itself."""
 CHUNK_OBJECTS = 64
 CHUNK_BYTES = 1024 * 1024
 """Objects that are given together if they are there, and bytes after which no further ones are added."""
@@ -126,24 +129,24 @@ class ReadAhead:
         self._lock = threading.Lock()
         self._bytes = 0
         self._over = False
+        self._group = GROUP_OBJECTS
 
     def chunks(self, work: Sequence[Work]) -> Generator[list[Ahead], None, None]:
         """All objects, in chunks of what was there first. Closing the iterator closes what was read for nothing."""
         rest = deque(work)
-        group = max(1, min(GROUP_OBJECTS, len(work) // self._window))
+        self._group = max(1, min(GROUP_OBJECTS, len(work) // self._window))
         reading: deque[tuple[list[Work], Future[list[Ahead]]]] = deque()
         try:
             while rest or reading:
                 while rest and len(reading) < self._window and (self._bytes < READ_AHEAD_BYTES or not reading):
-                    items = [rest.popleft() for _ in range(min(group, len(rest)))]
+                    items = [rest.popleft() for _ in range(min(self._group, len(rest)))]
                     reading.append((items, self._pool.submit(self._read, items)))
                 self._wait(reading[0][1])
-                chunk = self._chunk(reading, rest)
-                try:
-                    yield chunk
-                finally:
+                with ExitStack() as opened:
+                    chunk = self._chunk(reading, rest)
                     for one in chunk:
-                        one.close()
+                        opened.callback(one.close)
+                    yield chunk
         finally:
             self._over = True
             for _, future in reading:
@@ -168,10 +171,15 @@ class ReadAhead:
         return chunk
 
     def _read(self, items: Sequence[Work]) -> list[Ahead]:
-        """Open a group, or as many of it as there is room for."""
+        """Open a group, or as many of it as there is room for. Where storage hangs or answers slowly, those behind are
+        read by others: an object waits for itself alone."""
         found: list[Ahead] = []
+        began = time.monotonic()
         for item in items:
             if found and (self._over or self._bytes >= READ_AHEAD_BYTES):
+                break
+            if found and (isinstance(found[-1].error, RetriableError) or time.monotonic() - began > GROUP_SECONDS):
+                self._group = 1
                 break
             found.append(Ahead(self._store, self._rules, item))
             self._count(found[-1].size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(?:^|/)\.\.?(?:/|$)")
+_DOTTED = re.compile(r"(?:^|/)\.\.?(?:/|$)")
 AFTER_SLASH = chr(ord("/") + 1)
 """What comes after all keys that begin with a slash."""
 
@@ -12,3 +13,8 @@ AFTER_SLASH = chr(ord("/") + 1)
 def nameable(key: str) -> bool:
     """Whether obstore can name a key: one without empty, dotted or unprintable segments."""
     return _UNNAMEABLE.search(key) is None
+
+
+def dotted(key: str) -> bool:
+    """Whether a segment of a key is `.` or `..`, which some clients take for folders."""
+    return _DOTTED.search(key) is not None

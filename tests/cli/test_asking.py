@@ -123,3 +123,21 @@ def test_explain_resolves(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert found["resolved"][1]["error"] == "it has no such row or column"
     assert found["resolved"][3]["error"] == "no source of this configuration has it"
     assert f"<Text name='t'>: {uris[0]} gives 'the first, whole'" in shown
+
+
+def test_explain_resolves_nothing_outside_of_its_sources(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a task says leads to no file beside a source, and to no path."""
+    (place / "labelfeed.yaml").write_text(CONFIG.replace("settle: 0", "settle: 0, match: '*.json'"))
+    (place / "c.xml").write_text(RESOLVING)
+    inbox = place / "inbox"
+    for path in (place / "beside.csv", inbox / "ok.csv"):
+        path.write_text("id;text\n1;hunter2\n")
+    root = inbox.as_uri()
+    uris = [f"{root}/ok.csv", f"{root}/../beside.csv", f"{place.as_uri()}/beside.csv", f"{root}/%2e%2e/beside.csv"]
+    (inbox / "b.json").write_text(json.dumps([{"remote": uri} for uri in uris]))
+    cli.run(["run", "--once"])
+    found = told(capsys, "explain", "inbox:b.json")[0]["resolved"]
+
+    assert [row["uri"] for row in found] == uris
+    assert [row["value"] for row in found] == ["hunter2", None, None, None]
+    assert all(row["error"] for row in found[1:])

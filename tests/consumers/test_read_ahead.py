@@ -181,3 +181,23 @@ def test_a_claim_is_imported_with_one_request_an_object(house: House) -> None:
     assert store.opened == dict.fromkeys(keys, 1)
     assert house.metric("store_requests_total", source="inbox", operation="get") == len(keys)
     assert store.now == 0
+
+
+def test_a_group_ends_where_storage_fails(
+    tmp_path: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects do not wait for the failures of others one after another: from the first on each is read by itself."""
+    store = Watched(tmp_path)
+    keys = files(tmp_path, 200)
+    asked: list[str] = []
+
+    def fail(key: str) -> Iterator[Reading]:
+        asked.append(key)
+        raise UnavailableError("it does not answer")
+
+    monkeypatch.setattr(store, "open", fail)
+    found = list(ReadAhead(pool, store, rules(), WINDOW, nothing).chunks(work_of(keys)))
+    assert sorted(asked) == keys
+    assert [one.work.key for chunk in found for one in chunk if one.error is None] == []
+    assert sum(map(len, found)) == len(keys)
+    assert len(found[0]) <= WINDOW

@@ -11,8 +11,9 @@ import pytest
 
 from deploy.services.azure import ACCOUNT, KEY
 from deploy.services.model import Service
+from pipeline.config import build
 from pipeline.config.models import JsonLines
-from pipeline.errors import UnavailableError, UsageError
+from pipeline.errors import ConfigError, UnavailableError, UsageError
 from pipeline.sinks.jsonl import JsonLinesDelivery
 from tests.deliveries.contract_delivery import BATCH, DeliveryContract, FileRoom, Room, item, send
 from tests.google_front import front_of as google_front_of
@@ -171,13 +172,21 @@ class TestContainer(DeliveryContract):
 
 
 @pytest.mark.parametrize(
-    "url", ["az://c?sig=hunter2", "gs://user:hunter2@b/tasks", "gs://b/tasks?key=hunter2", "gs://"]
+    "url",
+    ["az://c?sig=hunter2", "gs://user:hunter2@b/tasks", "gs://b/tasks?key=hunter2", "s3://key:hunter2@b/t", "gs://b?x"],
 )
 def test_urls_that_hold_too_much(url: str, tmp_path: Path) -> None:
-    """A URL of a cloud names a place and nothing else; what is secret in it is not repeated."""
-    with pytest.raises(UsageError) as caught:
-        JsonLinesDelivery(JsonLines(url=url), tmp_path)
+    """A URL of a cloud names a place and nothing else: more is refused, and what is secret in it not repeated."""
+    projects = {"p": {"deliveries": [{"jsonl": {"url": url}}]}}
+    with pytest.raises(ConfigError, match="neither credentials nor options") as caught:
+        build({"projects": projects, "sources": []}, tmp_path)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_url_that_names_no_bucket(tmp_path: Path) -> None:
+    """A scheme alone is no place."""
+    with pytest.raises(UsageError, match="names no bucket"):
+        JsonLinesDelivery(JsonLines(url="gs://"), tmp_path)
 
 
 def test_what_cannot_be_written_to(tmp_path: Path) -> None:

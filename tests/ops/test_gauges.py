@@ -120,11 +120,13 @@ def test_labels_are_bounded() -> None:
 def test_tokens_that_end() -> None:
     """A JSON Web Token of the configuration says when it ends; other secrets say nothing."""
     claims = base64.urlsafe_b64encode(json.dumps({"exp": 1_800_000_000}).encode()).decode().rstrip("=")
+    far = base64.urlsafe_b64encode(json.dumps({"exp": 1_800_000_000_000}).encode()).decode().rstrip("=")
     remote = {"url": "http://127.0.0.1:9", "project": 1}
     config = Config.model_validate({
         "projects": {
             "ends": {"deliveries": [{"label_studio": remote | {"token": f"e30.{claims}.sig"}}]},
             "stays": {"deliveries": [{"label_studio": remote | {"token": "0123456789abcdef"}}]},
+            "milliseconds": {"deliveries": [{"label_studio": remote | {"token": f"e30.{far}.sig"}}]},
             "odd": {"deliveries": [{"label_studio": remote | {"token": "not.json.web"}}]},
         },
         "sources": [],

@@ -172,6 +172,17 @@ def opened_as(made: Made) -> AzureStore:
     return AzureStore(made.store.options)
 
 
+@pytest.mark.parametrize("key", ["../b", "a/../../b", "./b", "a/..", ".."])
+def test_a_name_that_leads_elsewhere_is_not_asked_for(made: Made, container: str, key: str) -> None:
+    """Azure's client takes two dots for the folder above: nothing beside the source is read, nor a link made to it."""
+    made.put("b", b"secret")
+    store = opened(container, "inbox")
+    assert store.head(key) is None
+    for ask in (lambda: store.open(key), lambda: store.sign(key, 60)):
+        with pytest.raises(ObjectFailed, match=r"\. or \.\. in it"):
+            ask()
+
+
 def test_a_large_blob_of_an_odd_name_is_read_in_ranges_of_one_version(made: Made) -> None:
     """Azure's client reads ranges as obstore does: conditional on what was opened."""
     body = bytes(range(256)) * (9 * SMALL_BYTES // 256)

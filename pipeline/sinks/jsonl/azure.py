@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
 from pipeline.errors import UnavailableError, UsageError
@@ -92,6 +92,11 @@ class Container:
         where = f"az://{self._name}"
         try:
             yield
+        except ClientAuthenticationError as error:
+            if error.status_code is None:
+                why = "no identity gives us a token; see AZURE_… in the environment"
+                raise UnavailableError(f"{where}: {why}", code="permission") from None
+            raise _answered(where, error) from None
         except HttpResponseError as error:
             raise _answered(where, error) from None
         except (AzureError, OSError) as error:
@@ -101,8 +106,7 @@ class Container:
 def _answered(where: str, error: HttpResponseError) -> UnavailableError:
     code, status = _code(error), error.status_code
     if status is None:
-        why = "no identity gives us a token; see AZURE_… in the environment"
-        return UnavailableError(f"{where}: {why}", code="permission")
+        return UnavailableError(f"{where}: the store does not answer ({type(error).__name__})")
     if code in _NO_CONTAINER:
         return UnavailableError(f"{where}: there is no such container in the account ({code})")
     if status in _BUSY:

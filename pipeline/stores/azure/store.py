@@ -15,7 +15,7 @@ from pipeline.stores.azure.credentials import Credentials
 from pipeline.stores.azure.failures import converted
 from pipeline.stores.azure.listing import Listings
 from pipeline.stores.azure.options import AzureOptions
-from pipeline.stores.paths import nameable
+from pipeline.stores.paths import dotted, nameable
 from pipeline.stores.ranged import RangedReading
 
 PAGE_LIMIT = 5000
@@ -76,6 +76,8 @@ class AzureStore:
     def head(self, key: str) -> Entry | None:
         """As `Store.head`."""
         whole = self._folder + key
+        if dotted(key):
+            return None
         try:
             with self._asking(key):
                 return self._entry(self._way(whole).head(whole))
@@ -102,6 +104,7 @@ class AzureStore:
 
     @contextmanager
     def _asking(self, key: str) -> Iterator[None]:
+        self._refuse(key)
         try:
             with converted(self.uri(key)):
                 yield
@@ -111,8 +114,17 @@ class AzureStore:
 
     def sign(self, key: str, ttl: float) -> str:
         """As `Store.sign`."""
+        self._refuse(key)
         with converted(self.uri(key)):
             return self._full.sign(self._folder + key, ttl)
+
+    def _refuse(self, key: str) -> None:
+        """Azure's client takes `.` and `..` in a path for folders: it would ask for another blob, or container."""
+        if dotted(key):
+            raise ObjectFailed(
+                "permission", f"{self.uri(key)}: Azure's client cannot ask for a name with . or .. in it",
+                hint="copy it to another name",
+            )  # fmt: skip
 
     def close(self) -> None:
         """As `Store.close`."""
