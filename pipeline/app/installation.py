@@ -130,8 +130,11 @@ class App:
 
     def ping_disks(self) -> str:
         """How much is free where this process writes; raises UnavailableError if a disk does not say."""
-        parts = []
-        for place, folder in disks(self.config).items():
+        parts, places = [], disks(self.config)
+        if "spool" not in places:
+            why = "no folder for temporary files can be written to, which large files need; name one by TMPDIR"
+            raise UnavailableError(why, code="disk")
+        for place, folder in places.items():
             try:
                 usage = shutil.disk_usage(folder)
             except OSError as error:

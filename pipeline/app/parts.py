@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -209,7 +209,9 @@ def database_folder(config: Config) -> Path | None:
 def disks(config: Config) -> dict[str, Path]:
     """Where a process of this configuration writes, by what it writes there: large files for as long as they are read,
     and the database and the event log where these are files."""
-    found = {"spool": Path(tempfile.gettempdir())}
+    found = {}
+    with suppress(FileNotFoundError):
+        found["spool"] = Path(tempfile.gettempdir())
     if (folder := database_folder(config)) is not None:
         found["database"] = folder
     elif config.events == EMBEDDED:

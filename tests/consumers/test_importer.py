@@ -326,7 +326,7 @@ def test_a_zombie_says_that_its_claim_was_cancelled(
         house.put(key, "x")
     house.note(*keys)
     lease = house.claim()[0].lease
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "pipeline.consumers.importer"):
         house.importer(at=lambda _: None).run(lease)
     assert told(caplog) == ([logs.BATCH_COMMITTED] if kept else [logs.BATCH_CANCELLED])
     assert len(house.tasks()) == kept

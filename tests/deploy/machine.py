@@ -43,7 +43,8 @@ class Machine:
             (self.root / place.lstrip("/")).mkdir(parents=True, exist_ok=True)
         binds = [part for place in shared for part in ("--ro-bind", place, place)]
         root = ["--ro-bind" if readonly else "--bind", str(self.root), "/"]
-        more = ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--die-with-parent", "--chdir", folder]
+        more = ["--dev", "/dev", "--proc", "/proc", "--perms", "1777", "--tmpfs", "/tmp"]
+        more += ["--die-with-parent", "--chdir", folder]
         given = {"PATH": SEARCHED} | dict(self.environment)
         variables = [part for name, value in given.items() for part in ("--setenv", name, value)]
         return [str(bubblewrap()), *root, *binds, *more, *options, *variables, "--", *command]
