@@ -138,13 +138,14 @@ class ObjectFailed(TerminalError):
         self.line = line
         self.column = column
         self.byte = byte
-        self.excerpt = _cut(excerpt, self.EXCERPT_LIMIT) if excerpt else excerpt
+        self.excerpt = beginning(excerpt, self.EXCERPT_LIMIT) if excerpt else excerpt
         self.hint = hint
 
 
-def _cut(text: str, limit: int) -> str:
+def beginning(text: str, limit: int) -> str:
     """The text's beginning of at most `limit` bytes in UTF-8, without half a sign at its end."""
-    return text[:limit].encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+    kept = text[:limit]
+    return kept if kept.isascii() else kept.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
 
 
 class ObjectSkipped(TerminalError):

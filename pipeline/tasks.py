@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from pipeline.errors import beginning
+
 EXCERPT_LIMIT = 1024
 """Bytes of the offending text, as UTF-8, that a rejected row keeps."""
 _LONGEST_SIGN = 4
@@ -98,8 +100,7 @@ def to_json(value: Any) -> str:
 
 def excerpt(text: str) -> str:
     """The text cut to what a rejected row may keep, free of NUL, which PostgreSQL cannot hold."""
-    kept = text[:EXCERPT_LIMIT].replace("\x00", "\ufffd")
-    return kept if kept.isascii() else kept.encode("utf-8", "replace")[:EXCERPT_LIMIT].decode("utf-8", "ignore")
+    return beginning(text[:EXCERPT_LIMIT].replace("\x00", "\ufffd"), EXCERPT_LIMIT)
 
 
 def is_whole(kept: str) -> bool:

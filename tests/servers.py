@@ -8,10 +8,12 @@ tests with the reason; where CI is set it fails them.
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +26,7 @@ from botocore.config import Config as BotoConfig
 from google.api_core.exceptions import AlreadyExists
 
 from deploy import services
+from deploy.services import processes
 from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY, Service, ServiceError
 
 COMPONENTS = {
@@ -242,6 +245,36 @@ def own_redis(redis_server: Service, unique: str) -> Iterator[Callable[..., Serv
 
         made: list[Service] = []
         yield started
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A Redis server, its port for TLS, and the certificate that it shows there."""
+
+    server: Service
+    port: int
+    certificate: Path
+
+
+@pytest.fixture
+def tls_redis(own_redis: Callable[..., Service], tmp_path: Path) -> Callable[..., Tls]:
+    """Starts a Redis server for this test alone that takes TLS, with settings of its own."""
+
+    def started(**settings: str) -> Tls:
+        key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+             "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        port = processes.free_ports(("tls",))["tls"]
+        server = own_redis(**settings | {
+            "tls-port": str(port), "tls-cert-file": str(certificate), "tls-key-file": str(key),
+            "tls-ca-cert-file": str(certificate), "tls-auth-clients": "no",
+        })  # fmt: skip
+        return Tls(server, port, certificate)
+
+    return started
 
 
 @pytest.fixture

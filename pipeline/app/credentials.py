@@ -13,9 +13,9 @@ from pydantic import BaseModel, SecretStr
 from pipeline.config import Config
 
 PARTS = 3
+"""A JSON Web Token is a header, claims and a signature."""
 LATEST_SECONDS = 253_000_000_000
 """What says that it ends after the year 9987 does not mean seconds."""
-"""A JSON Web Token is a header, claims and a signature."""
 
 
 def expiries(config: Config) -> dict[str, float]:

@@ -198,7 +198,7 @@ def explain(
     with App.open(chosen(config, database), readonly=True) as app:
         reports = app.ledger.reports()
         known = {row["name"]: row for row in reports.sources()}
-        rows = [_explained(reports, known, row) | _asked(app, row) for row in places.looked_up(reports, uri)]
+        rows = [_explained(app, known, row) | _asked(app, row) for row in places.looked_up(reports, uri)]
         outside = left_out(app, uri)
         named = set(places.readings(reports.sources(), uri))
         refused = [
@@ -222,7 +222,9 @@ def explain(
         output.write(f"{row['source']}:{row['key']}\nnot recorded at {output.clock(row['at'])}: {row['reason']}")
 
 
-def _explained(reports: Reports, sources: dict[str, dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
+def _explained(app: App, sources: dict[str, dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
+    reports = app.ledger.reports()
+    tasks = reports.object_tasks(row["id"], TASKS_SHOWN)
     mine = [
         item
         for item in reports.rejected(Filter(row["source"]), (row["id"], -1, -1), ROWS_SHOWN)
@@ -239,22 +241,19 @@ def _explained(reports: Reports, sources: dict[str, dict[str, Any]], row: dict[s
         "revisions": [
             told(item) for item in reports.revisions(RevisionFilter(object_id=row["id"], decided=True), 0, ROWS_SHOWN)
         ],
-        "first_tasks": [_task(item, sources) for item in reports.object_tasks(row["id"], TASKS_SHOWN)],
+        "first_tasks": [_task(item, sources) for item in tasks],
+        "resolved": resolved(app, row["source"], tasks),
     }
 
 
 def _asked(app: App, row: dict[str, Any]) -> dict[str, Any]:
     """What the labelling configuration asks for, where the object has rows that may not fit it; and what became of its
-    tasks in deliveries; and what its resolvers lead to."""
+    tasks in deliveries."""
     feed = app.feeds.get(row["source"])
     config = feed.rules.label_config if feed is not None else None
     bad = row["rejected"] or (row["reason"] or {}).get("code") in ROW_CODES
     asks = config.told() if config is not None and bad else []
-    tasks = app.ledger.reports().object_tasks(row["id"], TASKS_SHOWN)
-    return {
-        "asks": asks, "deliveries": app.ledger.deliveries().of_object(row["id"]),
-        "resolved": resolved(app, row["source"], tasks),
-    }  # fmt: skip
+    return {"asks": asks, "deliveries": app.ledger.deliveries().of_object(row["id"])}
 
 
 _LISTS = (

@@ -56,7 +56,7 @@ def _shown(app: App, resolver: Resolver, uri: str) -> dict[str, str | None]:
 
 
 def _meant(app: App, uri: str) -> Iterator[tuple[str, str]]:
-    """The objects beside those of our sources that a task may mean: it is never a path of this machine."""
+    """The objects in our sources' places that a task may mean: never a path of this machine, nor what lies beside."""
     if "://" not in uri and uri.partition(":")[0] not in app.feeds:
         return
     for source, key in dict.fromkeys(places.readings(app.ledger.reports().sources(), uri)):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pipeline.consumers import Feed, outcomes
 from pipeline.consumers.reading import CHUNK_BYTES, CHUNK_OBJECTS, Ahead
@@ -21,6 +21,8 @@ from pipeline.ledger import Outcome, Work
 from pipeline.parsers import Plain, Rules, select
 from pipeline.stores import Content, Entry, name_of
 from pipeline.tasks import Task
+
+T = TypeVar("T")
 
 REST_SECONDS = 5e-5
 """Between two chunks. SQLite's thread needs the interpreter's lock at each of its statements; a thread that calls the
@@ -118,10 +120,8 @@ class _Reader:
                 break
         if not read and not others:
             return None
-        tasks = _tasks(self._parse, [content for _, _, content in read], self._feed.rules)
-        found = [Found(item, entry, task) for (item, entry, _), task in zip(read, tasks, strict=True) if task]
-        others += [item for (item, _, _), task in zip(read, tasks, strict=True) if task is None]
-        return Chunk(found, others)
+        found, odd = _parsed(self._parse, read, self._feed.rules)
+        return Chunk([Found(*one) for one in found], [*others, *odd])
 
 
 class Sieve:
@@ -145,16 +145,24 @@ class Sieve:
                 continue
             reached("worker.parsing", one.work.key)
             read.append((one, reading.entry, reading.content))
-        tasks = _tasks(parse, [content for _, _, content in read], self._feed.rules)
-        found = [Found(one.work, entry, task) for (one, entry, _), task in zip(read, tasks, strict=True) if task]
-        others += [one for (one, _, _), task in zip(read, tasks, strict=True) if task is None]
+        found, odd = _parsed(parse, read, self._feed.rules)
         self._worth = len(found) >= LEAST_SHARE * len(chunk)
-        return found, others
+        return [Found(one.work, entry, task) for one, entry, task in found], [*others, *odd]
 
     def _may_be(self, one: Ahead, entry: Entry, parse: Plain) -> bool:
         if one.parser is None or one.parser.plain is not parse:
             return False
         return outcomes.mode_of(one.work, entry.version, self._feed.source.on_change) == "new"
+
+
+def _parsed(
+    parse: Plain, read: Sequence[tuple[T, Entry, bytes]], rules: Rules
+) -> tuple[list[tuple[T, Entry, Task]], list[T]]:
+    """What is plain of that which was read, with its task, and what is not."""
+    tasks = _tasks(parse, [content for _, _, content in read], rules)
+    both = list(zip(read, tasks, strict=True))
+    found = [(one, entry, task) for (one, entry, _), task in both if task is not None]
+    return found, [one for (one, _, _), task in both if task is None]
 
 
 def _tasks(parse: Plain, contents: list[bytes], rules: Rules) -> Sequence[Task | None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-_UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(?:^|/)\.\.?(?:/|$)")
 _DOTTED = re.compile(r"(?:^|/)\.\.?(?:/|$)")
+_UNNAMEABLE = re.compile(rf"[\x00-\x1f\x7f]|//|^/|/$|{_DOTTED.pattern}")
 AFTER_SLASH = chr(ord("/") + 1)
 """What comes after all keys that begin with a slash."""
 

@@ -101,6 +101,16 @@ class DeliveryContract:
         assert room.delivery.ping()
 
 
+class FilesContract(DeliveryContract):
+    """What a delivery promises whose remote is a place for files."""
+
+    def test_a_file_that_is_written_twice(self, room: Room) -> None:
+        """A batch that is sent again replaces itself."""
+        send(room.delivery, [item(1)])
+        assert room.delivery.find(BATCH, None) == send(room.delivery, [item(1)])
+        assert room.held() == {1: {"text": "text 1"}}
+
+
 class FileRoom:
     """A place with files."""
 

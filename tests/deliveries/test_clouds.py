@@ -15,13 +15,13 @@ from pipeline.config import build
 from pipeline.config.models import JsonLines
 from pipeline.errors import ConfigError, UnavailableError, UsageError
 from pipeline.sinks.jsonl import JsonLinesDelivery
-from tests.deliveries.contract_delivery import BATCH, DeliveryContract, FileRoom, Room, item, send
+from tests.deliveries.contract_delivery import BATCH, FileRoom, FilesContract, Room, item, send
 from tests.google_front import front_of as google_front_of
 from tests.google_front import refused
 from tests.servers import gcs_client
 
 
-class TestGoogleBucket(DeliveryContract):
+class TestGoogleBucket(FilesContract):
     """JSON lines in a bucket of Google Cloud Storage."""
 
     @pytest.fixture
@@ -43,12 +43,6 @@ class TestGoogleBucket(DeliveryContract):
         made = send(room.delivery, [item(n, "x" * 1_000_000) for n in range(1, 11)])
         assert {len(data["text"]) for data in room.held().values()} == {1_000_000}
         assert room.delivery.find(BATCH, None) == made
-
-    def test_a_file_that_is_written_twice(self, room: Room) -> None:
-        """A batch that is sent again replaces itself."""
-        send(room.delivery, [item(1)])
-        assert room.delivery.find(BATCH, None) == send(room.delivery, [item(1)])
-        assert room.held() == {1: {"text": "text 1"}}
 
     def test_the_emulators_variable_holds(
         self, fakegcs: Service, room: Room, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -104,7 +98,7 @@ class TestGoogleBucket(DeliveryContract):
             JsonLinesDelivery(JsonLines(url="gs://b"), tmp_path)
 
 
-class TestContainer(DeliveryContract):
+class TestContainer(FilesContract):
     """JSON lines in a container of Azure Blob."""
 
     @pytest.fixture
@@ -120,12 +114,6 @@ class TestContainer(DeliveryContract):
         yield made
         made.delivery.close()
         container.delete_container()
-
-    def test_a_file_that_is_written_twice(self, room: Room) -> None:
-        """A batch that is sent again replaces itself."""
-        send(room.delivery, [item(1)])
-        assert room.delivery.find(BATCH, None) == send(room.delivery, [item(1)])
-        assert room.held() == {1: {"text": "text 1"}}
 
     def test_the_account_s_key_counts(
         self, room: Room, azurite: Service, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from pipeline.ledger.deliveries import Change, Item
 from pipeline.sinks.jsonl import JsonLinesDelivery
 from pipeline.sinks.label_studio import LabelStudioDelivery
 from pipeline.tasks import Task
-from tests.deliveries.contract_delivery import BATCH, DeliveryContract, FileRoom, Room, item, ready, send
+from tests.deliveries.contract_delivery import BATCH, DeliveryContract, FileRoom, FilesContract, Room, item, ready, send
 from tests.deliveries.studio import CHOICES, Studio, choice
 from tests.servers import s3_client
 
@@ -34,7 +34,7 @@ class StudioRoom:
         return {int(task["meta"]["labelfeed"]["key"]): task["data"] for task in self.studio.export()}
 
 
-class TestFolder(DeliveryContract):
+class TestFolder(FilesContract):
     """JSON lines in a folder."""
 
     @pytest.fixture
@@ -55,7 +55,7 @@ class TestFolder(DeliveryContract):
             send(delivery, [item(1)])
 
 
-class TestBucket(DeliveryContract):
+class TestBucket(FilesContract):
     """JSON lines in a bucket."""
 
     @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from deploy.services import HOST, Service
+from deploy.services import HOST
 from tests.e2e.house import House, until
+from tests.servers import Tls
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -64,23 +63,12 @@ class Guarded:
 
 
 @pytest.fixture
-def guarded(own_redis: Callable[..., Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
+def guarded(tls_redis: Callable[..., Tls], monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
     """A server of this test alone; the user's password is in the environment."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
-         "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    with socket.create_server((HOST, 0)) as taken:
-        port = taken.getsockname()[1]
-    server = own_redis(**{
-        "tls-port": str(port), "tls-cert-file": str(certificate), "tls-key-file": str(key),
-        "tls-ca-cert-file": str(certificate), "tls-auth-clients": "no", "notify-keyspace-events": "K$hgxe",
-    })  # fmt: skip
+    tls = tls_redis(**{"notify-keyspace-events": "K$hgxe"})
     monkeypatch.setenv("FEEDER_PASSWORD", SECRET)
-    with redis.Redis.from_url(server.url) as client:
-        yield Guarded(port, certificate, client)
+    with redis.Redis.from_url(tls.server.url) as client:
+        yield Guarded(tls.port, tls.certificate, client)
 
 
 def texts(house: House) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from pipeline.parsers import Rules
 from pipeline.stores import SMALL_BYTES
 from pipeline.stores.redis import RedisStore, open_store, values
 from pipeline.stores.redis.options import ValuesOptions, parse
+from tests.servers import Tls
 from tests.stores.contract import Made, StoreContract, listed
 
 SECRET = "hunter2 opossum"
@@ -355,25 +354,14 @@ def test_concurrent_listings(store: RedisStore, client: redis.Redis, prefix: str
     assert found == [keys] * 4
 
 
-def test_tls(own_redis: Callable[..., Service], tmp_path: Path) -> None:
+def test_tls(tls_redis: Callable[..., Tls]) -> None:
     """`rediss` asks for TLS and checks the certificate, by the file that is named; without it nobody is trusted."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
-         "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    own_redis(**{
-        "tls-port": str(port), "tls-cert-file": str(certificate), "tls-key-file": str(key),
-        "tls-ca-cert-file": str(certificate), "tls-auth-clients": "no",
-    })  # fmt: skip
+    tls = tls_redis()
 
-    assert "Redis 7" in store_at(f"rediss://127.0.0.1:{port}/0?ca_file={certificate}").ping()
-    assert "Redis 7" in store_at(f"rediss://127.0.0.1:{port}/0?verify=no").ping()
+    assert "Redis 7" in store_at(f"rediss://127.0.0.1:{tls.port}/0?ca_file={tls.certificate}").ping()
+    assert "Redis 7" in store_at(f"rediss://127.0.0.1:{tls.port}/0?verify=no").ping()
     with pytest.raises(UnavailableError, match="does not answer"):
-        store_at(f"rediss://127.0.0.1:{port}/0").ping()
+        store_at(f"rediss://127.0.0.1:{tls.port}/0").ping()
 
 
 def test_a_server_that_dies_in_mid_listing(own_redis: Callable[..., Service]) -> None:

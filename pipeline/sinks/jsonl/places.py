@@ -32,7 +32,7 @@ class Place(Protocol):
 
 
 def open_place(options: JsonLines, folder: Path) -> Place:
-    """The place of a URL. Raises UsageError where there is none for it, or the URL holds what it may not."""
+    """The place of a URL. Raises UsageError where there is none for it."""
     scheme = urlsplit(options.url).scheme
     if scheme in _CLOUDS:
         extra, opened = _CLOUDS[scheme]
@@ -75,13 +75,10 @@ _CLOUDS: Mapping[str, tuple[str, Callable[[JsonLines], Place]]] = {
 
 
 def _named(options: JsonLines) -> tuple[str, str]:
-    """The bucket or container and the prefix of a URL, which says no more."""
+    """The bucket or container and the prefix of a URL."""
     parts = urlsplit(options.url, allow_fragments=False)
-    where = f"jsonl: {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if "@" in parts.netloc or parts.query:
-        raise UsageError(f"{where}: the URL holds neither credentials nor options; credentials are the environment's")
     if not parts.netloc:
-        raise UsageError(f"{where}: it names no bucket or container")
+        raise UsageError(f"jsonl: {options.url}: it names no bucket or container")
     return parts.netloc, unquote(parts.path).strip("/")
 
 
