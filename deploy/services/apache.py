@@ -62,9 +62,13 @@ def launch_kafka(site: Site) -> Launch:
         f"-Dlog4j2.configurationFile={_LOGGING.as_uri()}", "-cp", f"{site.program}/*",
     )  # fmt: skip
     if not (site.data / "log" / "meta.properties").exists():
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        obtain.run([*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)])
+        obtain.run([*java, "kafka.tools.StorageTool", "format", "--standalone", new_cluster(), "-c", str(properties)])
     return Launch((*java, "kafka.Kafka", str(properties)))
+
+
+def new_cluster() -> str:
+    """The argument that names a new cluster: one word, as one name in 64 begins with a dash, like an option."""
+    return "--cluster-id=" + base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
 
 
 def kafka_ready(site: Site) -> bool:

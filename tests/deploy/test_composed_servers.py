@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import shlex
 import subprocess
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -176,8 +174,7 @@ def test_kafka(start: Start, kafka: Service, tmp_path: Path) -> None:
     file = tmp_path / "server.properties"
     file.write_text("".join(f"{name}={value}\n" for name, value in zip(names, values, strict=True)))
     java = ("java", "-Xmx320m", "-cp", f"{program('kafka')}/*")
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-    obtain.run([*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(file)])
+    obtain.run([*java, "kafka.tools.StorageTool", "format", apache.new_cluster(), "-c", str(file)])
     start(*java, "kafka.Kafka", str(file))
     site = Site(Path(), tmp_path, ports, {})
     until(lambda: apache.kafka_ready(site), 150, "a broker that its controller has let in")

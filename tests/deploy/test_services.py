@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 from deploy import services
-from deploy.services import processes
-from deploy.services.model import ServiceError
+from deploy.services import apache, processes
+from deploy.services.model import ServiceError, Site
 from deploy.services.probe import exchange
 from tests.servers import had
 
@@ -114,6 +115,17 @@ def test_a_running_server_is_not_bent_to_other_settings(redis_server: services.S
         pytest.raises(ServiceError, match="other settings"),
     ):
         services.ensure("redis", unique, settings={"appendonly": "no"})
+
+
+def test_a_cluster_may_be_named_with_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka's storage is formatted under any name: one in 64 begins as an option does."""
+    try:
+        program = services.install("kafka")
+    except ServiceError as error:
+        had(error)
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xfb" * 16))
+    apache.launch_kafka(Site(program, tmp_path, processes.free_ports(("main", "controller")), {}))
+    assert "cluster.id=-" in (tmp_path / "log" / "meta.properties").read_text()
 
 
 def test_unknown_names_are_refused() -> None:
