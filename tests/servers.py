@@ -12,7 +12,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,16 +112,22 @@ def _service(request: pytest.FixtureRequest, fixture: str) -> Service:
     name = COMPONENTS[fixture]
     if name not in opened:
         opened[name] = _open(request.config, name)
-    return had(opened[name])
+    found = opened[name]
+    with needed():
+        if isinstance(found, ServiceError):
+            raise found
+    return found
 
 
-def had(found: Service | ServiceError) -> Service:
-    """The server; without it the test is skipped, or fails where CI is set."""
-    if isinstance(found, Service):
-        return found
-    if os.environ.get("CI"):
-        pytest.fail(str(found), pytrace=False)
-    pytest.skip(str(found))
+@contextmanager
+def needed() -> Iterator[None]:
+    """Without the server or the tool that is asked for in here the test is skipped, or fails where CI is set."""
+    try:
+        yield
+    except ServiceError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -146,10 +152,8 @@ def postgres(request: pytest.FixtureRequest) -> Service:
 def pgbouncer(request: pytest.FixtureRequest, postgres: Service) -> Service:
     """PgBouncer in transaction mode before the PostgreSQL server."""
     stack, settings = request.config.stash[_STACK], {"postgres": postgres.address}
-    try:
+    with needed():
         return stack.enter_context(services.using("pgbouncer", f"at-{postgres.port}", settings=settings))
-    except ServiceError as error:
-        return had(error)
 
 
 @pytest.fixture(scope="session")
@@ -207,12 +211,10 @@ def gcs_telling(request: pytest.FixtureRequest, fakegcs: Service, pubsub: Servic
         pubsub_client("publisher", pubsub).create_topic(name=GCS_TOPIC)
     _, project, _, topic = GCS_TOPIC.split("/")
     settings = {"pubsub": pubsub.address, "project": project, "topic": topic}
-    try:
+    with needed():
         return request.config.stash[_STACK].enter_context(
             services.using("fakegcs", f"at-{pubsub.port}", settings=settings)
         )
-    except ServiceError as error:
-        return had(error)
 
 
 @pytest.fixture

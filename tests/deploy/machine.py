@@ -5,17 +5,14 @@ Programs and libraries are this machine's, and read-only; everything else is emp
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from deploy.services import obtain
-from deploy.services.model import ServiceError
+from tests.servers import needed
 
 SHARED = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 """What every machine has, and nothing is written to."""
@@ -59,11 +56,7 @@ class Machine:
 
 def bubblewrap() -> Path:
     """Bubblewrap; where it can't be had, or may not do its work, the test is skipped, and fails where CI is set."""
-    try:
+    with needed():
         found = obtain.debian(("bubblewrap",), "bwrap")
         obtain.run([str(found), "--ro-bind", "/", "/", "true"])
-    except ServiceError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
     return found

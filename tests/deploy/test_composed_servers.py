@@ -18,10 +18,10 @@ import yaml
 from kafka import KafkaAdminClient
 
 from deploy.services import Service, apache, install, obtain, probe, processes
-from deploy.services.model import HOST, ServiceError, Site
+from deploy.services.model import HOST, Site
 from pipeline.consumers.broker import queue
 from tests.faults.installation import until
-from tests.servers import had
+from tests.servers import needed
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HTTP_OK = 200
@@ -71,11 +71,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def program(name: str) -> Path:
     """A server's program, as the tests' servers have it."""
-    try:
+    with needed():
         return install(name)
-    except ServiceError as error:
-        had(error)
-        raise
 
 
 def test_every_service_is_run_by_some_test() -> None:

@@ -16,12 +16,12 @@ import pytest
 import yaml
 
 from deploy.services import Service, obtain
-from deploy.services.model import ACCESS_KEY, SECRET_KEY, ServiceError
+from deploy.services.model import ACCESS_KEY, SECRET_KEY
 from pipeline.config import load
 from tests.faults.installation import until
 from tests.ledger.bench import Bench, done
 from tests.ledger.conftest import postgres_bench, postgres_place
-from tests.servers import s3_client
+from tests.servers import needed, s3_client
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -59,34 +59,26 @@ __all__ = ["postgres_bench", "postgres_place"]
 SETS = ("defaults", "scaled", "links", "plain")
 
 
-def had(get: Any, *arguments: Any, **named: Any) -> Path:
-    """What a tool's installation gives; where it can't be had, the test is skipped, and fails where CI is set."""
-    try:
-        found: Path = get(*arguments, **named)
-    except ServiceError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    return found
-
-
 @pytest.fixture(scope="session")
 def tools() -> Path:
     """The folder of hadolint, kubernetes-validate and a Python with jsonschema."""
-    return had(obtain.wheel, PROGRAMS / "deployment", "deployment", "bin/hadolint").parent
+    with needed():
+        return obtain.wheel(PROGRAMS / "deployment", "deployment", "bin/hadolint").parent
 
 
 @pytest.fixture(scope="session")
 def helm() -> Path:
     """Helm."""
     package, version, checksum = HELM
-    return had(obtain.go, PROGRAMS / f"helm-{version}", package, version, checksum)
+    with needed():
+        return obtain.go(PROGRAMS / f"helm-{version}", package, version, checksum)
 
 
 def schema(kind: str) -> Any:
     """The published schema of a kind of document."""
     module, version, checksum, place = SCHEMAS[kind]
-    text = (had(obtain.go_module, module, version, checksum) / place).read_text()
+    with needed():
+        text = (obtain.go_module(module, version, checksum) / place).read_text()
     if place.endswith(".json"):
         return json.loads(text)
     (found,) = [row for row in yaml.safe_load(text)["spec"]["versions"] if row["storage"]]
@@ -310,7 +302,8 @@ def test_the_scalers_ask_for_what_waits(rendered: dict[str, list[dict[str, Any]]
 
 def test_the_units_are_in_order(tmp_path: Path) -> None:
     """Systemd finds nothing wrong with the units, but that this machine has no /opt/labelfeed."""
-    analyze = had(obtain.debian, ("systemd",), "systemd-analyze")
+    with needed():
+        analyze = obtain.debian(("systemd",), "systemd-analyze")
     command = tmp_path / "labelfeed"
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)

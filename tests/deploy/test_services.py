@@ -18,7 +18,7 @@ from deploy import services
 from deploy.services import apache, processes
 from deploy.services.model import ServiceError, Site
 from deploy.services.probe import exchange
-from tests.servers import had
+from tests.servers import needed
 
 INSTALL_SECONDS = 1500
 ON_REQUEST = {"minio"}
@@ -46,10 +46,8 @@ def test_using_stops_when_its_last_user_leaves(redis_server: services.Service, u
 @pytest.mark.parametrize("name", sorted({component.name for component in services.TABLE} - ON_REQUEST))
 def test_what_is_there_is_not_downloaded_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Installing a component for the second time calls nothing that downloads or builds."""
-    try:
+    with needed():
         services.install(name)
-    except ServiceError as error:
-        had(error)
 
     def called(argv: Sequence[str], *_: Any, **__: Any) -> str:
         raise AssertionError(f"{argv} is called")
@@ -119,10 +117,8 @@ def test_a_running_server_is_not_bent_to_other_settings(redis_server: services.S
 
 def test_a_cluster_may_be_named_with_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kafka's storage is formatted under any name: one in 64 begins as an option does."""
-    try:
+    with needed():
         program = services.install("kafka")
-    except ServiceError as error:
-        had(error)
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xfb" * 16))
     apache.launch_kafka(Site(program, tmp_path, processes.free_ports(("main", "controller")), {}))
     assert "cluster.id=-" in (tmp_path / "log" / "meta.properties").read_text()

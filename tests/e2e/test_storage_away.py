@@ -6,7 +6,7 @@ import json
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import redis
 from deploy import services
 from deploy.services import HOST, Service
 from tests.e2e.house import House, until
-from tests.servers import had, s3_client
+from tests.servers import needed, s3_client
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -68,16 +68,10 @@ def bucket(aws: None, unique: str) -> Iterator[Storage]:
 @contextmanager
 def started(name: str, instance: str) -> Iterator[Service]:
     """A server for as long as the block runs."""
-    try:
-        using = services.using(name, instance)
-        server = using.__enter__()
-    except services.ServiceError as error:
-        had(error)
-        raise
-    try:
+    with ExitStack() as stack:
+        with needed():
+            server = stack.enter_context(services.using(name, instance))
         yield server
-    finally:
-        using.__exit__(None, None, None)
 
 
 def configure(house: House, storage: Storage, **top: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,11 +12,12 @@ import pytest
 import redis
 
 from deploy import services
-from deploy.services import Service, ServiceError
+from deploy.services import Service
 from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY
 from deploy.services.processes import free_ports
 from tests.faults.installation import Bucket, Installation, until
 from tests.faults.network import Proxy
+from tests.servers import needed
 
 SERVERS = ("kafka", "redis", "postgres", "versitygw")
 NEEDED_BY = {
@@ -54,14 +54,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, toxiproxy: Service) -> Itera
     port = free_ports(("main",))["main"]
     settings = {"kafka": {"advertised.listeners": f"PLAINTEXT://{services.HOST}:{port}"}}
     with ExitStack() as stack:
-        try:
+        with needed():
             own = {
                 name: stack.enter_context(services.using(name, unique, settings=settings.get(name))) for name in SERVERS
             }
-        except ServiceError as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(error))
         proxies = {
             name: Proxy.to(toxiproxy, f"{unique}-{name}", service.port, port if name == "kafka" else None)
             for name, service in own.items()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy import services
-from deploy.services.model import Service, ServiceError
+from deploy.services.model import Service
 from tests.faults.installation import Role
-from tests.servers import had
+from tests.servers import needed
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "labelfeed.rules.yaml"
@@ -110,7 +110,5 @@ def watched(name: str, folder: Path, roles: list[Role]) -> Iterator[tuple[Promet
 
 
 def _started(stack: ExitStack, component: str, name: str, settings: dict[str, str]) -> Service:
-    try:
+    with needed():
         return stack.enter_context(services.using(component, name, settings=settings))
-    except ServiceError as error:
-        return had(error)
