@@ -4,7 +4,8 @@ A page's range is (last key of the page before, last key of this page]; the last
 all keys, so that nothing between two pages and nothing after the last is overlooked. Only rows whose last
 event is older than the page's request are judged. What the ledger knows and the page has not is asked for
 by HEAD, and is gone only if the store itself says so, and only if the configuration would take it if it
-were there. Deletions are published by a complete pass only. Memory is one page, whatever the source's size.
+were there. Deletions are published by a complete pass only. One page is compared while the next is listed: memory
+is two pages, whatever the source's size.
 
 A store that lists in no order tells by its pages alone what is there. Which keys it has listed is kept in a
 filter of a fixed size, and after its last page those that are not in it are asked for. A pass that goes on after
@@ -17,9 +18,11 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from pipeline import logs
 from pipeline.bus import EventLog
@@ -34,7 +37,7 @@ from pipeline.producers.problems import Problems
 from pipeline.producers.queues import Taking
 from pipeline.producers.seen import RecentKeys, SeenKeys
 from pipeline.producers.sifting import Sieve, event_of, is_news
-from pipeline.stores import Entry, Store, is_queue
+from pipeline.stores import Entry, Page, Store, is_queue
 from pipeline.stores.scope import OF_AGE, Scope
 
 PAGE_KEYS = 1000
@@ -42,6 +45,10 @@ KNOWN_ROWS = 2000
 """Rows of the ledger that are looked at together: one query for a page from which few keys have gone."""
 SAVE_SECONDS = 1.0
 """How often a pass writes down how far it has come."""
+CLOCK_SECONDS = 0.25
+"""So old may the ledger's clock be by which a page is judged: what was told since is left to the next pass."""
+LEAVE_SECONDS = 1.0
+"""How long a pass that is stopped waits for the page that is being listed."""
 UNSETTLED_ROUNDS = 10
 """A file that is never settled is waited for this many times `settle`."""
 UNSETTLED_LOOKS = 5
@@ -150,6 +157,33 @@ class PassRunner:
         return state
 
 
+class _Asked:
+    """A page that is listed meanwhile, and when that was asked for, by the ledger's clock.
+
+    The thread ends with the process: a store that does not answer holds up nobody who stops.
+    """
+
+    def __init__(self, name: str, requested: float, ask: Callable[[], Page]) -> None:
+        self.requested = requested
+        self._page: Future[Page] = Future()
+        self._thread = threading.Thread(target=self._list, args=(ask,), name=name, daemon=True)
+        self._thread.start()
+
+    def _list(self, ask: Callable[[], Page]) -> None:
+        try:
+            self._page.set_result(ask())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the page is looked at
+            self._page.set_exception(error)
+
+    def page(self) -> Page:
+        """The page, once it is there. Raises what listing it raised."""
+        return self._page.result()
+
+    def leave(self) -> None:
+        """Wait a moment for a page that nobody wants, so that its store can be closed in order."""
+        self._thread.join(LEAVE_SECONDS)
+
+
 class _Listing:
     """One pass under way."""
 
@@ -158,6 +192,8 @@ class _Listing:
         self._name = runner.source.name
         self._ledger = runner.ledger
         self._state = state
+        self._clock, self._clock_read = runner.ledger.now(), time.monotonic()
+        """The ledger's clock of late, and when it was read: while a page is listed, so that no listing waits for it."""
         self._stop = stop
         self._wait = wait
         self._saved = time.monotonic()
@@ -182,32 +218,41 @@ class _Listing:
         return self._state
 
     def _pages(self) -> bool:
-        """List page after page; whether the last one was among them."""
-        complete = False
+        """Compare page after page, each while the next is listed; whether the last one was among them."""
+        asked: _Asked | None = self._ask(self._state.after)
         try:
-            while not complete and not self._stop.is_set():
-                complete = self._page()
+            while asked is not None and not self._stop.is_set():
+                asked = self._page(asked)
         except RetriableError:
             with suppress(LabelfeedError):
                 self._save(now=True)
             raise
-        return complete
+        finally:
+            self._latest.leave()
+        return asked is None
 
     # --- one page ------------------------------------------------------------------------------------------
 
-    def _page(self) -> bool:
-        """List and compare one page; whether it was the last."""
-        runner, after = self._runner, self._state.after
-        requested = self._ledger.now()
-        page = runner.store.list(self._start(after), PAGE_KEYS)
+    def _ask(self, after: str | None) -> _Asked:
+        """Have the page after a key listed."""
+        ask = partial(self._runner.store.list, self._start(after), PAGE_KEYS)
+        self._latest = _Asked(f"list-{self._name}", self._clock, ask)
+        return self._latest
+
+    def _page(self, asked: _Asked) -> _Asked | None:
+        """Compare one page; the next one, None after the last."""
+        runner, after, requested = self._runner, self._state.after, asked.requested
+        page = asked.page()
         runner.metrics.add("store_requests_total", source=self._name, operation="list")
         runner.problems.solved("listing")
         if not page.entries and not page.complete:
             self._check_progress()
-            return False
+            return self._ask(after)
         last = page.entries[-1].key if page.entries else after
         ordered = runner.store.ordered
         complete = page.complete or (ordered and runner.scope.beyond(last))
+        following = None if complete else self._ask(last)
+        self._read_clock()
         listed = self._sieve.take(page.entries)
         count = len(listed)
         if ordered:
@@ -218,7 +263,7 @@ class _Listing:
             self._compare(list(rows.values()), listed, requested)
         if self._stop.is_set():
             # The comparison may have ended early: this page is listed again.
-            return False
+            return asked
         self._publish(self._found(list(listed.values()), requested), "created")
         runner.metrics.add("listed_objects_total", count, source=self._name)
         left_out = dict(Counter(self._state.left_out) + self._sieve.counts())
@@ -226,7 +271,11 @@ class _Listing:
         self._save()
         if len(self._unsettled) >= PAGE_KEYS:
             self._settle()
-        return complete
+        return following
+
+    def _read_clock(self) -> None:
+        if time.monotonic() - self._clock_read >= CLOCK_SECONDS:
+            self._clock, self._clock_read = self._ledger.now(), time.monotonic()
 
     def _start(self, after: str | None) -> str | None:
         """Where the next page begins: not among what is left out, if the store can begin elsewhere."""

@@ -216,6 +216,28 @@ def test_a_row_that_was_recorded_after_the_page_was_asked_for_is_not_judged(hous
     assert house.bring_in() == [("created", "b")]
 
 
+def test_a_page_is_listed_while_the_one_before_is_compared_and_overrules_nothing_recorded_meanwhile(
+    house: House,
+) -> None:
+    """What is recorded after the next page was asked for, and before its turn, is newer than that page."""
+    for key in "abcdef":
+        house.put(key)
+    house.list()
+    house.bring_in()
+    house.put("a", b"[1]")
+    later = ObjectEvent("inbox", "e", version="newer than the listing")
+    runner = house.passes()
+    runner.store = store = Counting(house.store)
+    runner.log = Interrupted(
+        house.log, lambda: store.second.wait(5) and house.ledger.record("test", [later], {}, {"inbox": "ignore"})
+    )
+
+    runner.run(house.stop)
+
+    assert store.second.is_set()
+    assert [event.key for event in house.published()] == ["a"]
+
+
 def test_only_the_store_itself_says_that_an_object_is_gone(house: House) -> None:
     """A listing that leaves a key out is asked again by HEAD; where that may not look, nothing is known."""
     house.put("a")
@@ -443,10 +465,52 @@ class Stopping(Wrapped):
     def list(self, after: str | None, limit: int) -> Page:
         """As `Store.list`."""
         page = self.inner.list(after, limit)
-        if self.pages <= 0:
-            self.stop.set()
         self.pages -= 1
+        return page if self.pages >= 0 else StoppingPage(page, self.stop)  # type: ignore[return-value]
+
+
+class StoppingPage(Wrapped):
+    """A page at whose turn the pass is stopped."""
+
+    def __init__(self, inner: Page, stop: threading.Event) -> None:
+        super().__init__(inner)
+        self.stop = stop
+
+    @property
+    def entries(self) -> Any:
+        """As `Page.entries`."""
+        self.stop.set()
+        return self.inner.entries
+
+
+class Counting(Wrapped):
+    """Tells when its second page has been listed."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.second = threading.Event()
+        self._pages = 0
+
+    def list(self, after: str | None, limit: int) -> Page:
+        """As `Store.list`."""
+        page = self.inner.list(after, limit)
+        self._pages += 1
+        if self._pages > 1:
+            self.second.set()
         return page
+
+
+class Interrupted(Wrapped):
+    """A log; somebody is called before anything is published in it."""
+
+    def __init__(self, inner: Any, before: Any) -> None:
+        super().__init__(inner)
+        self.before = before
+
+    def publish(self, events: Sequence[ObjectEvent]) -> Any:
+        """As `EventLog.publish`."""
+        self.before()
+        return self.inner.publish(events)
 
 
 class HidingStore(Wrapped):

@@ -177,7 +177,7 @@ class PostgresLedger:
 
     def known(self, source_id: int, after: str | None, upto: str | None, limit: int) -> list[Known]:
         """As `Ledger.known`."""
-        return self._database.read(lambda tx: passes.known(tx, source_id, after, upto, limit))
+        return self._database.read(lambda tx: passes.known(tx, source_id, after, upto, limit), passes.BY_KEY)
 
     def known_keys(self, source_id: int, keys: Sequence[str]) -> dict[str, Known]:
         """As `Ledger.known_keys`."""

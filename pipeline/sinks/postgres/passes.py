@@ -16,6 +16,8 @@ _COLUMNS = (
     " extract(epoch FROM finished)::float8, positions, stopped, left_out, whole,"
     " extract(epoch FROM whole_at)::float8"
 )
+BY_KEY = " SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off;"
+"""Of a table that grows, the planner takes all that comes after a key for a few rows, and would sort them."""
 
 
 def _pass(row: Row) -> Pass:
@@ -49,10 +51,8 @@ def known(tx: Transaction, source_id: int, after: str | None, upto: str | None, 
     """As `Ledger.known`; the column's own order is that of bytes."""
     bound = "" if upto is None else " AND key <= %s"
     values = (source_id, after or "", limit) if upto is None else (source_id, after or "", upto, limit)
-    # Of a table that grows, the planner takes all that comes after a key for a few rows, and would sort them.
-    tx.execute("SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
     rows = tx.rows(f"SELECT {KNOWN} WHERE source_id = %s AND key > %s{bound} ORDER BY key LIMIT %s", values)
-    return [Known(*row) for row in rows]
+    return list(map(Known._make, rows))
 
 
 def save(tx: Transaction, state: Pass, gone: Sequence[str], out_of_scope: Sequence[int]) -> None:

@@ -14,9 +14,7 @@ from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, on_e
 from pipeline.sinks.postgres.database import Transaction, array, columns
 from pipeline.sinks.texts import event_text
 
-KNOWN = (
-    "id, key, state, wanted_version, imported_version, sequencer, extract(epoch FROM last_event)::float8 FROM objects"
-)
+KNOWN = "id, key, state, wanted_version, imported_version, sequencer, date_part('epoch', last_event) FROM objects"
 _QUIET: frozenset[Effect] = frozenset({"duplicate", "stale", "unknown", "new"})
 
 
