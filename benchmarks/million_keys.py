@@ -57,16 +57,9 @@ def ours(endpoint: str, folder: str, cache_kib: str = "") -> None:
         listed=[first.listed, second.listed],
         published=[first.published, second.published],
         seconds=[listed, time.perf_counter() - begun],
-        peak_mb=_peak_mb(),
     )
     store.close()
     ledger.close()
-
-
-def _peak_mb() -> float:
-    """Peak memory of this program alone: what `getrusage` says counts the process that started it, too."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def peak(keys: int) -> dict[str, object]:
