@@ -138,6 +138,34 @@ def test_a_bucket_that_notifies_kafka_needs_no_watcher(
     assert told["deleted"].version is None
 
 
+if services.obtained("minio"):
+    # It takes minutes to build, and is on request: `python -m deploy.services up minio`.
+
+    def test_a_bucket_of_minio_that_notifies_kafka_needs_no_watcher(
+        log: KafkaLog, options: KafkaOptions, kafka: Service, unique: str
+    ) -> None:
+        """What MinIO itself writes to the topic arrives as events with the store's own version and order."""
+        log.ping()
+        settings = {"kafka": kafka.address, "topic": options.topic}
+        with services.using("minio", unique, settings=settings) as minio:
+            client = s3_client(minio)
+            client.create_bucket(Bucket="bucket1")
+            events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
+            told_where = {"QueueConfigurations": [{"QueueArn": "arn:minio:sqs::PRIMARY:kafka", "Events": events}]}
+            client.put_bucket_notification_configuration(Bucket="bucket1", NotificationConfiguration=told_where)
+            etag = client.put_object(Bucket="bucket1", Key="in/new file+ü.json", Body=b"{}")["ETag"].strip('"')
+            client.delete_object(Bucket="bucket1", Key="in/new file+ü.json")
+            with closing(log.consumer(nothing)) as consumer:
+                records, _ = take(consumer, 2)
+        told = {event.kind: event for event in events_of(records)}
+
+        assert {event.key for event in told.values()} == {"in/new file+ü.json"}
+        assert (told["created"].source, told["created"].version, told["created"].size) == ("bucket1", etag, 2)
+        sequencer = told["deleted"].sequencer
+        assert sequencer is not None
+        assert sequencer.after(told["created"].sequencer)
+
+
 def test_a_message_of_a_store_may_hold_several_objects(log: KafkaLog, options: KafkaOptions) -> None:
     """They come as several records with one offset, and are passed over together."""
     record = {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "k", "eTag": "e"}}}
