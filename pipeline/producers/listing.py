@@ -47,6 +47,8 @@ SAVE_SECONDS = 1.0
 """How often a pass writes down how far it has come."""
 CLOCK_SECONDS = 0.25
 """So old may the ledger's clock be by which a page is judged: what was told since is left to the next pass."""
+LOOK_SECONDS = 0.1
+"""How often a pass that waits for a page looks whether it is stopped."""
 LEAVE_SECONDS = 1.0
 """How long a pass that is stopped waits for the page that is being listed."""
 UNSETTLED_ROUNDS = 10
@@ -160,14 +162,19 @@ class PassRunner:
 class _Asked:
     """A page that is listed meanwhile, and when that was asked for, by the ledger's clock.
 
-    The thread ends with the process: a store that does not answer holds up nobody who stops.
+    The thread ends with the process: a store that does not answer holds up nobody who stops. Raises UnavailableError
+    where there can be no further thread.
     """
 
-    def __init__(self, name: str, requested: float, ask: Callable[[], Page]) -> None:
+    def __init__(self, name: str, requested: float, ask: Callable[[], Page], stop: threading.Event) -> None:
         self.requested = requested
+        self._stop = stop
         self._page: Future[Page] = Future()
         self._thread = threading.Thread(target=self._list, args=(ask,), name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise UnavailableError(f"this machine lets us start no thread to list with: {error}") from None
 
     def _list(self, ask: Callable[[], Page]) -> None:
         try:
@@ -175,13 +182,20 @@ class _Asked:
         except BaseException as error:  # noqa: BLE001 - it is raised where the page is looked at
             self._page.set_exception(error)
 
-    def page(self) -> Page:
-        """The page, once it is there. Raises what listing it raised."""
-        return self._page.result()
+    def page(self) -> Page | None:
+        """The page, once it is there; None if the pass is stopped before. Raises what listing it raised."""
+        self._wait()
+        return self._page.result() if self._page.done() else None
 
     def leave(self) -> None:
-        """Wait a moment for a page that nobody wants, so that its store can be closed in order."""
+        """Wait for a page that nobody wants: so that no other pass lists beside it, or, where the pass is stopped, a
+        moment, so that its store can be closed in order."""
+        self._wait()
         self._thread.join(LEAVE_SECONDS)
+
+    def _wait(self) -> None:
+        while self._thread.is_alive() and not self._stop.is_set():
+            self._thread.join(LOOK_SECONDS)
 
 
 class _Listing:
@@ -193,7 +207,7 @@ class _Listing:
         self._ledger = runner.ledger
         self._state = state
         self._clock, self._clock_read = runner.ledger.now(), time.monotonic()
-        """The ledger's clock of late, and when it was read: while a page is listed, so that no listing waits for it."""
+        """The ledger's clock of late, and when it was read."""
         self._stop = stop
         self._wait = wait
         self._saved = time.monotonic()
@@ -236,23 +250,26 @@ class _Listing:
     def _ask(self, after: str | None) -> _Asked:
         """Have the page after a key listed."""
         ask = partial(self._runner.store.list, self._start(after), PAGE_KEYS)
-        self._latest = _Asked(f"list-{self._name}", self._clock, ask)
+        self._latest = _Asked(f"list-{self._name}", self._clock, ask, self._stop)
         return self._latest
 
     def _page(self, asked: _Asked) -> _Asked | None:
         """Compare one page; the next one, None after the last."""
         runner, after, requested = self._runner, self._state.after, asked.requested
         page = asked.page()
+        if page is None:
+            return asked
         runner.metrics.add("store_requests_total", source=self._name, operation="list")
         runner.problems.solved("listing")
         if not page.entries and not page.complete:
             self._check_progress()
+            self._read_clock()
             return self._ask(after)
         last = page.entries[-1].key if page.entries else after
         ordered = runner.store.ordered
         complete = page.complete or (ordered and runner.scope.beyond(last))
-        following = None if complete else self._ask(last)
         self._read_clock()
+        following = None if complete or self._stop.is_set() else self._ask(last)
         listed = self._sieve.take(page.entries)
         count = len(listed)
         if ordered:

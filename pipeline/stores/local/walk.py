@@ -35,7 +35,7 @@ class _Level(NamedTuple):
 
 
 class Walk:
-    """One walk through the tree under `folder`, from the first key after `after`. Used by one thread.
+    """One walk through the tree under `folder`, from the first key after `after`. Used by one thread at a time.
 
     Hidden and unfinished names are left out; folders behind symbolic links are not entered.
     """
