@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import threading
 import time
 import uuid
 from multiprocessing.process import BaseProcess
@@ -20,6 +21,22 @@ from tests.ledger.bench import Bench, done, pending, task
 SPAWN = multiprocessing.get_context("spawn")
 POLICY: dict[str, OnChange] = {"inbox": "replace", "bucket": "ignore"}
 DEADLINE_SECONDS = 60.0
+
+
+class Stop:
+    """Tells processes to stop, without a lock: to ask an event takes its lock, and a process that is killed while it
+    has that keeps all others waiting for ever."""
+
+    def __init__(self) -> None:
+        self._told = SPAWN.RawValue("b", 0)
+
+    def set(self) -> None:
+        """Tell them."""
+        self._told.value = 1
+
+    def is_set(self) -> bool:
+        """Whether they were told."""
+        return bool(self._told.value)
 
 
 def opened(place: str) -> Ledger:
@@ -48,7 +65,7 @@ def claim_some(ledger: Ledger, epoch: str, size: int, seconds: float) -> list[Cl
     return ledger.tick(turn) or []
 
 
-def work(place: str, stop: Event) -> None:
+def work(place: str, stop: Stop | threading.Event) -> None:
     """Claim, start and commit until told to stop: all roles in one process."""
     ledger = opened(place)
     epoch = f"local:{uuid.uuid4().hex}"
@@ -91,7 +108,7 @@ def kill_at_random(bench: Bench, place: str, *, seconds: float, keys: int) -> in
     bench.policy.update(POLICY)
     for first in range(0, keys, 500):
         bench.note(*names[first : first + 500])
-    stop = SPAWN.Event()
+    stop = Stop()
     workers = [_spawn(place, stop) for _ in range(3)]
     chance, killed, end = random.Random(7), 0, time.monotonic() + seconds
     while time.monotonic() < end:
@@ -112,7 +129,7 @@ def kill_at_random(bench: Bench, place: str, *, seconds: float, keys: int) -> in
     return killed
 
 
-def _spawn(place: str, stop: Event) -> BaseProcess:
+def _spawn(place: str, stop: Stop) -> BaseProcess:
     process = SPAWN.Process(target=work, args=(place, stop))
     process.start()
     return process
