@@ -18,8 +18,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,12 +31,13 @@ from pipeline.events import EventKind, ObjectEvent, new_id, new_traceparent, tra
 from pipeline.faults import reached
 from pipeline.ledger import Known, Ledger, Pass
 from pipeline.metrics import Metrics
+from pipeline.producers.asked import Asked
 from pipeline.producers.deletions import withheld
 from pipeline.producers.problems import Problems
 from pipeline.producers.queues import Taking
 from pipeline.producers.seen import RecentKeys, SeenKeys
 from pipeline.producers.sifting import Sieve, event_of, is_news
-from pipeline.stores import Entry, Page, Store, is_queue
+from pipeline.stores import Entry, Store, is_queue
 from pipeline.stores.scope import OF_AGE, Scope
 
 PAGE_KEYS = 1000
@@ -47,10 +47,6 @@ SAVE_SECONDS = 1.0
 """How often a pass writes down how far it has come."""
 CLOCK_SECONDS = 0.25
 """So old may the ledger's clock be by which a page is judged: what was told since is left to the next pass."""
-LOOK_SECONDS = 0.1
-"""How often a pass that waits for a page looks whether it is stopped."""
-LEAVE_SECONDS = 1.0
-"""How long a pass that is stopped waits for the page that is being listed."""
 UNSETTLED_ROUNDS = 10
 """A file that is never settled is waited for this many times `settle`."""
 UNSETTLED_LOOKS = 5
@@ -159,45 +155,6 @@ class PassRunner:
         return state
 
 
-class _Asked:
-    """A page that is listed meanwhile, and when that was asked for, by the ledger's clock.
-
-    The thread ends with the process: a store that does not answer holds up nobody who stops. Raises UnavailableError
-    where there can be no further thread.
-    """
-
-    def __init__(self, name: str, requested: float, ask: Callable[[], Page], stop: threading.Event) -> None:
-        self.requested = requested
-        self._stop = stop
-        self._page: Future[Page] = Future()
-        self._thread = threading.Thread(target=self._list, args=(ask,), name=name, daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            raise UnavailableError(f"this machine lets us start no thread to list with: {error}") from None
-
-    def _list(self, ask: Callable[[], Page]) -> None:
-        try:
-            self._page.set_result(ask())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the page is looked at
-            self._page.set_exception(error)
-
-    def page(self) -> Page | None:
-        """The page, once it is there; None if the pass is stopped before. Raises what listing it raised."""
-        self._wait()
-        return self._page.result() if self._page.done() else None
-
-    def leave(self) -> None:
-        """Wait for a page that nobody wants: so that no other pass lists beside it, or, where the pass is stopped, a
-        moment, so that its store can be closed in order."""
-        self._wait()
-        self._thread.join(LEAVE_SECONDS)
-
-    def _wait(self) -> None:
-        while self._thread.is_alive() and not self._stop.is_set():
-            self._thread.join(LOOK_SECONDS)
-
-
 class _Listing:
     """One pass under way."""
 
@@ -233,7 +190,7 @@ class _Listing:
 
     def _pages(self) -> bool:
         """Compare page after page, each while the next is listed; whether the last one was among them."""
-        asked: _Asked | None = self._ask(self._state.after)
+        asked: Asked | None = self._ask(self._state.after)
         try:
             while asked is not None and not self._stop.is_set():
                 asked = self._page(asked)
@@ -247,13 +204,13 @@ class _Listing:
 
     # --- one page ------------------------------------------------------------------------------------------
 
-    def _ask(self, after: str | None) -> _Asked:
+    def _ask(self, after: str | None) -> Asked:
         """Have the page after a key listed."""
         ask = partial(self._runner.store.list, self._start(after), PAGE_KEYS)
-        self._latest = _Asked(f"list-{self._name}", self._clock, ask, self._stop)
+        self._latest = Asked(f"list-{self._name}", self._clock, ask, self._stop)
         return self._latest
 
-    def _page(self, asked: _Asked) -> _Asked | None:
+    def _page(self, asked: Asked) -> Asked | None:
         """Compare one page; the next one, None after the last."""
         runner, after, requested = self._runner, self._state.after, asked.requested
         page = asked.page()

@@ -118,6 +118,23 @@ def test_a_topic_that_was_made_anew_has_another_name(log: KafkaLog, options: Kaf
         assert again.name != before
 
 
+def told_of_one_object(gateway: Service, log: KafkaLog, notifications: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a server writes to the topic of an object that is put into a bucket and deleted, by kind of event."""
+    client = s3_client(gateway)
+    client.create_bucket(Bucket="bucket1")
+    if notifications is not None:
+        client.put_bucket_notification_configuration(Bucket="bucket1", NotificationConfiguration=notifications)
+    etag = client.put_object(Bucket="bucket1", Key="in/new file+ü.json", Body=b"{}")["ETag"].strip('"')
+    client.delete_object(Bucket="bucket1", Key="in/new file+ü.json")
+    with closing(log.consumer(nothing)) as consumer:
+        records, _ = take(consumer, 2)
+    told = {event.kind: event for event in events_of(records)}
+
+    assert {event.key for event in told.values()} == {"in/new file+ü.json"}
+    assert (told["created"].source, told["created"].version, told["created"].size) == ("bucket1", etag, 2)
+    return told
+
+
 def test_a_bucket_that_notifies_kafka_needs_no_watcher(
     log: KafkaLog, options: KafkaOptions, kafka: Service, versitygw: Service, unique: str
 ) -> None:
@@ -125,16 +142,8 @@ def test_a_bucket_that_notifies_kafka_needs_no_watcher(
     log.ping()
     settings = {"kafka": kafka.address, "topic": options.topic}
     with services.using("versitygw", unique, settings=settings) as gateway:
-        client = s3_client(gateway)
-        client.create_bucket(Bucket="bucket1")
-        etag = client.put_object(Bucket="bucket1", Key="in/new file+ü.json", Body=b"{}")["ETag"].strip('"')
-        client.delete_object(Bucket="bucket1", Key="in/new file+ü.json")
-        with closing(log.consumer(nothing)) as consumer:
-            records, _ = take(consumer, 2)
-    told = {event.kind: event for event in events_of(records)}
+        told = told_of_one_object(gateway, log)
 
-    assert {event.key for event in told.values()} == {"in/new file+ü.json"}
-    assert (told["created"].source, told["created"].version, told["created"].size) == ("bucket1", etag, 2)
     assert told["deleted"].version is None
 
 
@@ -147,23 +156,11 @@ if services.obtained("minio"):
         """What MinIO itself writes to the topic arrives as events with the store's own version and order."""
         log.ping()
         settings = {"kafka": kafka.address, "topic": options.topic}
+        target = {"QueueArn": "arn:minio:sqs::PRIMARY:kafka", "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
         with services.using("minio", unique, settings=settings) as minio:
-            client = s3_client(minio)
-            client.create_bucket(Bucket="bucket1")
-            events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
-            told_where = {"QueueConfigurations": [{"QueueArn": "arn:minio:sqs::PRIMARY:kafka", "Events": events}]}
-            client.put_bucket_notification_configuration(Bucket="bucket1", NotificationConfiguration=told_where)
-            etag = client.put_object(Bucket="bucket1", Key="in/new file+ü.json", Body=b"{}")["ETag"].strip('"')
-            client.delete_object(Bucket="bucket1", Key="in/new file+ü.json")
-            with closing(log.consumer(nothing)) as consumer:
-                records, _ = take(consumer, 2)
-        told = {event.kind: event for event in events_of(records)}
+            told = told_of_one_object(minio, log, {"QueueConfigurations": [target]})
 
-        assert {event.key for event in told.values()} == {"in/new file+ü.json"}
-        assert (told["created"].source, told["created"].version, told["created"].size) == ("bucket1", etag, 2)
-        sequencer = told["deleted"].sequencer
-        assert sequencer is not None
-        assert sequencer.after(told["created"].sequencer)
+        assert told["deleted"].sequencer.after(told["created"].sequencer)
 
 
 def test_a_message_of_a_store_may_hold_several_objects(log: KafkaLog, options: KafkaOptions) -> None:
