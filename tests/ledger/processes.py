@@ -110,22 +110,26 @@ def kill_at_random(bench: Bench, place: str, *, seconds: float, keys: int) -> in
         bench.note(*names[first : first + 500])
     stop = Stop()
     workers = [_spawn(place, stop) for _ in range(3)]
-    chance, killed, end = random.Random(7), 0, time.monotonic() + seconds
-    while time.monotonic() < end:
-        bench.note(*chance.sample(names, 20), version=chance.choice(["v1", "v2"]))
-        victim = chance.randrange(3)
-        workers[victim].join(chance.uniform(0.05, 0.4))
-        assert workers[victim].exitcode is None
-        workers[victim].kill()
-        workers[victim].join()
-        workers[victim] = _spawn(place, stop)
-        killed += 1
-    bench.note(*names, version="v3")
-    until_done(bench)
-    stop.set()
-    for worker in workers:
-        worker.join(DEADLINE_SECONDS)
-        assert worker.exitcode == 0
+    try:
+        chance, killed, end = random.Random(7), 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            bench.note(*chance.sample(names, 20), version=chance.choice(["v1", "v2"]))
+            victim = chance.randrange(3)
+            workers[victim].join(chance.uniform(0.05, 0.4))
+            assert workers[victim].exitcode is None
+            workers[victim].kill()
+            workers[victim].join()
+            workers[victim] = _spawn(place, stop)
+            killed += 1
+        bench.note(*names, version="v3")
+        until_done(bench)
+        stop.set()
+        for worker in workers:
+            worker.join(DEADLINE_SECONDS)
+            assert worker.exitcode == 0
+    finally:
+        for worker in workers:
+            worker.kill()  # the interpreter would wait at its end for those that a failure leaves
     return killed
 
 
