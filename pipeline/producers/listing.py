@@ -4,8 +4,8 @@ A page's range is (last key of the page before, last key of this page]; the last
 all keys, so that nothing between two pages and nothing after the last is overlooked. Only rows whose last
 event is older than the page's request are judged. What the ledger knows and the page has not is asked for
 by HEAD, and is gone only if the store itself says so, and only if the configuration would take it if it
-were there. Deletions are published by a complete pass only. One page is compared while the next is listed: memory
-is two pages, whatever the source's size.
+were there. Deletions are published by a complete pass only. One page is compared while a remote store lists the
+next: memory is two pages, whatever the source's size.
 
 A store that lists in no order tells by its pages alone what is there. Which keys it has listed is kept in a
 filter of a fixed size, and after its last page those that are not in it are asked for. A pass that goes on after
@@ -205,9 +205,11 @@ class _Listing:
     # --- one page ------------------------------------------------------------------------------------------
 
     def _ask(self, after: str | None) -> Asked:
-        """Have the page after a key listed."""
-        ask = partial(self._runner.store.list, self._start(after), PAGE_KEYS)
-        self._latest = Asked(f"list-{self._name}", self._clock, ask, self._stop)
+        """Have the page after a key listed: ahead of its turn, where the store has latency to hide."""
+        store = self._runner.store
+        ask = partial(store.list, self._start(after), PAGE_KEYS)
+        name = f"list-{self._name}" if hasattr(store, "concurrency") else None
+        self._latest = Asked(name, self._clock, ask, self._stop)
         return self._latest
 
     def _page(self, asked: Asked) -> Asked | None:

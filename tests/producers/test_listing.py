@@ -484,7 +484,9 @@ class StoppingPage(Wrapped):
 
 
 class Counting(Wrapped):
-    """Tells when its second page has been listed."""
+    """Tells when its second page has been listed; a remote store."""
+
+    concurrency = 2
 
     def __init__(self, inner: Any) -> None:
         super().__init__(inner)
