@@ -16,8 +16,8 @@ POINTS = frozenset({
     "watcher.published", "watcher.taken", "watcher.recorded",
     "dispatcher.recorded", "scheduler.claimed", "worker.before_start", "worker.started",
     "worker.parsing", "worker.staged", "worker.before_commit", "worker.committing", "worker.committed",
-    "deliverer.filled", "deliverer.sending", "deliverer.sent", "deliverer.remembered", "deliverer.changed",
-    "scheduler.granted",
+    "deliverer.taken", "deliverer.filled", "deliverer.sending", "deliverer.sent", "deliverer.remembered",
+    "deliverer.changed", "scheduler.granted",
 })  # fmt: skip
 """Every place that calls `reached`."""
 

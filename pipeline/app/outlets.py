@@ -9,7 +9,7 @@ from functools import partial
 
 from pipeline import logs, registry
 from pipeline.config import Config, Delivery, Project
-from pipeline.consumers.deliverer import Outlet
+from pipeline.consumers.filling import Outlet
 from pipeline.errors import ConfigError, LabelfeedError
 from pipeline.labelconfig import LabelConfig
 from pipeline.ledger import Ledger

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
 
 from pipeline import logs
-from pipeline.config import Throttle
+from pipeline.consumers.filling import Ahead, Filling, Outlet, decided
 from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, LeaseLost
 from pipeline.faults import reached
 from pipeline.ledger import Ledger
@@ -22,13 +22,8 @@ from pipeline.ledger.deliveries import (
     Batch,
     Failure,
     Grant,
-    Item,
-    Page,
-    Taken,
-    Waiting,
 )
 from pipeline.metrics import Metrics
-from pipeline.sinks import Delivery, Encoded
 
 FILL_SECONDS = 60.0
 """How long a started grant lasts while its batch is filled; each page lengthens it."""
@@ -41,94 +36,6 @@ MARGIN_SECONDS = 5.0
 """... and for so much more, to write what came of it."""
 
 _log = logging.getLogger(__name__)
-
-
-class Outlet(NamedTuple):
-    """A delivery of the configuration, opened: its row in the ledger, the component, and what bounds it."""
-
-    id: int
-    name: str
-    delivery: Delivery
-    throttle: Throttle
-    timeout: float
-    settle: float
-    delete_remote: bool
-
-
-class Filling:
-    """What is in one batch, as it goes on the wire: never more than one import may hold."""
-
-    def __init__(self, outlet: Outlet, grant: Grant, batch: int) -> None:
-        self._outlet = outlet
-        self._most = 1 if grant.probe else outlet.throttle.tasks_per_import
-        self._bytes = 0
-        self.batch = batch
-        self.name = f"{grant.stamp}-{batch}"
-        self.encoded: list[Encoded] = []
-
-    def add(self, item: Item) -> bool:
-        """Take in a task if there is room for it."""
-        body = self._outlet.delivery.encode(self.name, item)
-        size = self._outlet.delivery.size(self._bytes + len(body), len(self.encoded) + 1)
-        if len(self.encoded) >= self._most or size > self._outlet.throttle.bytes_per_import:
-            return False
-        self.encoded.append(Encoded(item.id, body))
-        self._bytes += len(body)
-        return True
-
-    def too_large(self, item: Item) -> str | None:
-        """Why a task is too large for any import, if it is."""
-        most = self._outlet.throttle.bytes_per_import
-        size = self._outlet.delivery.size(len(self._outlet.delivery.encode(self.name, item)), 1)
-        return f"too_large: it has {size:,} bytes, and bytes_per_import is {most:,}" if size > most else None
-
-
-def decided(page: Page, filling: Filling, *, delete_remote: bool) -> tuple[Taken, bool]:
-    """What becomes of a page of the outbox, and whether the batch is full.
-
-    It goes by how each task stands, here and there, and not by what was noted of it: what was noted twice, or is
-    out of date, does no harm.
-    """
-    members: list[Item] = []
-    updates: list[int] = []
-    deletions: list[int] = []
-    refused: list[tuple[Item, str]] = []
-    cursor, before = None, len(filling.encoded)
-    seen: set[int] = set()
-    for one in page.waiting:
-        if one.item.id in seen:
-            continue
-        seen.add(one.item.id)
-        step = wanted(one, delete_remote=delete_remote)
-        if step == "update":
-            updates.append(one.item.id)
-        elif step == "delete":
-            deletions.append(one.item.id)
-        elif step == "import" and filling.add(one.item):
-            members.append(one.item)
-        elif step == "import" and (why := filling.too_large(one.item)) is not None:
-            refused.append((one.item, why))
-        elif step == "import":
-            cursor = (one.outbox, one.lease, one.position)
-            break
-    full = cursor is not None
-    if cursor is None and not page.complete:
-        last = page.waiting[-1]
-        cursor = (last.outbox, last.lease, last.position + 1)
-    size = sum(len(task.body) for task in filling.encoded[before:])
-    rows = page.rows if cursor is None else [row for row in page.rows if row < cursor[0]]
-    why_not = {item.id: why for item, why in refused}
-    return Taken(rows, cursor, members, size, updates, deletions, why_not, [item for item, _ in refused]), full
-
-
-def wanted(one: Waiting, *, delete_remote: bool) -> Literal["import", "update", "delete"] | None:
-    """What the remote needs so that it has a task as it stands here; None for nothing."""
-    newer = one.item.revision > one.sent_revision
-    if not one.live:
-        return "delete" if delete_remote and one.state in ("batched", "done") else None
-    if one.state in (None, "deleted") or (one.state == "refused" and newer):
-        return "import"
-    return "update" if one.state in ("batched", "done") and newer else None
 
 
 class Deliverer:
@@ -148,6 +55,7 @@ class Deliverer:
         self._worker = worker
         self._done = done
         self._cancelled = False
+        self._ahead: dict[int, Ahead] = {}
 
     def run(self, delivery: int, lease: int) -> None:
         """Run one grant to its end; does nothing if it has ended or was started."""
@@ -182,19 +90,33 @@ class Deliverer:
     # --- imports ---
 
     def _import(self, outlet: Outlet, grant: Grant) -> None:
-        filling = self._filled(outlet, grant) if grant.batch is None else self._fixed(outlet, grant, grant.batch)
-        if filling is None:
+        ahead = self._ahead.pop(outlet.id, None)
+        begun = ahead.filling if ahead is not None and ahead.goes_on(grant) else None
+        if grant.batch is not None and begun is None:
+            filling = self._fixed(outlet, grant, grant.batch)
+            if filling is not None:
+                self._send(outlet, grant, filling, nullcontext())
             return
-        if not filling.encoded:
+        filling = self._filled(outlet, grant, begun, FILL_SECONDS)
+        if filling is None or not filling.encoded:
             self._keep(self._ledger.rest(grant.delivery, grant.lease))
-            return
+        elif outlet.throttle.imports_every:
+            # What waits for its turn takes in what comes meanwhile.
+            self._send(outlet, grant, filling, nullcontext())
+        else:
+            ahead = Ahead(grant.lease, lambda stopped: self._filled(outlet, grant, None, 0.0, stopped))
+            self._send(outlet, grant, filling, ahead)
+            self._ahead[outlet.id] = ahead
+
+    def _send(self, outlet: Outlet, grant: Grant, filling: Filling, meanwhile: AbstractContextManager[object]) -> None:
         reached("deliverer.filled")
         begun = _uptime()
         seconds = (1 + LATEST) * outlet.timeout + MARGIN_SECONDS
         self._keep(self._ledger.sending(grant.delivery, grant.lease, filling.batch, seconds, outlet.settle))
         reached("deliverer.sending")
         try:
-            remote = outlet.delivery.send(filling.name, filling.encoded, _before(begun + LATEST * outlet.timeout))
+            with meanwhile:
+                remote = outlet.delivery.send(filling.name, filling.encoded, _before(begun + LATEST * outlet.timeout))
         except LabelfeedError as error:
             self._not_sent(outlet, grant, filling, error)
             return
@@ -203,19 +125,33 @@ class Deliverer:
         reached("deliverer.remembered")
         self._delivered(outlet, len(remote), _uptime() - begun)
 
-    def _filled(self, outlet: Outlet, grant: Grant) -> Filling | None:
-        """A new batch of what the outbox has, as much as one import may hold."""
-        batch = self._ledger.begin(grant.delivery, grant.lease)
-        if batch is None:
-            raise LeaseLost("the grant has ended")
-        filling = Filling(outlet, grant, batch)
-        full = False
-        while not full and (page := self._ledger.peek(grant.delivery, PAGE_TASKS)).rows:
-            taken, full = decided(page, filling, delete_remote=outlet.delete_remote)
-            self._keep(self._ledger.take(grant.delivery, grant.lease, batch, taken, FILL_SECONDS))
+    def _filled(
+        self,
+        outlet: Outlet,
+        grant: Grant,
+        filling: Filling | None,
+        seconds: float,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Filling | None:
+        """What the outbox has, as much as one import may hold, in a batch that was begun or a new one; None if it has
+        nothing. The grant lasts for `seconds` from each page at least. Ends early when it is `stopped`."""
+        while not (stopped() or (filling is not None and filling.full)):
+            page = self._ledger.peek(grant.delivery, PAGE_TASKS)
+            if not page.rows:
+                break
+            filling = filling or self._begun(outlet, grant)
+            taken = decided(page, filling, delete_remote=outlet.delete_remote)
+            self._keep(self._ledger.take(grant.delivery, grant.lease, filling.batch, taken, seconds))
+            reached("deliverer.taken")
             if taken.refused:
                 self._metrics.add("delivered_tasks_total", len(taken.refused), delivery=outlet.name, outcome="refused")
         return filling
+
+    def _begun(self, outlet: Outlet, grant: Grant) -> Filling:
+        batch = self._ledger.begin(grant.delivery, grant.lease)
+        if batch is None:
+            raise LeaseLost("the grant has ended")
+        return Filling(outlet, grant, batch)
 
     def _fixed(self, outlet: Outlet, grant: Grant, batch: Batch) -> Filling | None:
         """A batch that was fixed before. Only where its tasks have grown since, or are tried one by one, or the

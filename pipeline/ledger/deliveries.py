@@ -262,7 +262,7 @@ class Deliveries(Protocol):
         """A new batch, to be filled; None if the grant has ended."""
 
     def take(self, delivery: int, lease: int, batch: int, taken: Taken, seconds: float) -> bool:
-        """Write what was decided of a page; the grant ends in `seconds` from now."""
+        """Write what was decided of a page; the grant does not end before `seconds` from now."""
 
     def items(self, batch: int, after: int, limit: int) -> list[Item]:
         """The tasks of a batch by number, as they are now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -369,8 +370,109 @@ class MishapContract:
         assert json.dumps(found)
 
 
+class AheadContract:
+    """What is filled while an import is on its way."""
+
+    def test_the_next_batch_is_filled_meanwhile(self, bench: Bench) -> None:
+        """While a batch is on its way the next one takes in what waits, and afterwards what has come since."""
+        desk = Desk(bench, tasks_per_import=3)
+        bench.imported("a", texts=tuple("abcde"))
+        desk.remote.after.append(lambda batch, tasks: _until_given(bench, 5))
+        desk.step()
+        bench.imported("b", texts=tuple("fg"))
+        desk.steps()
+        assert [len(bodies) for _, bodies in desk.remote.batches] == [3, 3, 1]
+        assert desk.remote.texts() == list("abcdefg")
+
+    def test_another_sender_takes_it_over(self, bench: Bench) -> None:
+        """What one process had filled ahead is sent by another as it is, and each task arrives once."""
+        desk = Desk(bench, tasks_per_import=3)
+        bench.imported("a", texts=tuple("abcde"))
+        desk.remote.after.append(lambda batch, tasks: _until_given(bench, 5))
+        desk.step()
+        bench.imported("b", texts=("f",))
+        first, desk.sender = desk.sender, desk.another()
+        desk.step()
+        desk.sender = first
+        desk.steps()
+        assert [len(bodies) for _, bodies in desk.remote.batches] == [3, 2, 1]
+        assert desk.remote.texts() == list("abcdef")
+
+    def test_what_is_refused_is_settled_first(self, bench: Bench) -> None:
+        """A batch that is refused is halved to the end before the one that was filled meanwhile goes, and no other
+        is begun until then."""
+        desk = Desk(bench, tasks_per_import=4)
+        bench.imported("a", texts=tuple("abcxefghij"))
+        most: list[int] = []
+
+        def picky(batch: str, tasks: Sequence[Encoded]) -> None:
+            if not most:
+                _until_given(bench, 8)
+            most.append(bench.execute("SELECT count(*) FROM batches WHERE ended_at IS NULL AND state <> 'ready'")[0][0])
+            desk.remote.mishaps.append(picky)
+            if any(b'"x"' in one.body for one in tasks):
+                raise BatchRefused("x is no letter")
+
+        desk.remote.mishaps.append(picky)
+        desk.steps()
+        sent = ["".join(sorted(body.decode().split('"')[3] for body in bodies)) for _, bodies in desk.remote.batches]
+        assert sent == ["abcx", "ab", "cx", "c", "x", "efgh", "ij"]
+        assert max(most) <= 2
+        assert desk.remote.texts() == list("abcefghij")
+
+    def test_a_lost_answer_holds_what_was_filled_meanwhile(self, bench: Bench) -> None:
+        """While nobody knows whether a batch has arrived, the one that was filled meanwhile stays."""
+        desk = Desk(bench, tasks_per_import=3, settle=1000)
+        bench.imported("a", texts=tuple("abcdef"))
+
+        def lost(batch: str, tasks: Sequence[Encoded]) -> None:
+            _until_given(bench, 6)
+            raise BatchUnsure("504")
+
+        desk.remote.mishaps.append(lost)
+        desk.steps()
+        assert len(desk.remote.batches) == 1
+        desk.overdue("settled_at")
+        desk.overdue("look_due")
+        desk.steps()
+        assert [len(bodies) for _, bodies in desk.remote.batches] == [3, 3, 3]
+        assert desk.remote.texts() == list("abcdef")
+
+    def test_a_version_that_comes_meanwhile_is_brought_as_an_update(self, bench: Bench) -> None:
+        """A task that changes after it was taken ahead arrives once, as it is at the end."""
+        desk = Desk(bench, tasks_per_import=2)
+        bench.policy["inbox"] = "replace"
+        bench.imported("a", texts=tuple("abc"))
+        desk.remote.after.append(lambda batch, tasks: _until_given(bench, 3))
+        desk.step()
+        bench.again("a", lambda work: done(work, ("a", "b", "C"), mode="replace"), version="v2")
+        desk.steps()
+        assert desk.remote.texts() == ["C", "a", "b"]
+        assert desk.report()["delivered"] == 3
+
+    def test_with_an_interval_nothing_is_taken_ahead(self, bench: Bench) -> None:
+        """Between two imports of an interval the outbox is left alone, so that the next one has what came meanwhile."""
+        desk = Desk(bench, tasks_per_import=2, imports_every=1000)
+        bench.imported("a", texts=tuple("abcd"))
+        desk.step()
+        assert bench.execute("SELECT count(*) FROM batches") == [(1,)]
+        bench.imported("b", texts=("e",))
+        for _ in range(2):
+            desk.overdue("ended_at")
+            desk.steps()
+        assert [len(bodies) for _, bodies in desk.remote.batches] == [2, 2, 1]
+
+
+def _until_given(bench: Bench, tasks: int) -> None:
+    """Wait until so many tasks were given to batches."""
+    deadline = time.monotonic() + 10
+    while bench.execute("SELECT count(*) FROM delivered")[0][0] < tasks:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def _expired(tick: object) -> None:
     tick.deliveries().expire(EPOCH)  # type: ignore[attr-defined]
 
 
-CONTRACTS = (OutboxContract, MishapContract)
+CONTRACTS = (OutboxContract, MishapContract, AheadContract)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.config import Throttle
-from pipeline.consumers.deliverer import Deliverer, Outlet
+from pipeline.consumers.deliverer import Deliverer
+from pipeline.consumers.filling import Outlet
 from pipeline.errors import LabelfeedError
 from pipeline.ledger import Tick
 from pipeline.ledger.deliveries import Change, ChangeOutcome, DeliveryIdentity, DeliveryLoad, Granted, Item, next_step
@@ -122,7 +123,11 @@ class Desk:
             self.row.id, self.row.name, self.remote, Throttle(imports_every=self.every, **throttle), 5.0, settle,
             delete_remote,
         )  # fmt: skip
-        self.sender = Deliverer({self.row.id: self.outlet}, bench.ledger, self.metrics, "sender")
+        self.sender = self.another()
+
+    def another(self) -> Deliverer:
+        """A sender as another process has it."""
+        return Deliverer({self.row.id: self.outlet}, self.bench.ledger, self.metrics, "sender")
 
     def load(self) -> DeliveryLoad:
         """How the delivery stands."""

@@ -11,7 +11,8 @@ from tests.deliveries.studio import Studio, choice
 from tests.e2e.house import House
 
 POINTS = (
-    "scheduler.granted", "deliverer.filled", "deliverer.sending", "deliverer.sent", "deliverer.remembered",
+    "scheduler.granted", "deliverer.taken", "deliverer.filled", "deliverer.sending", "deliverer.sent",
+    "deliverer.remembered",
 )  # fmt: skip
 
 

@@ -159,8 +159,8 @@ def take(tx: Transaction, which: tuple[int, int], taken: Taken, seconds: float) 
         (len(taken.members), taken.bytes, batch),
     )
     tx.execute(
-        "UPDATE deliveries SET refused = refused + %s, until = clock_timestamp() + make_interval(secs => %s)"
-        " WHERE id = %s",
+        "UPDATE deliveries SET refused = refused + %s,"
+        " until = greatest(until, clock_timestamp() + make_interval(secs => %s)) WHERE id = %s",
         (len(taken.refused_items), seconds, delivery),
     )
     for pending, ids in (("update", taken.updates), ("delete", taken.deletions)):

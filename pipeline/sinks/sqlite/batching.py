@@ -170,7 +170,7 @@ def take(connection: sqlite3.Connection, which: tuple[int, int], taken: Taken, u
         (len(taken.members), taken.bytes, batch),
     )
     connection.execute(
-        "UPDATE deliveries SET refused = refused + ?, until = ? WHERE id = ?",
+        "UPDATE deliveries SET refused = refused + ?, until = max(until, ?) WHERE id = ?",
         (len(taken.refused_items), until, delivery),
     )
     for pending, ids in (("update", taken.updates), ("delete", taken.deletions)):
