@@ -178,7 +178,7 @@ class SqliteDeliveries:
         with self._file.read() as connection:
             rows = connection.execute(
                 f"SELECT t.id, t.revision, {_TASK}, coalesce(x.remote_id, ''), x.pending = 'delete'"
-                " FROM delivered AS x CROSS JOIN task_rows AS t ON t.id = x.task_id"
+                " FROM delivered AS x INDEXED BY delivered_pending CROSS JOIN task_rows AS t ON t.id = x.task_id"
                 " WHERE x.delivery_id = ? AND x.pending IS NOT NULL AND x.state = 'done' ORDER BY x.task_id LIMIT ?",
                 (delivery, limit),
             )

@@ -20,8 +20,10 @@ OPEN = (
 SETTLES = "settled_at = ?3 + (settled_at - sent_at)"
 """From now on (`?3`) a batch has the time to settle that was noted, from its start, when it was sent."""
 CHANGES = (
-    "EXISTS (SELECT 1 FROM delivered AS x WHERE x.delivery_id = d.id AND x.pending IS NOT NULL AND x.state = 'done')"
+    "EXISTS (SELECT 1 FROM delivered AS x INDEXED BY delivered_pending"
+    " WHERE x.delivery_id = d.id AND x.pending IS NOT NULL AND x.state = 'done')"
 )
+"""Whether a delivery has changes to make. SQLite would rather walk over all that was ever delivered."""
 
 
 def to_outbox(connection: sqlite3.Connection, source_id: int, ranges: Iterable[Range]) -> None:
