@@ -24,7 +24,7 @@ from pipeline.config import Config
 
 TASKS = int(os.environ.get("LABELFEED_BENCH_TASKS", "100000"))
 BATCH = int(os.environ.get("LABELFEED_BENCH_BATCH", "10000"))
-ROUNDS = 3
+ROUNDS = 5
 LABELS = '<View><Text name="t" value="$text"/><Choices name="c" toName="t"><Choice value="a"/></Choices></View>'
 
 
