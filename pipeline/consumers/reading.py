@@ -6,12 +6,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import BinaryIO
 
-from pipeline.errors import ObjectGone, RetriableError
+from pipeline.errors import ObjectGone
 from pipeline.ledger import Work
 from pipeline.parsers import Parser, Rules, select
 from pipeline.stores import Entry, Reading, Store, name_of
@@ -20,13 +20,15 @@ MEANWHILE_SECONDS = 0.1
 """How often, while an object is waited for, what else is due is looked at."""
 READ_AHEAD_BYTES = 64 * 1024 * 1024
 """One claim holds no more than about this, read and not yet parsed."""
-GROUP_OBJECTS = 8
-"""Objects that one thread reads one after another, at most: to hand over each by itself costs a third of reading it."""
-GROUP_SECONDS = 1.0
-"""A group that takes longer is given as far as it was read, and from then on each object is handed over by itself."""
+READ_AHEAD_OBJECTS = 256
+"""... and no more objects, opened and not yet parsed."""
+TURN_OBJECTS, TURN_SECONDS = 16, 1.0
+"""So many objects, or for so long, a thread reads for one claim before another claim that waits for it is served."""
 CHUNK_OBJECTS = 64
 CHUNK_BYTES = 1024 * 1024
 """Objects that are given together if they are there, and bytes after which no further ones are added."""
+GATHER_SECONDS = 0.05
+"""How long more are waited for when one is there: to give each by itself costs half of importing it."""
 
 Opened = AbstractContextManager[Reading]
 Open = Callable[[], tuple[Parser, Opened]]
@@ -126,76 +128,102 @@ class ReadAhead:
         self._store = store
         self._rules = rules
         self._window = window
-        self._lock = threading.Lock()
+        self._there = threading.Condition()
+        self._rest: deque[Work] = deque()
+        self._found: list[Ahead] = []
         self._bytes = 0
+        self._left = 0
+        self._readers = self._busy = 0
         self._over = False
-        self._group = GROUP_OBJECTS
 
     def chunks(self, work: Sequence[Work]) -> Generator[list[Ahead], None, None]:
         """All objects, in chunks of what was there first. Closing the iterator closes what was read for nothing."""
-        rest = deque(work)
-        self._group = max(1, min(GROUP_OBJECTS, len(work) // self._window))
-        reading: deque[tuple[list[Work], Future[list[Ahead]]]] = deque()
+        self._rest.extend(work)
+        self._left = len(work)
         try:
-            while rest or reading:
-                while rest and len(reading) < self._window and (self._bytes < READ_AHEAD_BYTES or not reading):
-                    items = [rest.popleft() for _ in range(min(self._group, len(rest)))]
-                    reading.append((items, self._pool.submit(self._read, items)))
-                self._wait(reading[0][1])
+            while self._left:
+                self._begin()
+                self._wait()
                 with ExitStack() as opened:
-                    chunk = self._chunk(reading, rest)
+                    chunk = self._chunk()
                     for one in chunk:
                         opened.callback(one.close)
+                    self._begin()
                     yield chunk
         finally:
-            self._over = True
-            for _, future in reading:
-                _forget(future)
+            with self._there:
+                self._over = True
+                found, self._found = self._found, []
+            for one in found:
+                one.close()
 
-    def _wait(self, future: Future[list[Ahead]]) -> None:
-        while not future.done():
-            if not wait([future], MEANWHILE_SECONDS).done:
-                self._meanwhile()
+    def _begin(self) -> None:
+        """Let as many threads read as there is work and room for."""
+        while True:
+            with self._there:
+                coming = self._readers - self._busy
+                if self._readers >= self._window or coming >= len(self._rest) or not self._has_room():
+                    return
+                self._readers += 1
+            self._pool.submit(self._read)
 
-    def _chunk(self, reading: deque[tuple[list[Work], Future[list[Ahead]]]], rest: deque[Work]) -> list[Ahead]:
-        """What has been read, in order; objects of a group that its thread left go to the front of `rest`."""
-        chunk: list[Ahead] = []
-        size = 0
-        while reading and len(chunk) < CHUNK_OBJECTS and size < CHUNK_BYTES and reading[0][1].done():
-            items, future = reading.popleft()
-            found = future.result()
-            rest.extendleft(reversed(items[len(found) :]))
-            chunk += found
-            size += sum([one.size for one in found])
-        self._count(-size)
+    def _wait(self) -> None:
+        """Wait until something is read; then a moment for others, as a chunk costs more than what is in it."""
+        with self._there:
+            while not self._there.wait_for(lambda: self._found, MEANWHILE_SECONDS):
+                self._there.release()
+                try:
+                    self._meanwhile()
+                finally:
+                    self._there.acquire()
+            self._there.wait_for(self._enough, GATHER_SECONDS)
+
+    def _enough(self) -> bool:
+        return len(self._found) >= min(CHUNK_OBJECTS, self._left) or self._bytes >= CHUNK_BYTES
+
+    def _chunk(self) -> list[Ahead]:
+        """What has been read first."""
+        with self._there:
+            size = count = 0
+            for one in self._found[:CHUNK_OBJECTS]:
+                size, count = size + one.size, count + 1
+                if size >= CHUNK_BYTES:
+                    break
+            chunk, self._found = self._found[:count], self._found[count:]
+            self._bytes -= size
+            self._left -= count
         return chunk
 
-    def _read(self, items: Sequence[Work]) -> list[Ahead]:
-        """Open a group, or as many of it as there is room for. Where storage hangs or answers slowly, those behind are
-        read by others: an object waits for itself alone."""
-        found: list[Ahead] = []
-        began = time.monotonic()
-        for item in items:
-            if found and (self._over or self._bytes >= READ_AHEAD_BYTES):
+    def _has_room(self) -> bool:
+        return not self._over and self._bytes < READ_AHEAD_BYTES and len(self._found) < READ_AHEAD_OBJECTS
+
+    def _read(self) -> None:
+        """Open one object after another, each of which waits for itself alone; then give others the thread."""
+        ending = time.monotonic() + TURN_SECONDS
+        for _ in range(TURN_OBJECTS):
+            with self._there:
+                if not self._rest or not self._has_room():
+                    self._readers -= 1
+                    return
+                item = self._rest.popleft()
+                self._busy += 1
+            self._keep(Ahead(self._store, self._rules, item))
+            if time.monotonic() > ending:
                 break
-            if found and (isinstance(found[-1].error, RetriableError) or time.monotonic() - began > GROUP_SECONDS):
-                self._group = 1
-                break
-            found.append(Ahead(self._store, self._rules, item))
-            self._count(found[-1].size)
-        return found
+        try:
+            self._pool.submit(self._read)
+        except RuntimeError:
+            # The pool is shut down, and with it whoever waits.
+            with self._there:
+                self._readers -= 1
 
-    def _count(self, more: int) -> None:
-        with self._lock:
-            self._bytes += more
-
-
-def _forget(future: Future[list[Ahead]]) -> None:
-    if not future.cancel():
-        future.add_done_callback(_close)
-
-
-def _close(future: Future[list[Ahead]]) -> None:
-    if not future.cancelled():
-        for one in future.result():
-            one.close()
+    def _keep(self, one: Ahead) -> None:
+        with self._there:
+            self._busy -= 1
+            if not self._over:
+                self._found.append(one)
+                self._bytes += one.size
+                if len(self._found) == 1 or self._enough():
+                    self._there.notify()
+                return
+        one.close()

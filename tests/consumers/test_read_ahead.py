@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 
 from pipeline.consumers import reading
 from pipeline.consumers.plain import Sieve
-from pipeline.consumers.reading import CHUNK_BYTES, CHUNK_OBJECTS, GROUP_OBJECTS, Ahead, ReadAhead
+from pipeline.consumers.reading import CHUNK_BYTES, CHUNK_OBJECTS, Ahead, ReadAhead
 from pipeline.errors import ObjectGone, UnavailableError
 from pipeline.ledger import Work
 from pipeline.stores import Reading
@@ -88,7 +89,7 @@ def test_each_object_is_opened_once(tmp_path: Path, pool: ThreadPoolExecutor, co
     keys = [*files(tmp_path, count), "gone.json"]
     found: list[Ahead] = []
     for chunk in ReadAhead(pool, store, rules(), WINDOW, nothing).chunks(work_of(keys)):
-        assert 0 < len(chunk) < CHUNK_OBJECTS + GROUP_OBJECTS
+        assert 0 < len(chunk) <= CHUNK_OBJECTS
         found += chunk
         for one in chunk:
             if one.work.key == "gone.json":
@@ -112,7 +113,7 @@ def test_what_is_read_ahead_is_bounded(
     ahead = ReadAhead(pool, store, rules(), WINDOW, nothing)
     found = [one.work.key for chunk in ahead.chunks(work_of(keys)) for one in chunk]
     assert sorted(found) == keys
-    assert store.most_bytes <= limit + CHUNK_BYTES + (GROUP_OBJECTS + WINDOW + 2) * size
+    assert store.most_bytes <= limit + CHUNK_BYTES + (WINDOW + 2) * size
 
 
 def test_what_was_read_for_nothing_is_closed(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
@@ -183,10 +184,52 @@ def test_a_claim_is_imported_with_one_request_an_object(house: House) -> None:
     assert store.now == 0
 
 
-def test_a_group_ends_where_storage_fails(
+def test_objects_wait_for_no_other_that_hangs(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    """All objects come while one of them hangs, also those behind it; that one comes when it is there."""
+    store = Watched(tmp_path)
+    keys = files(tmp_path, 200)
+    store.hang = (keys[0], Event())
+    found: list[str] = []
+    for chunk in ReadAhead(pool, store, rules(), WINDOW, nothing).chunks(work_of(keys)):
+        found += [one.work.key for one in chunk]
+        if len(found) == len(keys) - 1:
+            assert keys[0] not in found
+            store.hang[1].set()
+    assert sorted(found) == keys
+
+
+def test_claims_take_turns_at_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that finds all threads at another one's work is served before that one has ended."""
+    monkeypatch.setattr(reading, "READ_AHEAD_OBJECTS", 10_000)
+    store = Watched(tmp_path)
+    keys = files(tmp_path, 2_000)
+    with ThreadPoolExecutor(1) as pool:
+        first = ReadAhead(pool, store, rules(), WINDOW, nothing).chunks(work_of(keys))
+        second = ReadAhead(pool, store, rules(), WINDOW, nothing).chunks(work_of(keys[:1]))
+        begun = next(first)
+        assert [one.work.key for one in next(second)] == keys[:1]
+        assert sum(store.opened.values()) < len(keys) / 2
+        assert len(begun) + sum(map(len, first)) == len(keys)
+
+
+def test_what_is_opened_and_not_taken_is_bounded(
     tmp_path: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Objects do not wait for the failures of others one after another: from the first on each is read by itself."""
+    """While nobody takes what was read, no more than a limit of objects is opened."""
+    monkeypatch.setattr(reading, "READ_AHEAD_OBJECTS", 20)
+    store = Watched(tmp_path)
+    keys = files(tmp_path, 300)
+    chunks = ReadAhead(pool, store, rules(), WINDOW, nothing).chunks(work_of(keys))
+    taken = len(next(chunks))
+    time.sleep(0.3)
+    assert sum(store.opened.values()) <= taken + 20 + WINDOW
+    assert taken + sum(map(len, chunks)) == len(keys)
+
+
+def test_storage_that_fails_fails_each_object_once(
+    tmp_path: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where storage does not answer, each object is asked for once and comes with its error."""
     store = Watched(tmp_path)
     keys = files(tmp_path, 200)
     asked: list[str] = []
@@ -200,4 +243,3 @@ def test_a_group_ends_where_storage_fails(
     assert sorted(asked) == keys
     assert [one.work.key for chunk in found for one in chunk if one.error is None] == []
     assert sum(map(len, found)) == len(keys)
-    assert len(found[0]) <= WINDOW
