@@ -176,6 +176,32 @@ def test_claims_are_short() -> None:
     assert later.batch(250) == 10
 
 
+@given(st.integers(0, 5000), st.floats(0.5, 100.0), st.integers(1, 1000), st.integers(1, 512))
+def test_claims_are_whole_windows(objects: int, seconds: float, most: int, window: int) -> None:
+    """Where a store reads some objects at once, a claim is a whole number of these, or the most there may be, and
+    never shorter than it would be otherwise."""
+    pace = Pace(objects, seconds)
+    whole = pace.batch(most, window)
+    assert whole == most or whole % window == 0
+    assert pace.batch(most) <= whole <= min(most, pace.batch(most) + window)
+
+
+def test_a_slow_store_is_read_a_window_at_a_time() -> None:
+    """Objects that take two seconds each, 64 at once, are claimed 64 at a time: fewer would take as long."""
+    pace = Pace()
+    for _ in range(20):
+        pace = pace.after(pace.batch(500, 64), 1, 2.0)
+    assert pace.batch(500, 64) == 64
+
+
+def test_nobody_busy_gets_crumbs() -> None:
+    """While all threads are busy nothing is claimed before there is room for a full batch; an idle one gets any."""
+    busy = Flight(threads=2, running=2, recent=130, unstarted=40)
+    assert room(busy, batch=100, ceiling=2000) == (0, 0)
+    assert room(busy._replace(unstarted=30), batch=100, ceiling=2000) == (100, 2)
+    assert room(busy._replace(running=1), batch=100, ceiling=2000).objects == 160
+
+
 # --- permits ---
 
 

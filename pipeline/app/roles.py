@@ -25,6 +25,7 @@ from pipeline.consumers.scheduler import Scheduler
 from pipeline.consumers.workers import WorkerPool
 from pipeline.errors import LabelfeedError
 from pipeline.metrics import Metrics
+from pipeline.stores import concurrency
 
 PRUNE_SECONDS = 60.0
 """How often what is older than `limits.retention` is taken out of the event log."""
@@ -57,7 +58,8 @@ class Dispatching:
         scopes = {
             name: Scope(feed.scope.covers, feed.source.on_change, feed.scope.of_event) for name, feed in feeds.items()
         }
-        self.scheduler = Scheduler(config, data.ledger, queue, metrics, eager=eager)
+        windows = {name: concurrency(feed.store) for name, feed in feeds.items()}
+        self.scheduler = Scheduler(config, data.ledger, queue, metrics, eager=eager, windows=windows)
         self._dispatcher = Dispatcher(data.log, data.ledger, scopes, metrics, recorded=self.scheduler.wake)
         self._delivering = Delivering(config, data.ledger, queue, metrics) if data.deliveries else None
         self._log = data.log

@@ -29,6 +29,7 @@ from pipeline.events import TRACES_TOLD
 from pipeline.faults import reached
 from pipeline.ledger import Ledger, Work
 from pipeline.metrics import Metrics
+from pipeline.stores import concurrency
 from pipeline.waiting import Patience, our_error
 
 READING_THREADS_LIMIT = 256
@@ -154,8 +155,8 @@ class Importer:
     def ahead(self, feed: Feed, meanwhile: Callable[[], None]) -> ReadAhead | None:
         """What reads the objects of a claim ahead of their turn; None if the store has no latency. `meanwhile` is
         called often while one of these is waited for."""
-        window = int(getattr(feed.store, "concurrency", 1))
-        if window <= 1 or self.at is not None:
+        window = concurrency(feed.store)
+        if window == 1 or self.at is not None:
             return None
         return ReadAhead(self._pool(feed.source.name, window), feed.store, feed.rules, window, meanwhile)
 

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from pipeline import logs
 from pipeline.config import Config
@@ -42,10 +43,19 @@ class Scheduler:
     """Claims objects and sends their messages, in the thread that calls `run`.
 
     `eager` tries the objects of a source that its failures paused without waiting in between: for a run that is to
-    end when it has tried everything.
+    end when it has tried everything. `windows` says by source how many objects of a claim are read at once.
     """
 
-    def __init__(self, config: Config, ledger: Ledger, queue: Queue, metrics: Metrics, *, eager: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        queue: Queue,
+        metrics: Metrics,
+        *,
+        eager: bool = False,
+        windows: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         projects = config.projects.items()
         self._counting = Counting(
             unlabelled=[name for name, project in projects if project.throttle.open_tasks],
@@ -53,7 +63,7 @@ class Scheduler:
                 name for name, project in projects if project.deliveries and project.throttle.undelivered_tasks
             ],
         )
-        self._turns = Turns(config, self._counting, eager=eager)
+        self._turns = Turns(config, self._counting, eager=eager, windows=windows)
         self._notes = Notes(config, metrics)
         self._ledger = ledger
         self._queue = queue

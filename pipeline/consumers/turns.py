@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from pipeline import throttle
 from pipeline.config import Config
@@ -48,7 +49,8 @@ class Turn:
 
 
 class Turns:
-    """Takes turns; keeps in mind what may be forgotten. `eager` as the scheduler has it; `clock` is monotonic."""
+    """Takes turns; keeps in mind what may be forgotten. `eager` and `windows` as the scheduler has them; `clock` is
+    monotonic."""
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Turns:
         counting: Counting,
         *,
         eager: bool = False,
+        windows: Mapping[str, int] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -66,7 +69,7 @@ class Turns:
         self._eager = eager
         self._finished: deque[tuple[float, int]] = deque()
         self._pace = throttle.Pace()
-        self._batch = config.limits.batch_objects
+        self._windows = windows
         self._cursors_reset: dict[int, float] = {}
         self._later: dict[int, Wait] = {}
 
@@ -79,7 +82,7 @@ class Turns:
         permits = Permits(self._config, load, self._counting)
         queue = self._queue(permits, load, turn)
         turn.more = bool(queue)
-        room = self._room(tick, load)
+        room = self._room(tick, load, queue)
         if queue and room.objects > 0:
             self._find(tick, queue, room.objects)
             self._claim(tick, queue, epoch, room, turn)
@@ -136,7 +139,7 @@ class Turns:
             return source._replace(cursor=_START)
         return source
 
-    def _room(self, tick: Tick, load: Load) -> throttle.Room:
+    def _room(self, tick: Tick, load: Load, queue: Sequence[Queueing]) -> throttle.Room:
         flight = throttle.Flight(
             objects=sum(source.claimed for source in load.sources),
             unstarted=load.unstarted,
@@ -145,8 +148,13 @@ class Turns:
             threads=load.threads,
             recent=self._recent(load),
         )
+        batch = max(map(self._batch, queue), default=self._limits.batch_objects)
         ceiling = self._limits.in_flight_objects
-        return throttle.room(flight, batch=self._batch, ceiling=ceiling, bound=self._bound(tick, load))
+        return throttle.room(flight, batch=batch, ceiling=ceiling, bound=self._bound(tick, load))
+
+    def _batch(self, source: Queueing) -> int:
+        """How many objects make a full batch of a source."""
+        return self._pace.batch(self._limits.batch_objects, self._windows.get(source.load.name, 1))
 
     def _recent(self, load: Load) -> int:
         """Objects that ended in the last RECENT_SECONDS, wherever their workers are."""
@@ -157,7 +165,6 @@ class Turns:
         elif samples:
             at, before = samples[-1]
             self._pace = self._pace.after(load.finished - before, load.running, now - at)
-            self._batch = self._pace.batch(self._limits.batch_objects)
         samples.append((now, load.finished))
         while len(samples) > 2 and samples[1][0] <= now - throttle.RECENT_SECONDS:  # noqa: PLR2004 - one stays behind
             samples.popleft()
@@ -218,12 +225,13 @@ class Turns:
         for source in sorted(queue, key=lambda source: (-source.rank, -(source.load.deficit + source.fair))):
             healthy, suspects = source.found.parted()
             parts = max(1, round(idle * len(source.found) / total)) if total else 1
-            for places in throttle.batches(healthy.sizes, self._batch, parts):
+            most = self._batch(source)
+            for places in throttle.batches(healthy.sizes, most, parts):
                 if budget <= 0:
                     source.left = True
                     break
                 batch = healthy[places.start : places.stop]
-                budget -= throttle.cost(len(batch), sum(batch.sizes), self._batch)
+                budget -= throttle.cost(len(batch), sum(batch.sizes), most)
                 turn.claims.append(self._claimed(tick, source, batch, epoch, alone=False))
             if suspects and alone > 0:
                 turn.claims.append(self._claimed(tick, source, suspects[:ALONE_OBJECTS], epoch, alone=True))

@@ -131,6 +131,11 @@ def is_queue(store: Store) -> TypeGuard[Queue]:
     return hasattr(store, "positioned")
 
 
+def concurrency(store: Store) -> int:
+    """How many objects of one claim are read from a store at once; one where it has no latency to hide."""
+    return max(1, int(getattr(store, "concurrency", 1)))
+
+
 def name_of(store: Store, key: str) -> str:
     """The file name that tells how an object is read: its key, unless the store says another one by `name_of`."""
     own = getattr(store, "name_of", None)

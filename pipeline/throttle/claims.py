@@ -36,11 +36,13 @@ class Pace(NamedTuple):
         kept = 0.5 ** (seconds / PACE_SECONDS)
         return Pace(self.objects * kept + objects, self.seconds * kept + running * seconds)
 
-    def batch(self, most: int) -> int:
-        """How many objects make a full batch, at most `most`."""
+    def batch(self, most: int, window: int = 1) -> int:
+        """How many objects make a full batch, at most `most`. Where so many as the `window` are read at once, it is a
+        whole number of these: one object more than that takes as long as another window."""
         if self.seconds < KNOWN_SECONDS:
             return most
-        return max(min(most, SHORTEST_BATCH_OBJECTS), min(most, round(BATCH_SECONDS * self.objects / self.seconds)))
+        enough = max(SHORTEST_BATCH_OBJECTS, round(BATCH_SECONDS * self.objects / self.seconds))
+        return min(most, math.ceil(enough / window) * window)
 
 
 class Flight(NamedTuple):
@@ -80,7 +82,8 @@ def room(flight: Flight, *, batch: int, ceiling: int, bound: int = 0) -> Room:
     batches = max(math.ceil(flight.recent / batch), for_idle) - flight.waiting
     if 0 < bound < flight.threads:
         batches = min(batches, bound - flight.running - flight.waiting)
-    if objects <= 0 or batches <= 0:
+    # While all are busy a crumb is not worth a claim of its own: soon there is room for more.
+    if objects <= 0 or batches <= 0 or (objects < batch and not flight.idle):
         return Room(0, 0)
     return Room(objects, batches)
 
