@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 from pipeline import logs
@@ -55,6 +56,8 @@ class Deliverer:
         self._worker = worker
         self._done = done
         self._cancelled = False
+        # Lasting threads: a ledger keeps a connection for each.
+        self._pool = ThreadPoolExecutor(max(1, len(outlets)), thread_name_prefix="deliver-ahead")
         self._ahead: dict[int, Ahead] = {}
 
     def run(self, delivery: int, lease: int) -> None:
@@ -65,6 +68,8 @@ class Deliverer:
         grant = self._ledger.start(delivery, lease, self._worker, FILL_SECONDS)
         if grant is None:
             return
+        if grant.step != "import":
+            self._ahead.pop(delivery, None)
         try:
             {"import": self._import, "resolve": self._resolve, "change": self._change}[grant.step](outlet, grant)
         except LeaseLost as error:
@@ -84,6 +89,7 @@ class Deliverer:
 
     def close(self) -> None:
         """Let go of the remotes."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
         for outlet in self._outlets.values():
             outlet.delivery.close()
 
@@ -104,7 +110,7 @@ class Deliverer:
             # What waits for its turn takes in what comes meanwhile.
             self._send(outlet, grant, filling, nullcontext())
         else:
-            ahead = Ahead(grant.lease, lambda stopped: self._filled(outlet, grant, None, 0.0, stopped))
+            ahead = Ahead(self._pool, grant.lease, lambda stopped: self._filled(outlet, grant, None, 0.0, stopped))
             self._send(outlet, grant, filling, ahead)
             self._ahead[outlet.id] = ahead
 

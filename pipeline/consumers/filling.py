@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Literal, NamedTuple, Self
 
 from pipeline.config import Throttle
@@ -103,26 +104,32 @@ def wanted(one: Waiting, *, delete_remote: bool) -> Literal["import", "update", 
 
 
 class Ahead:
-    """Fills the next batch of a delivery in a thread while one is on its way, until it is `full` or that one is there.
+    """Fills the next batch of a delivery in a thread of a pool while one is on its way, until it is `full` or that one
+    is there.
 
     Both are under one grant, so nobody else fills a batch meanwhile. What goes wrong is not told: what was taken is in
     the ledger, and whoever goes on there meets the same.
     """
 
-    def __init__(self, lease: int, fill: Callable[[Callable[[], bool]], Filling | None]) -> None:
+    def __init__(
+        self, pool: ThreadPoolExecutor, lease: int, fill: Callable[[Callable[[], bool]], Filling | None]
+    ) -> None:
         self.lease = lease
         self.filling: Filling | None = None
         self._fill = fill
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="deliver-ahead", daemon=True)
+        self._pool = pool
+        self._running: Future[None] | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        with contextlib.suppress(RuntimeError):  # no thread, or the end of all: then nothing is ahead
+            self._running = self._pool.submit(self._run)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._running is not None and not self._running.cancel():
+            wait([self._running])
 
     def _run(self) -> None:
         with contextlib.suppress(Exception):

@@ -19,7 +19,8 @@ class Encoded(NamedTuple):
 
 
 class Delivery(Protocol):
-    """A system that committed tasks are sent on to. Used by one thread at a time.
+    """A system that committed tasks are sent on to. Used by one thread at a time, except that `encode` and `size` are
+    called while another one sends.
 
     A batch is fixed and committed, with its name, before it is sent; a repeat sends exactly that batch. After an
     ambiguous failure the batch is looked for by `find` until it is there or the settling time has passed; only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError, UsageError
 from pipeline.ledger import Outcome
+from pipeline.ledger.deliveries import Item
 from pipeline.sinks import Encoded
 from tests.deliveries.desk import CATS, Desk, raising
 from tests.ledger.bench import EPOCH, Bench, done, task
@@ -384,6 +386,23 @@ class AheadContract:
         assert [len(bodies) for _, bodies in desk.remote.batches] == [3, 3, 1]
         assert desk.remote.texts() == list("abcdefg")
 
+    def test_a_lasting_thread_fills_ahead(self, bench: Bench) -> None:
+        """However many imports there are, the same thread fills ahead: a ledger keeps a connection for each."""
+        desk = Desk(bench, tasks_per_import=2)
+        threads: set[int] = set()
+        encode = desk.remote.encode
+
+        def watched(batch: str, item: Item) -> bytes:
+            threads.add(threading.get_ident())
+            return encode(batch, item)
+
+        desk.remote.encode = watched  # type: ignore[method-assign]
+        bench.imported("a", texts=tuple(str(n) for n in range(40)))
+        desk.remote.after += [lambda batch, tasks: time.sleep(0.02)] * 20
+        desk.steps()
+        assert len(desk.remote.batches) == 20
+        assert len(threads) == 2
+
     def test_another_sender_takes_it_over(self, bench: Bench) -> None:
         """What one process had filled ahead is sent by another as it is, and each task arrives once."""
         desk = Desk(bench, tasks_per_import=3)
@@ -399,8 +418,8 @@ class AheadContract:
         assert desk.remote.texts() == list("abcdef")
 
     def test_what_is_refused_is_settled_first(self, bench: Bench) -> None:
-        """A batch that is refused is halved to the end before the one that was filled meanwhile goes, and no other
-        is begun until then."""
+        """While a batch is refused and halved, the one that was filled meanwhile takes its turn, and no other is begun
+        until all of these are settled."""
         desk = Desk(bench, tasks_per_import=4)
         bench.imported("a", texts=tuple("abcxefghij"))
         most: list[int] = []
@@ -416,7 +435,7 @@ class AheadContract:
         desk.remote.mishaps.append(picky)
         desk.steps()
         sent = ["".join(sorted(body.decode().split('"')[3] for body in bodies)) for _, bodies in desk.remote.batches]
-        assert sent == ["abcx", "ab", "cx", "c", "x", "efgh", "ij"]
+        assert sent == ["abcx", "ab", "efgh", "cx", "c", "x", "ij"]
         assert max(most) <= 2
         assert desk.remote.texts() == list("abcefghij")
 
@@ -450,6 +469,25 @@ class AheadContract:
         assert desk.remote.texts() == ["C", "a", "b"]
         assert desk.report()["delivered"] == 3
 
+    def test_a_version_that_comes_before_the_refusal_of_the_old_one_is_sent(self, bench: Bench) -> None:
+        """A task that is refused, and was corrected while it was on its way, is sent as it is now."""
+        desk = Desk(bench)
+        bench.policy["inbox"] = "replace"
+        bench.imported("a", texts=("bad", "b"))
+
+        encode = desk.remote.encode
+
+        def correct(batch: str, item: Item) -> bytes:
+            desk.remote.encode = encode  # type: ignore[method-assign]
+            bench.again("a", lambda work: done(work, ("good", "b"), mode="replace"), version="v2")
+            return encode(batch, item)
+
+        desk.remote.encode = correct  # type: ignore[method-assign]
+        desk.remote.mishaps.append(raising(BatchRefused("some", {0: "it is bad"})))
+        desk.steps()
+        assert desk.remote.texts() == ["b", "good"]
+        assert desk.ledger.refused(desk.row.id, 0, 10) == []
+
     def test_with_an_interval_nothing_is_taken_ahead(self, bench: Bench) -> None:
         """Between two imports of an interval the outbox is left alone, so that the next one has what came meanwhile."""
         desk = Desk(bench, tasks_per_import=2, imports_every=1000)
@@ -473,6 +511,3 @@ def _until_given(bench: Bench, tasks: int) -> None:
 
 def _expired(tick: object) -> None:
     tick.deliveries().expire(EPOCH)  # type: ignore[attr-defined]
-
-
-CONTRACTS = (OutboxContract, MishapContract, AheadContract)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.deliveries.contract_ledger import MishapContract, OutboxContract
+from tests.deliveries.contract_ledger import AheadContract, MishapContract, OutboxContract
 from tests.ledger.bench import Bench
 
 
@@ -28,6 +28,12 @@ class TestSqliteOutbox(OnSqlite, OutboxContract): ...
 
 
 class TestSqliteMishaps(OnSqlite, MishapContract): ...
+
+
+class TestSqliteAhead(OnSqlite, AheadContract): ...
+
+
+class TestPostgresAhead(OnPostgres, AheadContract): ...
 
 
 class TestPostgresOutbox(OnPostgres, OutboxContract): ...

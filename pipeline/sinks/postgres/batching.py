@@ -258,6 +258,7 @@ def refuse(tx: Transaction, delivery: int, batch: int, reasons: Mapping[int, str
             " WHERE x.delivery_id = %s AND x.task_id = u.task AND x.batch_id = %s",
             (*columns(list(reasons.items()), 2), delivery, batch),
         )
+        _look_again(tx, delivery, list(reasons))
     tx.execute(
         "UPDATE batches SET tasks = tasks - %(n)s, state = CASE WHEN tasks > %(n)s THEN 'ready' ELSE 'refused' END,"
         " ended_at = CASE WHEN tasks > %(n)s THEN NULL ELSE clock_timestamp() END WHERE id = %(batch)s",
@@ -272,6 +273,22 @@ def refuse(tx: Transaction, delivery: int, batch: int, reasons: Mapping[int, str
         why = next(iter(reasons.values()))
         message = f"{refusals} tasks were refused one after another, the last one so: {why}"
         fail(tx, delivery, Failure("refused", message), ended=False, wait=True)
+
+
+def _look_again(tx: Transaction, delivery: int, tasks: Sequence[int]) -> None:
+    """Of refused tasks that have changed since they were given to the batch, the new version may be taken."""
+    rows = tx.rows(
+        "SELECT t.object_id, count(*)::integer FROM delivered AS x JOIN task_rows AS t ON t.id = x.task_id"
+        " WHERE x.delivery_id = %s AND x.task_id = ANY(%s::bigint[]) AND x.state = 'refused' AND x.pending = 'update'"
+        " GROUP BY t.object_id",
+        (delivery, array(tasks)),
+    )
+    insert(tx, delivery, [whole(object_id, count) for object_id, count in rows])
+    tx.execute(
+        "UPDATE delivered SET pending = NULL WHERE delivery_id = %s AND task_id = ANY(%s::bigint[])"
+        " AND state = 'refused' AND pending IS NOT NULL",
+        (delivery, array(tasks)),
+    )
 
 
 def fail(tx: Transaction, delivery: int, failure: Failure, *, ended: bool, wait: bool) -> None:

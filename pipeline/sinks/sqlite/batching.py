@@ -228,6 +228,7 @@ def refuse(
         "UPDATE delivered SET state = 'refused', reason = ? WHERE delivery_id = ? AND task_id = ? AND batch_id = ?",
         [(reason, delivery, task, batch) for task, reason in reasons.items()],
     )
+    _look_again(connection, delivery, list(reasons))
     connection.execute(
         "UPDATE batches SET tasks = tasks - ?1, state = CASE WHEN tasks > ?1 THEN 'ready' ELSE 'refused' END,"
         " ended_at = CASE WHEN tasks > ?1 THEN NULL ELSE ?2 END WHERE id = ?3",
@@ -242,6 +243,21 @@ def refuse(
         why = next(iter(reasons.values()))
         message = f"{refusals} tasks were refused one after another, the last one so: {why}"
         fail(connection, delivery, Failure("refused", message), ended=None, wait=True)
+
+
+def _look_again(connection: sqlite3.Connection, delivery: int, tasks: Sequence[int]) -> None:
+    """Of refused tasks that have changed since they were given to the batch, the new version may be taken."""
+    rows = connection.execute(
+        "SELECT t.object_id, count(*) FROM delivered AS x CROSS JOIN task_rows AS t ON t.id = x.task_id"
+        f" WHERE x.delivery_id = ? AND x.task_id IN {_IDS} AND x.state = 'refused' AND x.pending = 'update'"
+        " GROUP BY t.object_id",
+        (delivery, text_of(list(tasks))),
+    ).fetchall()
+    insert(connection, delivery, [whole(object_id, count) for object_id, count in rows])
+    connection.execute(
+        f"UPDATE delivered SET pending = NULL WHERE delivery_id = ? AND task_id IN {_IDS} AND state = 'refused'",
+        (delivery, text_of(list(tasks))),
+    )
 
 
 def fail(connection: sqlite3.Connection, delivery: int, failure: Failure, *, ended: float | None, wait: bool) -> None:
