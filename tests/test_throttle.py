@@ -32,6 +32,7 @@ from pipeline.throttle import (
     share,
     told,
 )
+from pipeline.throttle.claims import LONGEST_WINDOW
 
 sources = st.lists(
     st.builds(
@@ -182,8 +183,9 @@ def test_claims_are_whole_windows(objects: int, seconds: float, most: int, windo
     never shorter than it would be otherwise."""
     pace = Pace(objects, seconds)
     whole = pace.batch(most, window)
-    assert whole == most or whole % window == 0
-    assert pace.batch(most) <= whole <= min(most, pace.batch(most) + window)
+    enough = pace.batch(10**9)
+    assert whole in (most, LONGEST_WINDOW * enough) or whole % window == 0
+    assert pace.batch(most) <= whole <= min(most, enough + window, LONGEST_WINDOW * enough)
 
 
 def test_a_slow_store_is_read_a_window_at_a_time() -> None:
@@ -195,11 +197,12 @@ def test_a_slow_store_is_read_a_window_at_a_time() -> None:
 
 
 def test_nobody_busy_gets_crumbs() -> None:
-    """While all threads are busy nothing is claimed before there is room for a full batch; an idle one gets any."""
-    busy = Flight(threads=2, running=2, recent=130, unstarted=40)
-    assert room(busy, batch=100, ceiling=2000) == (0, 0)
-    assert room(busy._replace(unstarted=30), batch=100, ceiling=2000) == (100, 2)
-    assert room(busy._replace(running=1), batch=100, ceiling=2000).objects == 160
+    """While all threads are busy only full batches are claimed, by the smallest of any source; an idle one gets any."""
+    busy = Flight(threads=2, running=2, recent=131, unstarted=40)
+    assert room(busy, batch=100, ceiling=2000, least=100) == (0, 0)
+    assert room(busy, batch=100, ceiling=2000, least=20) == (80, 2)
+    assert room(busy._replace(unstarted=30), batch=100, ceiling=2000, least=100) == (100, 2)
+    assert room(busy._replace(running=1), batch=100, ceiling=2000, least=100).objects == 160
 
 
 # --- permits ---

@@ -73,6 +73,8 @@ class Ahead:
             self.reading = self._opened.__enter__()
         except Exception as error:  # noqa: BLE001 - it is raised again where the object's turn comes
             self.error = error
+        except BaseException as error:  # noqa: BLE001 - so does a panic of a library that is written in Rust
+            self.error = RuntimeError(repr(error))
 
     @property
     def size(self) -> int:
@@ -135,6 +137,7 @@ class ReadAhead:
         self._left = 0
         self._readers = self._busy = 0
         self._over = False
+        self._failure: BaseException | None = None
 
     def chunks(self, work: Sequence[Work]) -> Generator[list[Ahead], None, None]:
         """All objects, in chunks of what was there first. Closing the iterator closes what was read for nothing."""
@@ -170,15 +173,19 @@ class ReadAhead:
     def _wait(self) -> None:
         """Wait until something is read; then a moment for others, as a chunk costs more than what is in it."""
         with self._there:
-            while not self._there.wait_for(lambda: self._found, MEANWHILE_SECONDS):
+            while not self._there.wait_for(lambda: self._found or self._failure, MEANWHILE_SECONDS):
                 self._there.release()
                 try:
                     self._meanwhile()
                 finally:
                     self._there.acquire()
             self._there.wait_for(self._enough, GATHER_SECONDS)
+            if self._failure is not None:
+                raise self._failure
 
     def _enough(self) -> bool:
+        if self._failure is not None:
+            return True
         return len(self._found) >= min(CHUNK_OBJECTS, self._left) or self._bytes >= CHUNK_BYTES
 
     def _chunk(self) -> list[Ahead]:
@@ -198,6 +205,14 @@ class ReadAhead:
         return not self._over and self._bytes < READ_AHEAD_BYTES and len(self._found) < READ_AHEAD_OBJECTS
 
     def _read(self) -> None:
+        try:
+            self._read_on()
+        except BaseException as error:  # noqa: BLE001 - such as no memory for the next step: the claim ends by it
+            with self._there:
+                self._failure = error
+                self._there.notify()
+
+    def _read_on(self) -> None:
         """Open one object after another, each of which waits for itself alone; then give others the thread."""
         ending = time.monotonic() + TURN_SECONDS
         for _ in range(TURN_OBJECTS):

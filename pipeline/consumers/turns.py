@@ -148,9 +148,9 @@ class Turns:
             threads=load.threads,
             recent=self._recent(load),
         )
-        batch = max(map(self._batch, queue), default=self._limits.batch_objects)
+        full = [self._batch(source) for source in queue] or [self._limits.batch_objects]
         ceiling = self._limits.in_flight_objects
-        return throttle.room(flight, batch=batch, ceiling=ceiling, bound=self._bound(tick, load))
+        return throttle.room(flight, batch=max(full), ceiling=ceiling, bound=self._bound(tick, load), least=min(full))
 
     def _batch(self, source: Queueing) -> int:
         """How many objects make a full batch of a source."""

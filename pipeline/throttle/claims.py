@@ -18,7 +18,10 @@ BATCH_BYTES = 16 * 1024 * 1024
 BATCH_SECONDS = 1.0
 """A claim is to keep a thread busy for about this long: whoever comes next waits for no more than that ..."""
 SHORTEST_BATCH_OBJECTS = 10
-"""... but it holds so many objects, if they are not large."""
+"""... but it holds so many objects, if they are not large ..."""
+LONGEST_WINDOW = 4
+"""... and it may be so many times as long where that makes it as many as are read at once. Where it is the reading that
+takes time, as it is meant for, it takes no longer than a smaller one."""
 PACE_SECONDS = 2.0
 """After this time the pace of the workers counts half of what it did."""
 KNOWN_SECONDS = 0.5
@@ -38,11 +41,11 @@ class Pace(NamedTuple):
 
     def batch(self, most: int, window: int = 1) -> int:
         """How many objects make a full batch, at most `most`. Where so many as the `window` are read at once, it is a
-        whole number of these: one object more than that takes as long as another window."""
+        whole number of these, within LONGEST_WINDOW: one object more than that takes as long as another window."""
         if self.seconds < KNOWN_SECONDS:
             return most
         enough = max(SHORTEST_BATCH_OBJECTS, round(BATCH_SECONDS * self.objects / self.seconds))
-        return min(most, math.ceil(enough / window) * window)
+        return min(most, math.ceil(enough / window) * window, LONGEST_WINDOW * enough)
 
 
 class Flight(NamedTuple):
@@ -69,11 +72,12 @@ class Room(NamedTuple):
     batches: int
 
 
-def room(flight: Flight, *, batch: int, ceiling: int, bound: int = 0) -> Room:
+def room(flight: Flight, *, batch: int, ceiling: int, bound: int = 0, least: int = 1) -> Room:
     """How much may be claimed now.
 
     `batch` objects make a full batch, `ceiling` is the most that may be in flight, and `bound` the most claims that
-    may be, 0 for any number: a worker commits one at a time.
+    may be, 0 for any number: a worker commits one at a time. While all threads are busy, only a multiple of `least`
+    objects is claimed.
     """
     if flight.threads <= 0:
         return Room(0, 0)
@@ -82,8 +86,10 @@ def room(flight: Flight, *, batch: int, ceiling: int, bound: int = 0) -> Room:
     batches = max(math.ceil(flight.recent / batch), for_idle) - flight.waiting
     if 0 < bound < flight.threads:
         batches = min(batches, bound - flight.running - flight.waiting)
-    # While all are busy a crumb is not worth a claim of its own: soon there is room for more.
-    if objects <= 0 or batches <= 0 or (objects < batch and not flight.idle):
+    if not flight.idle:
+        # A crumb is not worth a claim of its own: soon there is room for more.
+        objects -= objects % least
+    if objects <= 0 or batches <= 0:
         return Room(0, 0)
     return Room(objects, batches)
 

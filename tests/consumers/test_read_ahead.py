@@ -198,6 +198,44 @@ def test_objects_wait_for_no_other_that_hangs(tmp_path: Path, pool: ThreadPoolEx
     assert sorted(found) == keys
 
 
+def test_a_library_that_panics_fails_its_object(
+    tmp_path: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is raised beside all exceptions, as a panic in Rust is, is an error of its object; the others come."""
+    store = Watched(tmp_path)
+    keys = files(tmp_path, 10)
+    opened = store.open
+
+    class Panic(BaseException):
+        """As pyo3's."""
+
+    def panic(key: str) -> object:
+        if key == keys[3]:
+            raise Panic("index out of bounds")
+        return opened(key)
+
+    monkeypatch.setattr(store, "open", panic)
+    chunks = ReadAhead(pool, store, rules(), WINDOW, nothing).chunks(work_of(keys))
+    errors = {one.work.key: repr(one.error) for chunk in chunks for one in chunk}
+    assert {key: error for key, error in errors.items() if error != "None"} == {
+        keys[3]: """RuntimeError("Panic('index out of bounds')")"""
+    }
+    assert sorted(errors) == keys
+
+
+def test_a_reader_that_fails_ends_its_claim(
+    tmp_path: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends a thread that reads is raised where its objects are waited for."""
+
+    def out_of_memory(*_: object) -> Ahead:
+        raise MemoryError
+
+    monkeypatch.setattr(reading, "Ahead", out_of_memory)
+    with pytest.raises(MemoryError):
+        list(ReadAhead(pool, Watched(tmp_path), rules(), WINDOW, nothing).chunks(work_of(files(tmp_path, 10))))
+
+
 def test_claims_take_turns_at_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim that finds all threads at another one's work is served before that one has ended."""
     monkeypatch.setattr(reading, "READ_AHEAD_OBJECTS", 10_000)
