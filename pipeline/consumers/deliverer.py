@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 from pipeline import logs
-from pipeline.consumers.filling import Ahead, Filling, Outlet, decided
+from pipeline.consumers.filling import Filling, FillingAhead, Outlet, decided
 from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, LeaseLost
 from pipeline.faults import reached
 from pipeline.ledger import Ledger
@@ -58,7 +58,7 @@ class Deliverer:
         self._cancelled = False
         # Lasting threads: a ledger keeps a connection for each.
         self._pool = ThreadPoolExecutor(max(1, len(outlets)), thread_name_prefix="deliver-ahead")
-        self._ahead: dict[int, Ahead] = {}
+        self._ahead: dict[int, FillingAhead] = {}
 
     def run(self, delivery: int, lease: int) -> None:
         """Run one grant to its end; does nothing if it has ended or was started."""
@@ -69,6 +69,7 @@ class Deliverer:
         if grant is None:
             return
         if grant.step != "import":
+            # By the next import it is out of date: let go of its memory.
             self._ahead.pop(delivery, None)
         try:
             {"import": self._import, "resolve": self._resolve, "change": self._change}[grant.step](outlet, grant)
@@ -110,7 +111,9 @@ class Deliverer:
             # What waits for its turn takes in what comes meanwhile.
             self._send(outlet, grant, filling, nullcontext())
         else:
-            ahead = Ahead(self._pool, grant.lease, lambda stopped: self._filled(outlet, grant, None, 0.0, stopped))
+            ahead = FillingAhead(
+                self._pool, grant.lease, lambda stopped: self._filled(outlet, grant, None, 0.0, stopped)
+            )
             self._send(outlet, grant, filling, ahead)
             self._ahead[outlet.id] = ahead
 

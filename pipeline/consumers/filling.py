@@ -103,7 +103,7 @@ def wanted(one: Waiting, *, delete_remote: bool) -> Literal["import", "update", 
     return "update" if one.state in ("batched", "done") and newer else None
 
 
-class Ahead:
+class FillingAhead:
     """Fills the next batch of a delivery in a thread of a pool while one is on its way, until it is `full` or that one
     is there.
 

@@ -28,7 +28,7 @@ CHUNK_OBJECTS = 64
 CHUNK_BYTES = 1024 * 1024
 """Objects that are given together if they are there, and bytes after which no further ones are added."""
 GATHER_SECONDS = 0.05
-"""How long more are waited for when one is there: to give each by itself costs half of importing it."""
+"""How long more are waited for when one is there: to give each by itself costs a third of reading it."""
 
 Opened = AbstractContextManager[Reading]
 Open = Callable[[], tuple[Parser, Opened]]
@@ -71,10 +71,9 @@ class Ahead:
         try:
             self.parser, self._opened = open_object(store, rules, work.key)
             self.reading = self._opened.__enter__()
-        except Exception as error:  # noqa: BLE001 - it is raised again where the object's turn comes
-            self.error = error
-        except BaseException as error:  # noqa: BLE001 - so does a panic of a library that is written in Rust
-            self.error = RuntimeError(repr(error))
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the object's turn comes
+            # A panic of a library that is written in Rust is no Exception, and yet a fault of this object alone.
+            self.error = error if isinstance(error, Exception) else RuntimeError(repr(error))
 
     @property
     def size(self) -> int:
@@ -171,17 +170,17 @@ class ReadAhead:
             self._pool.submit(self._read)
 
     def _wait(self) -> None:
-        """Wait until something is read; then a moment for others, as a chunk costs more than what is in it."""
+        """Wait until something is read; then a moment for others, so that they are parsed together."""
+        while not self._is_any():
+            self._meanwhile()
         with self._there:
-            while not self._there.wait_for(lambda: self._found or self._failure, MEANWHILE_SECONDS):
-                self._there.release()
-                try:
-                    self._meanwhile()
-                finally:
-                    self._there.acquire()
             self._there.wait_for(self._enough, GATHER_SECONDS)
             if self._failure is not None:
                 raise self._failure
+
+    def _is_any(self) -> bool:
+        with self._there:
+            return bool(self._there.wait_for(lambda: self._found or self._failure, MEANWHILE_SECONDS))
 
     def _enough(self) -> bool:
         if self._failure is not None:

@@ -255,7 +255,8 @@ def _look_again(connection: sqlite3.Connection, delivery: int, tasks: Sequence[i
     ).fetchall()
     insert(connection, delivery, [whole(object_id, count) for object_id, count in rows])
     connection.execute(
-        f"UPDATE delivered SET pending = NULL WHERE delivery_id = ? AND task_id IN {_IDS} AND state = 'refused'",
+        f"UPDATE delivered SET pending = NULL WHERE delivery_id = ? AND task_id IN {_IDS} AND state = 'refused'"
+        " AND pending IS NOT NULL",
         (delivery, text_of(list(tasks))),
     )
 
