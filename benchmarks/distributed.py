@@ -35,6 +35,9 @@ THREADS = 16
 COPY_BATCH = 500
 ROUNDS = 5
 LATENCY_MS = 500
+SCALE_CONCURRENCY = 36
+"""Requests of each of a worker's two threads: enough for 64 in flight, and few enough for two cores to serve four
+workers. With more of them the processors are what ends the scale, not the workers."""
 PASS_PEAK_MB = 150
 PASS_GROWTH = 1.05
 """The allocator's noise."""
@@ -235,22 +238,18 @@ def _note_early(runner: PassRunner, listed: int, early: list[float]) -> None:
 
 
 def measure_scale(objects: int = 6000) -> list[Figure]:
-    """Throughput with 500 ms of latency on every request to the store, by 1, 2 and 4 worker processes.
+    """Throughput with 500 ms of latency on every request to the store, by 1, 2 and 4 worker processes; and by 1 and 4
+    of them at the concurrency that a source has by itself, which is for comparison.
 
-    Each worker has so many objects, in all three cases: the same ones by more workers would end the sooner the more
-    of them there are, and the last claim, which leaves the others idle, would count the more.
+    Each worker has so many objects, in all cases: the same ones by more workers would end the sooner the more of them
+    there are, and the last claim, which leaves the others idle, would count the more.
     """
     with TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        rates = {}
-        for workers in (1, 2, 4):
-            name = f"bench-{uuid.uuid4().hex[:12]}"
-            count = workers * objects
-            fill(bench.bucket(name), count, numbered(".json"), lambda key: orjson.dumps({"id": key}))
-            with bench.slow(LATENCY_MS):
-                rates[workers], spent = _scaled(bench, f"s3://{name}", count, workers)
-            shares = ", ".join(f"{who} {1000 * seconds / count:.2f}" for who, seconds in spent.items())
-            tell(f"{workers} workers: {rates[workers]:,.0f} objects/s; processor time in ms an object: {shares}")
+        rates = {
+            workers: _scaled(bench, objects, workers, f"?concurrency={SCALE_CONCURRENCY}") for workers in (1, 2, 4)
+        }
+        more = {workers: _scaled(bench, objects, workers) for workers in (1, 4)}
     figures = []
     for workers, rate in rates.items():
         share = rate / (workers * rates[1])
@@ -261,23 +260,34 @@ def measure_scale(objects: int = 6000) -> list[Figure]:
     return [
         *figures,
         Figure("requests_in_flight", "of one worker", in_flight, target="≥ 64", met=in_flight >= 64),
+        *(
+            Figure(f"default_{workers}", "objects/s", rate, None, rate / (workers * more[1]))
+            for workers, rate in more.items()
+        ),
     ]
 
 
-def _scaled(bench: Bench, url: str, objects: int, workers: int) -> tuple[float, dict[str, float]]:
-    with bench.database() as database:
-        config = bench.config(database, url)
+def _scaled(bench: Bench, objects: int, workers: int, options: str = "") -> float:
+    """Objects a second by so many workers, each of which has so many objects in a new bucket."""
+    name = f"bench-{uuid.uuid4().hex[:12]}"
+    count = workers * objects
+    fill(bench.bucket(name), count, numbered(".json"), lambda key: orjson.dumps({"id": key}))
+    with bench.slow(LATENCY_MS), bench.database() as database:
+        config = bench.config(database, f"s3://{name}{options}")
         with bench.roles(config, ["dispatch", *["work"] * workers]):
             ready(database, workers)
             with bench.roles(config, ["watch"]):
-                wait(database, objects, bench.begin)
+                wait(database, count, bench.begin)
                 spent = bench.spent()
         with psycopg.connect(database) as connection:
             row = connection.execute(
                 "SELECT extract(epoch FROM max(finished_at) - min(finished_at)), count(*) FROM objects"
             ).fetchone()
     assert row is not None
-    return float(row[1]) / float(row[0]), spent
+    rate = float(row[1]) / float(row[0])
+    shares = ", ".join(f"{who} {1000 * seconds / count:.2f}" for who, seconds in spent.items())
+    tell(f"{workers} workers{options}: {rate:,.0f} objects/s; processor time in ms an object: {shares}")
+    return rate
 
 
 def measure() -> list[Figure]:

@@ -154,16 +154,18 @@ class Importer:
 
     def ahead(self, feed: Feed, meanwhile: Callable[[], None]) -> ReadAhead | None:
         """What reads the objects of a claim ahead of their turn; None if the store has no latency. `meanwhile` is
-        called often while one of these is waited for."""
+        called often while one of these is waited for.
+
+        A claim may have all threads of its source: while another one starts or is committed, its part stands idle."""
         window = concurrency(feed.store)
         if window == 1 or self.at is not None:
             return None
-        return ReadAhead(self._pool(feed.source.name, window), feed.store, feed.rules, window, meanwhile)
+        threads = min(READING_THREADS_LIMIT, window * self.limits.workers)
+        return ReadAhead(self._pool(feed.source.name, threads), feed.store, feed.rules, threads, meanwhile)
 
-    def _pool(self, source: str, window: int) -> ThreadPoolExecutor:
+    def _pool(self, source: str, threads: int) -> ThreadPoolExecutor:
         with self._lock:
             if source not in self._pools:
-                threads = min(READING_THREADS_LIMIT, window * self.limits.workers)
                 self._pools[source] = ThreadPoolExecutor(threads, thread_name_prefix=f"read-{source}")
             return self._pools[source]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -472,6 +473,30 @@ def test_store_with_latency_is_read_ahead(house: House) -> None:
     importer.close()
     assert sorted(house.tasks()) == [f'{{"text":"{key}"}}' for key in keys]
     assert sorted(opened) == keys
+
+
+def test_claim_reads_with_threads_that_others_leave_idle(house: House) -> None:
+    """While one claim is committed, another one of its source is read with the threads of both."""
+    keys = [f"{n:03}.json" for n in range(60)]
+    for key in keys:
+        house.put(key, GOOD)
+    house.note(*keys)
+    store = house.feeds["inbox"].store
+    importer = house.importer()
+    threads = 4 * importer.limits.workers
+    assert threads > 4
+    together = threading.Barrier(threads, timeout=10)
+    opened = itertools.count()
+
+    def open_slowly(key: str) -> Any:
+        if next(opened) < threads:
+            together.wait()
+        return store.open(key)
+
+    swap_store(house, Instead(store, open=open_slowly, concurrency=4))
+    importer.run(house.claim()[0].lease)
+    importer.close()
+    assert set(house.states().values()) == {"done"}
 
 
 def test_reading_ahead_keeps_errors_with_their_objects(house: House) -> None:

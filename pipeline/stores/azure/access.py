@@ -46,7 +46,6 @@ class Plain:
             "allow_http": options.endpoint.startswith("http:"),
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
             "timeout": timedelta(seconds=REQUEST_SECONDS),
-            "pool_max_idle_per_host": str(options.concurrency),
         }
         settings: dict[str, Any] = {"use_emulator": False, "skip_signature": credentials.provider is None}
         self._store = ObstoreAzure(

@@ -63,7 +63,6 @@ class Plain:
             "allow_http": (options.endpoint or "").startswith("http:"),
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
             "timeout": timedelta(seconds=REQUEST_SECONDS),
-            "pool_max_idle_per_host": str(options.concurrency),
             "default_headers": headers,
         }
         settings: dict[str, Any] = {"skip_signature": True} if self._tokens is None else {}

@@ -190,7 +190,6 @@ class Plain:
             "allow_http": (options.endpoint or "").startswith("http:"),
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
             "timeout": timedelta(seconds=REQUEST_SECONDS),
-            "pool_max_idle_per_host": str(options.concurrency),
         }
         if options.requester_pays:
             settings["request_payer"] = True
