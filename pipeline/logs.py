@@ -56,6 +56,7 @@ LINK_FAILED = "link_failed"
 CONCERN = "concern"
 CONCERN_MENDED = "concern_mended"
 NOT_LISTENING = "not_listening"
+INDEX_BUILDING = "index_building"
 
 NAMES: dict[str, str] = {
     LISTENING: "a continuous process serves /metrics, /healthz and /readyz: `port`",
@@ -94,6 +95,7 @@ NAMES: dict[str, str] = {
     CONCERN: "something works but should be mended: `code`, `text`",
     CONCERN_MENDED: "what was a concern is none any more: `code`",
     NOT_LISTENING: "the address of /metrics cannot be had, and the process ends: `listen`, `error`",
+    INDEX_BUILDING: "an upgrade builds an index while others work, and its role begins when it is there: `index`",
     LINK_FAILED: "a link's object could not be given: `source`, `code`, `error`",
     REQUEST_FAILED: "a client of the HTTP server went away (level debug only)",
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,10 +11,12 @@ import psycopg
 import pytest
 
 from deploy.services.model import Service
-from pipeline.sinks.postgres import PostgresLedger
+from pipeline.sinks.postgres import PostgresLedger, schema
 from pipeline.sinks.sqlite import SqliteLedger
 from pipeline.sqlitefile import SqliteFile
 from tests.ledger.bench import SOURCES, Bench
+
+SCHEMA = Path(schema.__file__).parents[1] / "schema" / "postgres"
 
 
 @pytest.fixture
@@ -72,3 +75,16 @@ def sqlite_bench(tmp_path: Path) -> Iterator[Bench]:
         bench.ledger.register(SOURCES)
         yield bench
         bench.check()
+
+
+@pytest.fixture
+def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """PostgreSQL's migrations of a program whose newest one is an index of `objects`; this process is of that one."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(SCHEMA, folder)
+    version = 1 + len(list(folder.glob("*.sql")))
+    (folder / f"{version:04}_size.sql").write_text(
+        "-- for a test\nCREATE INDEX CONCURRENTLY objects_size ON objects (size);\n"
+    )
+    monkeypatch.setattr(schema, "_FOLDER", folder)
+    return folder

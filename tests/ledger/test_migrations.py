@@ -12,6 +12,7 @@ FOLDERS = ("postgres", "sqlite")
 CREATES = re.compile(r"CREATE (?:TABLE|VIEW) (\w+)")
 ADDS = re.compile(r"ALTER TABLE (\w+)((?:,? ADD COLUMN \w+ [^,;]+)+)")
 INDEXES = re.compile(r"CREATE (?:UNIQUE )?INDEX \w+ ON (\w+) ")
+BESIDE = re.compile(r"CREATE INDEX CONCURRENTLY \w+ ON \w+ ")
 FILLS = re.compile(r"INSERT INTO (\w+) ")
 
 
@@ -22,13 +23,15 @@ def scripts(folder: str) -> Iterator[tuple[str, list[str]]]:
         yield script.name, [" ".join(statement.split()) for statement in plain.split(";") if statement.strip()]
 
 
-def fault(statement: str, made: set[str]) -> str | None:
+def fault(statement: str, made: set[str], *, alone: bool = False) -> str | None:
     """Why a statement may not stand in a migration that makes the tables `made`, if it may not."""
     if found := ADDS.fullmatch(statement):
         bare = re.search(r"NOT NULL(?! DEFAULT)", found[2])
         return "an old role does not fill a column that must be filled" if bare else None
     if found := INDEXES.match(statement):
         return None if found[1] in made else "it stops all writing to a table that may be large"
+    if BESIDE.match(statement):
+        return None if alone else "it can be in no transaction, and must be a migration by itself"
     if found := FILLS.match(statement):
         return None if found[1] in made else "it writes into a table that others use"
     return None if CREATES.match(statement) else "it does more than add"
@@ -36,11 +39,12 @@ def fault(statement: str, made: set[str]) -> str | None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_migrations_only_add(folder: str) -> None:
-    """New tables, views and columns that need not be filled; an index only on a table of the same migration."""
+    """New tables, views and columns that need not be filled; an index on a table of the same migration or alone."""
     faults = {}
     for name, statements in scripts(folder):
         made = {found[1] for statement in statements if (found := CREATES.match(statement))}
-        faults |= {(name, statement): why for statement in statements if (why := fault(statement, made))}
+        alone = folder == "postgres" and len(statements) == 1
+        faults |= {(name, one): why for one in statements if (why := fault(one, made, alone=alone))}
     assert faults == {}
 
 
@@ -53,6 +57,8 @@ def test_migrations_only_add(folder: str) -> None:
         "ALTER TABLE objects ADD COLUMN trace uuid NOT NULL",
         "ALTER TABLE objects ADD COLUMN trace uuid, ALTER COLUMN size TYPE integer",
         "CREATE INDEX objects_trace ON objects (trace)",
+        "CREATE INDEX CONCURRENTLY objects_trace ON objects (trace)",
+        "CREATE UNIQUE INDEX CONCURRENTLY objects_trace ON objects (trace)",
         "UPDATE objects SET trace = NULL",
         "INSERT INTO objects (key) VALUES ('a')",
     ],
@@ -60,3 +66,8 @@ def test_migrations_only_add(folder: str) -> None:
 def test_what_does_more_is_found(statement: str) -> None:
     """What would break or stop a role of the version before does not pass."""
     assert fault(statement, {"queues"})
+
+
+def test_index_of_a_table_in_use_is_a_migration_by_itself() -> None:
+    """Such an index is built while others write, and needs no other statement beside it."""
+    assert fault("CREATE INDEX CONCURRENTLY objects_trace ON objects (trace)", set(), alone=True) is None

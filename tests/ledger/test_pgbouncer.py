@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -76,3 +77,12 @@ def test_it_is_set_up(database_url: str, pgbouncer: Service, unique: str) -> Non
             ledger.migrate()
         assert ledger.made()
         assert [row.name for row in ledger.register(SOURCES)] == [source.name for source in SOURCES]
+
+
+def test_index_of_a_table_in_use_is_built(bench: Bench, newer: Path) -> None:
+    """An upgrade's index is built through the pooler, too."""
+    bench.imported("a")
+    bench.ledger.migrate()
+    assert bench.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('objects_size')") == [(True,)]
+    (version,) = bench.execute("SELECT max(version) FROM labelfeed_schema")[0]
+    assert version == len(list(newer.glob("*.sql")))

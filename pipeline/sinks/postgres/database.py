@@ -135,6 +135,19 @@ class Database:
 
         return self._patiently(once)
 
+    def apart(self, job: Callable[[psycopg.Connection[Row], psycopg.Connection[Row]], None]) -> None:
+        """Run a job that can be in no transaction of ours: on two connections, whose statements are committed one by
+        one unless it begins a transaction itself. Again from its start after a conflict or a lost connection.
+
+        Raises as `write`.
+        """
+
+        def once() -> None:
+            with self._connection() as one, self._connection() as other:
+                job(one, other)
+
+        self._patiently(once)
+
     def _patiently(self, once: Callable[[], T]) -> T:
         deadline = time.monotonic() + PATIENCE_SECONDS
         pause = 0.01

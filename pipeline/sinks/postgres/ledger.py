@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from pipeline.errors import DataRefused
@@ -45,8 +46,10 @@ class PostgresLedger:
 
     def migrate(self) -> None:
         """As `Ledger.migrate`."""
-        if not schema.check(self._database.read(schema.version)):
-            self._database.write(schema.migrate)
+        while not schema.check(self._database.read(schema.version)):
+            index = self._database.write(schema.migrate)
+            if index is not None:
+                self._database.apart(partial(schema.build, index=index))
 
     def register(
         self, sources: Sequence[SourceIdentity], *, accept: frozenset[str] = frozenset(), keep: bool = False

@@ -1,24 +1,45 @@
 """Set-up of the PostgreSQL database: numbered migrations, and the configuration's projects and sources.
 
 A migration only adds, so that roles of two versions can work at once; what it makes useless is removed a
-version later. It waits at most `lock_timeout` for a table, because all that reads the table queues behind it.
+version later. It waits at most `lock_timeout` for a table, because all that reads the table queues behind it. An index
+of a table of an earlier one is a migration by itself, `CREATE INDEX CONCURRENTLY`, and is built while others write.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import NamedTuple
 
-from pipeline.errors import NewerSchema, UsageError
+import psycopg
+
+from pipeline import logs
+from pipeline.errors import NewerSchema, UnavailableError, UsageError
 from pipeline.ledger import SourceIdentity, SourceRow
-from pipeline.sinks.postgres.database import Transaction
+from pipeline.sinks.postgres.database import Row, Transaction
 from pipeline.sinks.postgres.queues import forget
 from pipeline.sinks.postgres.standings import forgive
 
 _FOLDER = files("pipeline.sinks.schema").joinpath("postgres")
 
 MIGRATING = 1_279_345_990
-"""The advisory lock of migrations, beside a hash of the schema's name."""
+"""The advisory lock of migrations, beside a hash of the schema's name ..."""
+BUILDING = 1_279_345_992
+"""... and the one of building an index, which may take long: who only registers sources does not wait for that."""
+
+_CONCURRENTLY = " CONCURRENTLY"
+_INDEX = re.compile(rf"^CREATE INDEX{_CONCURRENTLY} (\w+) ON ", re.MULTILINE)
+_log = logging.getLogger(__name__)
+
+
+class Index(NamedTuple):
+    """The migration of a `version` that is an index of a table in use, by its `name` and the `statement`."""
+
+    version: int
+    name: str
+    statement: str
 
 
 def version(tx: Transaction) -> int:
@@ -42,18 +63,51 @@ def check(found: int) -> bool:
     return found == newest
 
 
-def migrate(tx: Transaction) -> None:
-    """Apply the migrations that the database has not had yet; one process at a time, all in one transaction."""
+def migrate(tx: Transaction) -> Index | None:
+    """Apply the migrations that the database has not had yet; one process at a time, all in one transaction. Stops
+    before an index that must be built outside of it, and gives that. In a new database, nobody writes yet."""
     tx.execute("SELECT pg_advisory_xact_lock(%s, hashtext(current_schema()))", (MIGRATING,))
     found = version(tx)
     if check(found):
-        return
+        return None
     if not found:
         tx.execute("CREATE TABLE labelfeed_schema (version integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())")
     for number, script in sorted(_scripts().items()):
-        if number > found:
-            tx.execute(script)
-            tx.execute("INSERT INTO labelfeed_schema (version) VALUES (%s)", (number,))
+        if number <= found:
+            continue
+        index = _INDEX.search(script)
+        if index is not None and found:
+            return Index(number, index[1], script)
+        tx.execute(script if index is None else script.replace(_CONCURRENTLY, ""))
+        tx.execute("INSERT INTO labelfeed_schema (version) VALUES (%s)", (number,))
+    return None
+
+
+def build(holding: psycopg.Connection[Row], connection: psycopg.Connection[Row], index: Index) -> None:
+    """Build an index on one connection, while a transaction of the other one holds a lock that keeps others from it.
+    What a process that died in the middle left of it goes first.
+
+    Raises:
+        UnavailableError: another process builds it.
+    """
+    holding.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
+    # Without parameters: a statement with some keeps its snapshot as long as the transaction lasts, and the build would
+    # wait for that.
+    locked = holding.execute(f"SELECT pg_try_advisory_xact_lock({BUILDING}, hashtext(current_schema()))")
+    if locked.fetchone() != (True,):
+        why = f"another process builds the index {index.name}; roles of this version go on when it is there"
+        raise UnavailableError(why, code="locked")
+    found = connection.execute(
+        "SELECT i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
+        " WHERE c.relname = %s AND c.relnamespace = current_schema()::regnamespace",
+        (index.name,),
+    ).fetchone()
+    if found == (False,):
+        connection.execute(f"DROP INDEX{_CONCURRENTLY} {index.name}")
+    if found != (True,):
+        _log.info(logs.INDEX_BUILDING, extra={"index": index.name, "version": index.version})
+        connection.execute(index.statement)
+    connection.execute("INSERT INTO labelfeed_schema (version) VALUES (%s) ON CONFLICT DO NOTHING", (index.version,))
 
 
 def _scripts() -> dict[int, str]:
