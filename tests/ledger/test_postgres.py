@@ -283,7 +283,7 @@ def list_of(bench: Bench, cursor: tuple[float, int]) -> str:
     return database.array(row[0] for row in rows)
 
 
-def explained(bench: Bench, statement: str, values: tuple[object, ...]) -> Explained:
+def explained(bench: Bench, statement: str, values: Any) -> Explained:
     """Run a statement in a transaction like the ledger's own, and undo it."""
 
     class Undo(Exception):

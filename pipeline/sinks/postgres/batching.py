@@ -32,6 +32,8 @@ OUTBOX_ROWS = 2_000
 
 TASK = "t.row, t.data::text, t.annotations::text, t.predictions::text, t.meta::text, t.extra::text, t.external_id"
 # The rows' own order and bound stand inside: outside, all that a row of the outbox stands for would be read first.
+# What is known of one task stands inside, too: joined, it is a walk over all that is delivered for each row, as long as
+# statistics are from a time when that was little.
 PEEK = (
     f"SELECT b.id, t.lease, t.position, t.id, t.revision, {TASK},"
     " t.archived_at IS NULL AND coalesce(i.state = 'live', false), x.state, coalesce(x.revision, 0)"
@@ -39,7 +41,8 @@ PEEK = (
     " AND (t.lease, t.position) >= (b.lease, b.position) AND (t.lease, t.position) < (b.to_lease, b.to_position)"
     " ORDER BY t.lease, t.position LIMIT %(limit)s) AS t"
     " LEFT JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease"
-    " LEFT JOIN delivered AS x ON x.delivery_id = b.delivery_id AND x.task_id = t.id"
+    " LEFT JOIN LATERAL (SELECT x.state, x.revision FROM delivered AS x"
+    " WHERE x.delivery_id = b.delivery_id AND x.task_id = t.id LIMIT 1) AS x ON true"
     " WHERE b.id = ANY(%(rows)s::bigint[]) ORDER BY b.id, t.lease, t.position LIMIT %(limit)s"
 )
 
@@ -252,11 +255,12 @@ def sending(tx: Transaction, delivery: int, batch: int, seconds: float, settle: 
 def refuse(tx: Transaction, delivery: int, batch: int, reasons: Mapping[int, str], *, sent: bool) -> None:
     """As `Deliveries.refuse`, under a grant that holds."""
     if reasons:
+        tasks, texts = columns(list(reasons.items()), 2)
         tx.execute(
-            "UPDATE delivered AS x SET state = 'refused', reason = u.reason"
-            " FROM unnest(%s::bigint[], %s::text[]) AS u (task, reason)"
-            " WHERE x.delivery_id = %s AND x.task_id = u.task AND x.batch_id = %s",
-            (*columns(list(reasons.items()), 2), delivery, batch),
+            "UPDATE delivered SET state = 'refused',"
+            " reason = (%(reasons)s::text[])[array_position(%(tasks)s::bigint[], task_id)]"
+            " WHERE delivery_id = %(delivery)s AND task_id = ANY(%(tasks)s::bigint[]) AND batch_id = %(batch)s",
+            {"tasks": tasks, "reasons": texts, "delivery": delivery, "batch": batch},
         )
         _look_again(tx, delivery, list(reasons))
     tx.execute(

@@ -114,7 +114,7 @@ def _write_plan(tx: Transaction, lease: int, source_id: int, plan: Plan) -> None
         " %s::bigint[], %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::jsonb[], %s::float8[],"
         " %s::bigint[])"
         " AS u (state, due, attempts, ended, wanted, imported, sequencer, size, tasks, rejected, changes, code, reason,"
-        " finished_at, id) WHERE o.id = u.id AND o.lease = %s",
+        " finished_at, id) WHERE o.id = ANY(ARRAY[u.id]) AND o.lease = %s",
         (*columns(changes, 15), lease),
     )
     if fenced.rowcount != len(changes):

@@ -36,13 +36,15 @@ _SETTINGS = (
 )
 # Rows are looked up by lists of numbers, which the planner may take for much longer ones: then it would read a
 # whole index to join it. While a table grows it also takes it for much smaller than it is: then it would read all of
-# it for each commit. Each transaction sets this for itself, because a pooler shares sessions.
+# it for each commit. Each transaction sets this for itself, because a pooler shares sessions. For the same reason
+# lists are joined by `id = ANY(ARRAY[u.id])`, which can be nothing but a look into the index for each of them: with
+# `id = u.id` it walked over the whole index and, for each row that it found there, over the list.
 _BEGIN = (
     f"BEGIN; {_SETTINGS} SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off;"
     " SET LOCAL enable_seqscan = off; SET LOCAL enable_material = off;"
     " SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8"
 )
-_BEGIN_READ = f"BEGIN READ ONLY; {_SETTINGS}"
+_BEGIN_READ = f"BEGIN READ ONLY; {_SETTINGS} SET LOCAL jit = off;"
 _READ_AT = " SELECT NULL, extract(epoch FROM clock_timestamp())::float8"
 
 

@@ -141,7 +141,7 @@ def _update(tx: Transaction, kept: Sequence[Sequence[object]], moved: Sequence[S
             " + u.changes,"
             " last_event = clock_timestamp()"
             " FROM unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[]) AS u (version, sequencer, changes, id)"
-            " WHERE o.id = u.id",
+            " WHERE o.id = ANY(ARRAY[u.id])",
             columns(kept, 4),
         )
     if moved:
@@ -153,7 +153,7 @@ def _update(tx: Transaction, kept: Sequence[Sequence[object]], moved: Sequence[S
             " trace = u.trace, due = t, last_event = t"
             " FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::bigint[], %s::uuid[], %s::bigint[])"
             " AS u (state, version, sequencer, suspect, size, trace, id), clock_timestamp() AS t"
-            " WHERE o.id = u.id",
+            " WHERE o.id = ANY(ARRAY[u.id])",
             columns(moved, 7),
         )
 

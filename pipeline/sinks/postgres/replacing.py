@@ -152,7 +152,7 @@ def _rewrite(tx: Transaction, lease: int, updated: Sequence[tuple[int, Placed]])
             " annotations = u.annotations, predictions = u.predictions, meta = u.meta, extra = u.extra,"
             f" external_id = u.external_id, revision = revision + 1 FROM (SELECT {_PARTS}, u.position, u.row, u.id"
             f" FROM {_UNNEST}, %s::integer[], %s::integer[], %s::bigint[]) AS u (data, annotations, predictions, meta,"
-            " extra, external_id, position, row, id)) AS u WHERE t.id = u.id",
+            " extra, external_id, position, row, id)) AS u WHERE t.id = ANY(ARRAY[u.id])",
             (lease, *columns(rows, 9)),
         )
 
@@ -161,7 +161,8 @@ def _move(tx: Transaction, lease: int, places: Sequence[tuple[int, int, int]]) -
     if places:
         tx.execute(
             "UPDATE task_rows AS t SET lease = %s, position = u.position, row = u.row"
-            " FROM unnest(%s::bigint[], %s::integer[], %s::integer[]) AS u (id, position, row) WHERE t.id = u.id",
+            " FROM unnest(%s::bigint[], %s::integer[], %s::integer[]) AS u (id, position, row)"
+            " WHERE t.id = ANY(ARRAY[u.id])",
             (lease, *columns(places, 3)),
         )
 
@@ -184,6 +185,7 @@ def _propose_written(tx: Transaction, lease: int, outcome: Outcome, proposed: Se
             " external_id, state, proposed_at) SELECT %s, u.id, %s, t.data, t.annotations, t.predictions, t.meta,"
             " t.extra, t.external_id, 'proposed', clock_timestamp()"
             " FROM unnest(%s::bigint[], %s::integer[]) AS u (id, position)"
-            " JOIN task_rows AS t ON t.object_id = %s AND t.lease = %s AND t.position = u.position",
+            " CROSS JOIN LATERAL (SELECT * FROM task_rows AS t WHERE t.object_id = %s AND t.lease = %s"
+            " AND t.position = u.position LIMIT 1) AS t",
             (outcome.object_id, outcome.version, *columns(proposed, 2), outcome.object_id, lease),
         )

@@ -254,7 +254,7 @@ def _retry(tx: Transaction, ids: Sequence[int], *, force: bool) -> dict[int, str
         tx.count(source_id, "ready", 1)
     tx.execute(
         "UPDATE objects AS o SET state = 'ready', due = clock_timestamp(), attempts = 0, lost = 0, redo = u.redo,"
-        " lease = NULL FROM unnest(%s::bigint[], %s::boolean[]) AS u (id, redo) WHERE o.id = u.id",
+        " lease = NULL FROM unnest(%s::bigint[], %s::boolean[]) AS u (id, redo) WHERE o.id = ANY(ARRAY[u.id])",
         ([row[0] for row in chosen], [row[1] for row in chosen]),
     )
     detail = text_of({"by": "hand", "force": force})
