@@ -1,5 +1,6 @@
 """One-task JSON files in S3 → a real Label Studio, through every part of the distributed setting; against POSTing the
-same tasks as prepared batches, and against Label Studio's own synchronization of the first of the same files.
+same tasks as prepared batches, and against Label Studio's own synchronization of the first of the same files. The S3
+server is versitygw: all of them share the machine's cores, and an answer costs it half of what it costs SeaweedFS.
 
 `LABELFEED_BENCH_TASKS` is how many files, 100,000 otherwise; `LABELFEED_BENCH_BATCH` how many in one import, 10,000;
 `LABELFEED_BENCH_SYNC` how many Label Studio reads by itself, 5,000: those of one prefix, as its storages want it.

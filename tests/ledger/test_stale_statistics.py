@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from pipeline.sinks.postgres import batching
-from pipeline.sinks.postgres.database import Transaction, array
+from pipeline.sinks.postgres.database import Database, Transaction, array
 from tests.ledger.bench import Bench, done
 from tests.ledger.test_postgres import explained
 
 OBJECTS = 12_000
 CLAIMED = 400
+DELIVERED = 20_000
 LOOKS = 3
 """Rows that are read for each that is meant, at most: a row is looked at, locked, and written in another version."""
 
@@ -89,20 +90,50 @@ def test_commits_and_events_read_their_own_objects(bench: Bench, read: Counter[s
         assert rows <= LOOKS * CLAIMED
 
 
-def test_a_page_of_the_outbox_reads_its_own_tasks(bench: Bench) -> None:
-    """What is known of a delivery's tasks is looked up for each, however little was delivered when it was counted."""
+def test_answers_are_written_to_their_own_tasks(bench: Bench, read: Counter[str]) -> None:
+    """To write down what a remote calls its new tasks, or why it refuses some, walks over nothing else."""
+    delivered(bench)
+    database: Database = bench.ledger._database  # type: ignore[attr-defined]
+    rows = [(number, f"remote {number}") for number in range(1, CLAIMED + 1)]
+    bench.execute(f"UPDATE delivered SET state = 'batched' WHERE task_id BETWEEN 1 AND {2 * CLAIMED}")
+
+    def remember() -> None:
+        database.write(lambda tx: batching.remember(tx, 1, rows))
+
+    def refuse() -> None:
+        reasons = {number + CLAIMED: told for number, told in rows}
+        database.write(lambda tx: batching.refuse(tx, 1, 1, reasons, sent=True))
+
+    assert counted(read, "delivered", remember) <= LOOKS * CLAIMED
+    told = "SELECT count(*) FROM delivered WHERE state = '{}' AND {} = 'remote ' || (task_id - {})"
+    assert bench.execute(told.format("done", "remote_id", 0)) == [(CLAIMED,)]
+    bench.execute("INSERT INTO deliveries (id, project_id, name, kind, target, stamp, backfill, backfill_from)"
+                  " OVERRIDING SYSTEM VALUE SELECT 1, id, 'd', 'k', 't', 's', 0, pg_current_xact_id() FROM projects"
+                  " LIMIT 1")  # fmt: skip
+    refuse()
+    assert bench.execute(told.format("refused", "reason", CLAIMED)) == [(CLAIMED,)]
+    bench.execute("TRUNCATE objects, counters, delivered, deliveries CASCADE")
+
+
+def delivered(bench: Bench) -> None:
+    """Many delivered tasks, of which the statistics know one."""
     bench.execute("ALTER TABLE delivered SET (autovacuum_enabled = off)")
     bench.execute("INSERT INTO delivered (delivery_id, task_id, batch_id, revision, state) VALUES (1, 0, 1, 1, 'done')")
     bench.execute("ANALYZE delivered")
+    bench.execute(
+        "INSERT INTO delivered (delivery_id, task_id, batch_id, revision, state)"
+        f" SELECT 1, n, 1, 1, 'done' FROM generate_series(1, {DELIVERED}) AS n"
+    )
+
+
+def test_a_page_of_the_outbox_reads_its_own_tasks(bench: Bench) -> None:
+    """What is known of a delivery's tasks is looked up for each, however little was delivered when it was counted."""
+    delivered(bench)
     bench.execute(
         "INSERT INTO imports (object_id, lease, state, mode, at) SELECT id, 1, 'live', 'new', now() FROM objects"
     )
     bench.execute("INSERT INTO task_rows (object_id, lease, position, row, data) SELECT id, 1, 0, 1, '{}' FROM objects")
     bench.execute("ANALYZE imports, task_rows")
-    bench.execute(
-        "INSERT INTO delivered (delivery_id, task_id, batch_id, revision, state)"
-        " SELECT 1, -n, 1, 1, 'done' FROM generate_series(1, 20000) AS n"
-    )
     bench.execute(
         "INSERT INTO outbox (delivery_id, object_id, lease, position, to_lease, to_position, tasks, at)"
         f" SELECT 1, id, 1, 0, 1, 1, 1, now() FROM objects ORDER BY id LIMIT {CLAIMED}"

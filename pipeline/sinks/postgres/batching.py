@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import DataRefused, UsageError
 from pipeline.ledger.deliveries import (
@@ -44,6 +44,11 @@ PEEK = (
     " LEFT JOIN LATERAL (SELECT x.state, x.revision FROM delivered AS x"
     " WHERE x.delivery_id = b.delivery_id AND x.task_id = t.id LIMIT 1) AS x ON true"
     " WHERE b.id = ANY(%(rows)s::bigint[]) ORDER BY b.id, t.lease, t.position LIMIT %(limit)s"
+)
+# The delivery stands in the list, too: as a number of its own it would be all that is looked up in the index.
+_TOLD = (
+    "FROM unnest(%s::bigint[], %s::bigint[], %s::text[]) AS u (delivery, task, told)"
+    " WHERE x.delivery_id = ANY(ARRAY[u.delivery]) AND x.task_id = u.task"
 )
 
 
@@ -217,14 +222,14 @@ def split(tx: Transaction, delivery: int, batch: int, keep: Sequence[int]) -> No
 
 def remember(tx: Transaction, delivery: int, rows: Sequence[tuple[int, str]]) -> None:
     """The remote has these tasks by these ids."""
-    # No join: without statistics the planner makes it a walk over all that is delivered, for each row.
-    tasks, remote = columns(rows, 2)
     tx.execute(
-        "UPDATE delivered SET state = 'done', reason = NULL,"
-        " remote_id = (%(remote)s::text[])[array_position(%(tasks)s::bigint[], task_id)]"
-        " WHERE delivery_id = %(delivery)s AND task_id = ANY(%(tasks)s::bigint[]) AND state = 'batched'",
-        {"tasks": tasks, "remote": remote, "delivery": delivery},
+        f"UPDATE delivered AS x SET state = 'done', reason = NULL, remote_id = u.told {_TOLD} AND x.state = 'batched'",
+        _told(delivery, rows),
     )
+
+
+def _told(delivery: int, rows: Iterable[tuple[int, str]]) -> list[str]:
+    return columns([(delivery, *row) for row in rows], 3)
 
 
 def arrived(tx: Transaction, delivery: int, batch: int, remote: Mapping[int, str]) -> None:
@@ -255,12 +260,9 @@ def sending(tx: Transaction, delivery: int, batch: int, seconds: float, settle: 
 def refuse(tx: Transaction, delivery: int, batch: int, reasons: Mapping[int, str], *, sent: bool) -> None:
     """As `Deliveries.refuse`, under a grant that holds."""
     if reasons:
-        tasks, texts = columns(list(reasons.items()), 2)
         tx.execute(
-            "UPDATE delivered SET state = 'refused',"
-            " reason = (%(reasons)s::text[])[array_position(%(tasks)s::bigint[], task_id)]"
-            " WHERE delivery_id = %(delivery)s AND task_id = ANY(%(tasks)s::bigint[]) AND batch_id = %(batch)s",
-            {"tasks": tasks, "reasons": texts, "delivery": delivery, "batch": batch},
+            f"UPDATE delivered AS x SET state = 'refused', reason = u.told {_TOLD} AND x.batch_id = %s",
+            (*_told(delivery, reasons.items()), batch),
         )
         _look_again(tx, delivery, list(reasons))
     tx.execute(
