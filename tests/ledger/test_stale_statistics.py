@@ -83,11 +83,14 @@ def test_commits_and_events_read_their_own_objects(bench: Bench, read: Counter[s
         work = bench.ledger.start(claim.lease, "worker", 60.0)
         outcomes = [done(each) for each in work]
         rows = counted(read, "objects", lambda: bench.ledger.commit(claim.lease, outcomes))  # noqa: B023 - at once
-        assert rows <= LOOKS * CLAIMED
+        assert CLAIMED <= rows <= LOOKS * CLAIMED
     changed = [f"{number:06}" for number in range(1, CLAIMED + 1)]
-    for version in ("v2", "v3"):
+    for version, policy in (("v2", "ignore"), ("v3", "replace")):
+        bench.policy["inbox"] = policy  # type: ignore[assignment]  # a literal
         rows = counted(read, "objects", lambda: bench.note(*changed, version=version))  # noqa: B023 - at once
-        assert rows <= LOOKS * CLAIMED
+        assert CLAIMED <= rows <= LOOKS * CLAIMED
+    ready = "SELECT count(*) FROM objects WHERE state = 'ready' AND wanted_version = 'v3'"
+    assert bench.execute(ready) == [(CLAIMED,)]
 
 
 def test_answers_are_written_to_their_own_tasks(bench: Bench, read: Counter[str]) -> None:
@@ -104,7 +107,7 @@ def test_answers_are_written_to_their_own_tasks(bench: Bench, read: Counter[str]
         reasons = {number + CLAIMED: told for number, told in rows}
         database.write(lambda tx: batching.refuse(tx, 1, 1, reasons, sent=True))
 
-    assert counted(read, "delivered", remember) <= LOOKS * CLAIMED
+    assert CLAIMED <= counted(read, "delivered", remember) <= LOOKS * CLAIMED
     told = "SELECT count(*) FROM delivered WHERE state = '{}' AND {} = 'remote ' || (task_id - {})"
     assert bench.execute(told.format("done", "remote_id", 0)) == [(CLAIMED,)]
     bench.execute("INSERT INTO deliveries (id, project_id, name, kind, target, stamp, backfill, backfill_from)"

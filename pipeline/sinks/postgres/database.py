@@ -24,6 +24,9 @@ Row = tuple[Any, ...]
 CONNECTIONS = 10
 CONNECT_SECONDS = 5.0
 """How long a connection is waited for before the caller is told that the server does not answer."""
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""A connection that nothing comes from is asked after half a minute whether it is still there: a statement may take
+hours, such as the build of an index, and what lies between forgets silent connections."""
 PATIENCE_SECONDS = 10.0
 """How long one transaction is tried again before its caller is told."""
 LONGEST_PAUSE_SECONDS = 0.25
@@ -102,7 +105,12 @@ class Database:
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
         self._pool = ConnectionPool(
             url,
-            kwargs={"autocommit": True, "prepare_threshold": None, "connect_timeout": int(CONNECT_SECONDS)},
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": None,
+                "connect_timeout": int(CONNECT_SECONDS),
+                **KEEPALIVES,
+            },
             min_size=0,
             max_size=connections,
             open=False,

@@ -88,26 +88,29 @@ def build(holding: psycopg.Connection[Row], connection: psycopg.Connection[Row],
     What a process that died in the middle left of it goes first.
 
     Raises:
-        UnavailableError: another process builds it.
+        UnavailableError: another process builds it, or the server still does for one that is gone.
     """
-    holding.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
-    # Without parameters: a statement with some keeps its snapshot as long as the transaction lasts, and the build would
-    # wait for that.
+    # A snapshot that lasts as long as the transaction would be waited for: so the isolation, and no parameters.
+    holding.execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 0")
     locked = holding.execute(f"SELECT pg_try_advisory_xact_lock({BUILDING}, hashtext(current_schema()))")
-    if locked.fetchone() != (True,):
-        why = f"another process builds the index {index.name}; roles of this version go on when it is there"
-        raise UnavailableError(why, code="locked")
     found = connection.execute(
-        "SELECT i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
+        "SELECT i.indisvalid, EXISTS (SELECT 1 FROM pg_stat_progress_create_index AS b"
+        " WHERE b.index_relid = i.indexrelid) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
         " WHERE c.relname = %s AND c.relnamespace = current_schema()::regnamespace",
         (index.name,),
     ).fetchone()
-    if found == (False,):
+    valid, building = found or (None, False)
+    if locked.fetchone() != (True,) or (building and not valid):
+        why = f"another process builds the index {index.name}; roles of this version go on when it is there"
+        raise UnavailableError(why, code="locked")
+    if valid is False:
         connection.execute(f"DROP INDEX{_CONCURRENTLY} {index.name}")
-    if found != (True,):
+    if not valid:
         _log.info(logs.INDEX_BUILDING, extra={"index": index.name, "version": index.version})
         connection.execute(index.statement)
-    connection.execute("INSERT INTO labelfeed_schema (version) VALUES (%s) ON CONFLICT DO NOTHING", (index.version,))
+    # By whoever holds the lock still: another one, which got it meanwhile, may have dropped what was built here.
+    holding.execute("INSERT INTO labelfeed_schema (version) VALUES (%s) ON CONFLICT DO NOTHING", (index.version,))
+    holding.execute("COMMIT")
 
 
 def _scripts() -> dict[int, str]:

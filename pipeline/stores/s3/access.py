@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5
 REQUEST_SECONDS = 60
+CONNECTIONS = 256
+"""Kept open at most, as many as one process's threads may ask by at once."""
 ATTEMPTS = 4
 VERSIONS_PAGE = 1000
 CREDENTIALS_MINUTES = 10
@@ -277,7 +279,7 @@ class Full:
                 retries={"mode": "adaptive", "total_max_attempts": ATTEMPTS},
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=REQUEST_SECONDS,
-                max_pool_connections=options.concurrency,
+                max_pool_connections=CONNECTIONS,
             ),
         )
         self._common: dict[str, Any] = {"Bucket": options.bucket}
