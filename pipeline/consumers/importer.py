@@ -29,11 +29,8 @@ from pipeline.events import TRACES_TOLD
 from pipeline.faults import reached
 from pipeline.ledger import Ledger, Work
 from pipeline.metrics import Metrics
-from pipeline.stores import concurrency
+from pipeline.stores import READING_THREADS_LIMIT, concurrency
 from pipeline.waiting import Patience, our_error
-
-READING_THREADS_LIMIT = 256
-"""Threads that read ahead from one source, for all worker threads of a process together."""
 
 NO_OBJECT = 0
 """What `at` is told while no object is worked on."""
@@ -157,10 +154,10 @@ class Importer:
         called often while one of these is waited for.
 
         A claim may have all threads of its source: while another one starts or is committed, its part stands idle."""
-        window = concurrency(feed.store)
-        if window == 1 or self.at is not None:
+        each = concurrency(feed.store)
+        if each == 1 or self.at is not None:
             return None
-        threads = min(READING_THREADS_LIMIT, window * self.limits.workers)
+        threads = min(READING_THREADS_LIMIT, each * self.limits.workers)
         return ReadAhead(self._pool(feed.source.name, threads), feed.store, feed.rules, threads, meanwhile)
 
     def _pool(self, source: str, threads: int) -> ThreadPoolExecutor:

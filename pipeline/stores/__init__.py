@@ -14,6 +14,8 @@ from typing import BinaryIO, NamedTuple, Protocol, TypeGuard
 
 SMALL_BYTES = 1024 * 1024
 """An object up to this size is read whole, in one request."""
+READING_THREADS_LIMIT = 256
+"""Threads that read ahead from one source, for all worker threads of a process together."""
 
 
 class Entry(NamedTuple):
@@ -132,7 +134,7 @@ def is_queue(store: Store) -> TypeGuard[Queue]:
 
 
 def concurrency(store: Store) -> int:
-    """How many objects of one claim are read from a store at once; one where it has no latency to hide."""
+    """How many objects are read from a store at once for each worker thread; one where it has no latency to hide."""
     return max(1, int(getattr(store, "concurrency", 1)))
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,6 +20,7 @@ from pipeline.tasks import Task
 from tests.ledger import processes
 from tests.ledger.bench import SOURCES, Bench, done
 from tests.ledger.contract import suites
+from tests.ledger.plans import explained
 
 globals().update(suites("Postgres"))
 
@@ -262,13 +263,6 @@ def test_plans_with_many_ready_objects_and_an_old_transaction(postgres_bench: Be
     bench.execute("TRUNCATE objects, counters, leases")
 
 
-class Explained(NamedTuple):
-    """A plan as text, and the pages that its execution touched."""
-
-    text: str
-    buffers: int
-
-
 def claim_from(tick: Tick, cursor: tuple[float, int]) -> tuple[float, int]:
     """Claim a thousand objects of the first source; where it has come to."""
     source = tick.load().sources[0]._replace(cursor=cursor)
@@ -281,22 +275,3 @@ def list_of(bench: Bench, cursor: tuple[float, int]) -> str:
     """A hundred objects that come after a cursor, as the claim's array."""
     rows = bench.execute(f"SELECT id FROM objects WHERE state = 'ready' AND id > {cursor[1]} ORDER BY id LIMIT 100")
     return database.array(row[0] for row in rows)
-
-
-def explained(bench: Bench, statement: str, values: Any) -> Explained:
-    """Run a statement in a transaction like the ledger's own, and undo it."""
-
-    class Undo(Exception):
-        """Nothing is to stay."""
-
-    found: list[Explained] = []
-
-    def job(tx: database.Transaction) -> None:
-        ((plan,),) = tx.rows(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values)
-        top = plan[0]["Plan"]
-        found.append(Explained(json.dumps(top), top["Shared Hit Blocks"] + top["Shared Read Blocks"]))
-        raise Undo
-
-    with pytest.raises(Undo):
-        bench.ledger._database.write(job)  # type: ignore[attr-defined]
-    return found[0]

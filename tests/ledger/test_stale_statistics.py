@@ -12,7 +12,7 @@ import pytest
 from pipeline.sinks.postgres import batching
 from pipeline.sinks.postgres.database import Database, Transaction, array
 from tests.ledger.bench import Bench, done
-from tests.ledger.test_postgres import explained
+from tests.ledger.plans import explained
 
 OBJECTS = 12_000
 CLAIMED = 400
@@ -77,9 +77,7 @@ def counted(read: Counter[str], table: str, step: Callable[[], object]) -> int:
 
 def test_commits_and_events_read_their_own_objects(bench: Bench, read: Counter[str]) -> None:
     """To commit a claim, and to record new versions, costs looks at their own objects and no others."""
-    claims = bench.claims(size=CLAIMED)
-    first, second = claims[:2]
-    for claim in (first, second):
+    for claim in bench.claims(size=CLAIMED)[:2]:
         work = bench.ledger.start(claim.lease, "worker", 60.0)
         outcomes = [done(each) for each in work]
         rows = counted(read, "objects", lambda: bench.ledger.commit(claim.lease, outcomes))  # noqa: B023 - at once
@@ -94,7 +92,7 @@ def test_commits_and_events_read_their_own_objects(bench: Bench, read: Counter[s
 
 
 def test_answers_are_written_to_their_own_tasks(bench: Bench, read: Counter[str]) -> None:
-    """To write down what a remote calls its new tasks, or why it refuses some, walks over nothing else."""
+    """Names and reasons that a remote gives come to their own tasks, and names without a walk over any others."""
     delivered(bench)
     database: Database = bench.ledger._database  # type: ignore[attr-defined]
     rows = [(number, f"remote {number}") for number in range(1, CLAIMED + 1)]

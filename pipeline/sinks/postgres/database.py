@@ -33,9 +33,10 @@ LONGEST_PAUSE_SECONDS = 0.25
 SHARDS = 8
 """Rows that one counter is spread over, so that commits do not wait for one another."""
 
+# To compile a statement (JIT) takes longer than any of ours.
 _SETTINGS = (
     "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '2s';"
-    " SET LOCAL idle_in_transaction_session_timeout = '15s';"
+    " SET LOCAL idle_in_transaction_session_timeout = '15s'; SET LOCAL jit = off;"
 )
 # Rows are looked up by lists of numbers, which the planner may take for much longer ones: then it would read a
 # whole index to join it. While a table grows it also takes it for much smaller than it is: then it would read all of
@@ -43,11 +44,11 @@ _SETTINGS = (
 # lists are joined by `id = ANY(ARRAY[u.id])`, which can be nothing but a look into the index for each of them: with
 # `id = u.id` it walked over the whole index and, for each row that it found there, over the list.
 _BEGIN = (
-    f"BEGIN; {_SETTINGS} SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off;"
+    f"BEGIN; {_SETTINGS} SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
     " SET LOCAL enable_seqscan = off; SET LOCAL enable_material = off;"
     " SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8"
 )
-_BEGIN_READ = f"BEGIN READ ONLY; {_SETTINGS} SET LOCAL jit = off;"
+_BEGIN_READ = f"BEGIN READ ONLY; {_SETTINGS}"
 _READ_AT = " SELECT NULL, extract(epoch FROM clock_timestamp())::float8"
 
 

@@ -78,7 +78,7 @@ def migrate(tx: Transaction) -> Index | None:
         index = _INDEX.search(script)
         if index is not None and found:
             return Index(number, index[1], script)
-        tx.execute(script if index is None else script.replace(_CONCURRENTLY, ""))
+        tx.execute(script.replace(_CONCURRENTLY, ""))
         tx.execute("INSERT INTO labelfeed_schema (version) VALUES (%s)", (number,))
     return None
 

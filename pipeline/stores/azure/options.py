@@ -49,7 +49,9 @@ class AzureOptions(BaseModel):
     sas_variable: str = Field(SAS_VARIABLE, description="The variable of a shared access signature.")
     client_id: str | None = Field(None, description="The client id of a user-assigned managed identity.")
     ordered: bool | None = Field(None, description="Whether blobs are listed in byte order; by default it is asked.")
-    concurrency: int = Field(64, ge=1, le=512, description="Requests under way at once for each thread, 256 at most.")
+    concurrency: int = Field(
+        64, ge=1, le=512, description="Requests under way at once for each worker thread, 256 at most for a process."
+    )
 
     @property
     def folder(self) -> str:

@@ -17,7 +17,7 @@ from obstore.exceptions import UnauthenticatedError
 from obstore.store import GCSStore as ObstoreGCS
 from requests.adapters import HTTPAdapter
 
-from pipeline.stores import SMALL_BYTES
+from pipeline.stores import READING_THREADS_LIMIT, SMALL_BYTES
 from pipeline.stores.gcs.credentials import Tokens, signer
 from pipeline.stores.gcs.options import GcsOptions
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5
 REQUEST_SECONDS = 60
-CONNECTIONS = 256
-"""Kept open at most, as many as one process's threads may ask by at once."""
 RETRY_SECONDS = 20
 """How long both libraries try again by themselves, after a 429 or a 503 for example, before the caller hears of it."""
 ATTEMPTS = 4
@@ -115,7 +113,7 @@ class Full:
         self._credentials = credentials
         self._session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=READING_THREADS_LIMIT))
         place = {"api_endpoint": options.endpoint.rstrip("/")} if options.endpoint else None
         # A project matters to requests about buckets only, which we don't make.
         self._client = Client("none", credentials, _http=self._session, client_options=place)

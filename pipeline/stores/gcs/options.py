@@ -39,7 +39,9 @@ class GcsOptions(BaseModel):
         None, description="Ask without credentials, as public buckets allow; so by default of plain http endpoints."
     )
     user_project: str | None = Field(None, description="The project that pays, for buckets whose requester does.")
-    concurrency: int = Field(64, ge=1, le=512, description="Requests under way at once for each thread, 256 at most.")
+    concurrency: int = Field(
+        64, ge=1, le=512, description="Requests under way at once for each worker thread, 256 at most for a process."
+    )
 
     @property
     def folder(self) -> str:

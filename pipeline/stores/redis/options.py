@@ -70,7 +70,7 @@ class ValuesOptions(Server):
     notify: Literal["leave", "set"] = Field(
         "leave", description="`set` lets us switch the server's keyspace notifications on, where they are off."
     )
-    concurrency: int = Field(4, ge=1, le=256, description="Values that are read at once for each thread.")
+    concurrency: int = Field(4, ge=1, le=256, description="Values that are read at once for each worker thread.")
 
 
 class StreamOptions(Server):

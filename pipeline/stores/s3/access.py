@@ -22,7 +22,7 @@ from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import S3Store as ObstoreS3
 
 from pipeline.errors import ObjectFailed, ObjectGone, ObjectSkipped, ObjectUnsettled, UnavailableError, UsageError
-from pipeline.stores import SMALL_BYTES
+from pipeline.stores import READING_THREADS_LIMIT, SMALL_BYTES
 from pipeline.stores.s3.options import S3Options
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5
 REQUEST_SECONDS = 60
-CONNECTIONS = 256
-"""Kept open at most, as many as one process's threads may ask by at once."""
 ATTEMPTS = 4
 VERSIONS_PAGE = 1000
 CREDENTIALS_MINUTES = 10
@@ -279,7 +277,7 @@ class Full:
                 retries={"mode": "adaptive", "total_max_attempts": ATTEMPTS},
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=REQUEST_SECONDS,
-                max_pool_connections=CONNECTIONS,
+                max_pool_connections=READING_THREADS_LIMIT,
             ),
         )
         self._common: dict[str, Any] = {"Bucket": options.bucket}

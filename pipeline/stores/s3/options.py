@@ -41,7 +41,9 @@ class S3Options(BaseModel):
     )
     versions: bool | None = Field(None, description="Whether the bucket has versioning; by default it is asked.")
     ordered: bool | None = Field(None, description="Whether the server lists in byte order; by default it is asked.")
-    concurrency: int = Field(64, ge=1, le=512, description="Requests under way at once for each thread, 256 at most.")
+    concurrency: int = Field(
+        64, ge=1, le=512, description="Requests under way at once for each worker thread, 256 at most for a process."
+    )
 
     @property
     def folder(self) -> str:
