@@ -27,9 +27,11 @@ from pipeline.throttle import Wait
 from pipeline.waiting import Patience, our_error
 
 BUSY_SECONDS = 0.05
-"""Between two turns while there is work, unless something wakes the scheduler."""
+"""Between two turns while objects are claimed, unless something wakes the scheduler."""
+WAITING_SECONDS = 0.1
+"""... while there are some, but no room for them: then the workers have work for longer than this."""
 IDLE_SECONDS = 0.2
-"""Between two turns while there is none."""
+"""... while there are none."""
 SHORTEST_SECONDS = 0.02
 """Between two turns, however often it is woken: events and commits come in hundreds."""
 GAUGE_SECONDS = 1.0
@@ -81,7 +83,7 @@ class Scheduler:
         self._metrics.set("up", 1, role="schedule")
         while not self._stop.is_set():
             try:
-                more = self.step()
+                pause = self.step()
                 if self._patience.tried:
                     self._patience.succeeded()
                     self._metrics.set("up", 1, role="schedule")
@@ -92,7 +94,7 @@ class Scheduler:
                 self._wait(our_error(error))
                 continue
             self._stop.wait(SHORTEST_SECONDS)
-            self._wake.wait(BUSY_SECONDS if more else IDLE_SECONDS)
+            self._wake.wait(pause)
             self._wake.clear()
 
     def _wait(self, error: LabelfeedError) -> None:
@@ -114,8 +116,8 @@ class Scheduler:
         self._stop.set()
         self._wake.set()
 
-    def step(self) -> bool:
-        """One turn, its messages sent; whether there was work. Raises UnavailableError."""
+    def step(self) -> float:
+        """One turn, its messages sent; seconds after which the next one is due. Raises UnavailableError."""
         try:
             epoch = self._queue.epoch()
         except UnavailableError:
@@ -125,14 +127,16 @@ class Scheduler:
         started = time.monotonic()
         turn = self._ledger.tick(lambda tick: self._turn(tick, epoch))
         if turn is None:
-            return True
+            return BUSY_SECONDS
         self._metrics.observe("tick_duration_seconds", time.monotonic() - started)
         if turn.claims:
             reached("scheduler.claimed")
         self._send(turn.claims)
         self._tell(turn)
         self._sweep()
-        return turn.more or bool(turn.claims)
+        if turn.claims:
+            return BUSY_SECONDS
+        return WAITING_SECONDS if turn.more else IDLE_SECONDS
 
     # --- inside the transaction ---
 

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from pipeline.config import Config, Limits, Project, Throttle
-from pipeline.consumers.scheduler import Scheduler
+from pipeline.consumers.scheduler import BUSY_SECONDS, IDLE_SECONDS, WAITING_SECONDS, Scheduler
 from pipeline.errors import UnavailableError
 from pipeline.events import ObjectEvent
 from pipeline.ledger import Claim, Outcome
@@ -64,9 +64,9 @@ def test_idle_threads_get_two_batches_each(make_house: Any) -> None:
     house, sent = make_house(batch_objects=100), Sent()
     fill(house, 1000)
     made = scheduler(house, sent)
-    assert made.step()
+    assert made.step() == BUSY_SECONDS
     assert sent.sizes() == [100, 100, 100, 100]
-    made.step()
+    assert made.step() == WAITING_SECONDS
     assert len(sent.claims) == 4
 
 
@@ -112,7 +112,7 @@ def test_everything_is_claimed_in_the_end(house: House) -> None:
     fill(house, 2345)
     made = scheduler(house, sent)
     done = 0
-    while made.step():
+    while made.step() < IDLE_SECONDS:
         finish(house, sent.claims[done:])
         done = len(sent.claims)
     ids = [each for claim in sent.claims for each in claim.ids]

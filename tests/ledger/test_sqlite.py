@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.ledger import Candidates
 from pipeline.sinks.sqlite import SqliteLedger, granting
-from pipeline.sinks.sqlite.schedule import joined
+from pipeline.sinks.sqlite.schedule import together
 from pipeline.sqlitefile import SqliteFile
 from tests.ledger import processes
 from tests.ledger.bench import Bench
@@ -116,9 +117,10 @@ def test_plans(sqlite_bench: Bench, statement: str, index: str) -> None:
     )
 
 
-def test_a_group_promises_no_order() -> None:
-    """Objects that became due together are candidates in the order of their numbers, however a group lists them."""
-    found = joined([(1.5, "[3,1,2]", "[30,10,20]", "[0,1,0]"), (2.5, "[4]", "[40]", "[0]")])
-    assert list(found.ids) == [1, 2, 3, 4]
-    assert list(found.due) == [1.5, 1.5, 1.5, 2.5]
-    assert (list(found.sizes), list(found.lost)) == ([10, 20, 30, 40], [1, 0, 0, 0])
+def test_an_aggregate_promises_no_order() -> None:
+    """Candidates come out of one row only where all became due at once and are in the order of their numbers."""
+    found = together(1.5, 1.5, "[1,2]", "[30,10]", "[0,1]")
+    assert found == Candidates([1, 2], [1.5, 1.5], [30, 10], [0, 1])
+    assert together(None, None, "[]", "[]", "[]") == Candidates()
+    assert together(1.5, 1.5, "[2,1]", "[30,10]", "[0,1]") is None
+    assert together(1.5, 2.5, "[1,2]", "[30,10]", "[0,1]") is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -25,11 +25,13 @@ _SOURCES = (
 )
 
 
-# A row costs a step, and a step gives up the interpreter's lock: what became due together comes in one.
-_CANDIDATES = (
-    "SELECT due, json_group_array(id), json_group_array(size), json_group_array(lost) FROM ("
+_FOUND = (
     "SELECT id, due, coalesce(size, 0) AS size, lost FROM objects WHERE state = 'ready' AND source_id = ?"
-    " AND (due, id) > (?, ?) AND due <= ? ORDER BY due, id LIMIT ?) GROUP BY due ORDER BY due"
+    " AND (due, id) > (?, ?) AND due <= ? ORDER BY due, id LIMIT ?"
+)
+# A row costs a step, and a step gives up the interpreter's lock: what became due together comes in one.
+_TOGETHER = (
+    f"SELECT min(due), max(due), json_group_array(id), json_group_array(size), json_group_array(lost) FROM ({_FOUND})"
 )
 
 
@@ -134,8 +136,9 @@ class SqliteTick:
 
     def candidates(self, source: SourceLoad, quota: int) -> Candidates:
         """As `Tick.candidates`."""
-        found = self._connection.execute(_CANDIDATES, (source.id, *source.cursor, now(), quota))
-        return joined(found.fetchall())
+        asked = (source.id, *source.cursor, now(), quota)
+        found = together(*self._connection.execute(_TOGETHER, asked).fetchone())
+        return Candidates.of(self._connection.execute(_FOUND, asked)) if found is None else found
 
     def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""
@@ -203,17 +206,13 @@ class SqliteTick:
         )
 
 
-def joined(groups: Iterable[tuple[float, str, str, str]]) -> Candidates:
-    """Candidates of groups that are due at one time each: their numbers, sizes and lost workers, as JSON lists."""
-    found: tuple[list[int], list[float], list[int], list[int]] = ([], [], [], [])
-    for due, *texts in groups:
-        ids, sizes, lost = map(orjson.loads, texts)
-        order = sorted(range(len(ids)), key=ids.__getitem__)  # a group promises no order in it
-        found[0].extend([ids[place] for place in order])
-        found[1].extend([due] * len(ids))
-        found[2].extend([sizes[place] for place in order])
-        found[3].extend([lost[place] for place in order])
-    return Candidates(*found)
+def together(first: float | None, last: float | None, *texts: str) -> Candidates | None:
+    """Candidates that all became due at once, of JSON lists of their numbers, sizes and lost workers; None if they did
+    not, or came in another order: an aggregate promises none."""
+    ids, sizes, lost = map(orjson.loads, texts)
+    if first is None:
+        return Candidates()
+    return None if first != last or ids != sorted(ids) else Candidates(ids, [first] * len(ids), sizes, lost)
 
 
 def end_leases(connection: sqlite3.Connection, which: str, values: Sequence[object], *, lost: bool) -> int:
