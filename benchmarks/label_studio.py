@@ -25,6 +25,8 @@ from pipeline.config import Config
 TASKS = int(os.environ.get("LABELFEED_BENCH_TASKS", "100000"))
 BATCH = int(os.environ.get("LABELFEED_BENCH_BATCH", "10000"))
 ROUNDS = 5
+META = b'{"labelfeed":{"batch":"0a1b2c3d-1","key":"1"}}'
+"""What ours carry in their own meta."""
 LABELS = '<View><Text name="t" value="$text"/><Choices name="c" toName="t"><Choice value="a"/></Choices></View>'
 
 
@@ -59,7 +61,7 @@ def text(number: int) -> str:
 def raw(url: str, token: str) -> None:
     """Prepared batches, one after another."""
     project, client = begin(url, token)
-    meta = {"labelfeed": {"batch": "0a1b2c3d-1", "key": "1"}}
+    meta = json.loads(META)
     numbers = range(TASKS)
     bodies = [
         json.dumps([{"data": {"text": text(n)}, "meta": meta} for n in numbers[first : first + BATCH]]).encode()
@@ -67,10 +69,15 @@ def raw(url: str, token: str) -> None:
     ]
     begun = time.perf_counter()
     for body in bodies:
-        path = f"/api/projects/{project}/import?return_task_ids=true"
-        client.post(path, content=body, headers={"Content-Type": "application/json"}).raise_for_status()
+        post(client, project, body)
     answer(rate=TASKS / (time.perf_counter() - begun))
     end(project, client)
+
+
+def post(client: httpx.Client, project: int, body: bytes) -> None:
+    """Import a prepared batch."""
+    path = f"/api/projects/{project}/import?return_task_ids=true"
+    client.post(path, content=body, headers={"Content-Type": "application/json"}).raise_for_status()
 
 
 def ours(url: str, token: str) -> None:

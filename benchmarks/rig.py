@@ -56,10 +56,7 @@ class Bench:
     def bucket(self, name: str) -> S3Store:
         """A store of obstore on a new bucket."""
         boto3.client("s3", endpoint_url=self.s3, region_name=REGION).create_bucket(Bucket=name)
-        return S3Store(
-            name, endpoint=self.s3, region=REGION,
-            virtual_hosted_style_request=False, client_options={"allow_http": True},
-        )  # fmt: skip
+        return opened(self.s3, name)
 
     @contextlib.contextmanager
     def slow(self, milliseconds: int) -> Iterator[None]:
@@ -139,6 +136,14 @@ class Bench:
         for pid, name in self._processes.items():
             found[name] = found.get(name, 0.0) + seconds_of(pid) - self._before.get(pid, 0.0)
         return found
+
+
+def opened(endpoint: str, bucket: str) -> S3Store:
+    """A store of obstore on a bucket that is there, with the keys of the environment."""
+    return S3Store(
+        bucket, endpoint=endpoint, region=REGION,
+        virtual_hosted_style_request=False, client_options={"allow_http": True},
+    )  # fmt: skip
 
 
 def seconds_of(pid: int) -> float:
