@@ -59,9 +59,13 @@ def told_of(app: App) -> list[dict[str, Any]]:
     """The deliveries of the configuration, each with what it `waits` for."""
     now, reports = app.ledger.now(), app.ledger.deliveries().report()
     rows = [row for row in reports if not row["retired"]]
+    last: dict[str, float] = {}
+    for row in rows:
+        last[row["project"]] = max(row["ended_at"], last.get(row["project"], 0.0))
     for row in rows:
         project = app.config.projects.get(row["project"])
-        row["waits"] = told(row, now, project.throttle.imports_every if project is not None else 0.0)
+        every = project.throttle.imports_every if project is not None else 0.0
+        row["waits"] = told(row | {"ended_at": last[row["project"]]}, now, every)
         del row["label_config"]
     return rows
 

@@ -39,7 +39,7 @@ class Throttle(Model):
     imports_every: Duration = Field(
         30.0,
         ge=0,
-        description="Between the end of one import into a delivery of the project and the start of the next.",
+        description="Between the end of one import into the project's deliveries and the start of the next.",
     )
     tasks_per_import: int = Field(250_000, ge=1, description="Most tasks in one import into a delivery.")
     bytes_per_import: Size = Field(50_000_000, ge=1024, description="Most bytes in one import into a delivery.")

@@ -1,7 +1,7 @@
 """Grants of deliveries: the other half of the scheduler's tick, which holds `imports_every` over all processes.
 
 It takes turns of its own in the same tick (`Ledger.tick`), so that one of them at a time is taken by anybody, and so
-that neither half waits for the other. What may be begun is decided by `pipeline.ledger.deliveries.next_step`.
+that neither half waits for the other. What may be begun is decided by `pipeline.ledger.deliveries.next_steps`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from pipeline.consumers.broker import Queue
 from pipeline.errors import LabelfeedError, RetriableError
 from pipeline.faults import reached
 from pipeline.ledger import Ledger, Tick
-from pipeline.ledger.deliveries import DeliveryLoad, Granted, next_step
+from pipeline.ledger.deliveries import DeliveryLoad, Granted, next_steps
 from pipeline.metrics import Metrics
 from pipeline.waiting import Patience, our_error
 
@@ -26,8 +27,9 @@ BUSY_SECONDS = 0.05
 """Between two turns, at least ..."""
 IDLE_SECONDS = 0.2
 """... and so much more while there is nothing to do, unless something wakes it."""
-GRANT_SECONDS = 15.0
-"""How long a grant waits for a sender to start it; then it is given to another one."""
+GRANT_SECONDS, LONGEST_GRANT_SECONDS = 15.0, 600.0
+"""How long a grant waits for a sender to start it, then it is given to another one; twice as long each time that nobody
+did. Its message may still be in the queue, behind other work: there are to be few of them."""
 BACKFILL_OBJECTS = 2_000
 """Objects that one turn puts into the outbox of a delivery that is new to its project."""
 TELL_SECONDS = 2.0
@@ -58,6 +60,7 @@ class Delivering:
         self._stop = threading.Event()
         self._told_at = 0.0
         self._swept = time.monotonic()
+        self._unstarted: Counter[int] = Counter()
 
     def run(self) -> None:
         """Work until `stop` is called."""
@@ -111,12 +114,16 @@ class Delivering:
         now = deliveries.now()
         ended = deliveries.expire(epoch)
         filled = deliveries.backfill(BACKFILL_OBJECTS)
-        grants = []
-        for load in deliveries.load():
-            step = next_step(load, now, self._every[load.name]) if self._ours(load) else None
-            if step is not None:
-                grants.append(deliveries.grant(load, step, epoch, GRANT_SECONDS))
-        return Turned(grants, ended, filled)
+        ours = [load for load in deliveries.load() if self._ours(load)]
+        steps = list(next_steps(ours, now, self._every))
+        # Without a worker each grant would end unstarted, and leave its message in the queue.
+        taken = steps if steps and deliveries.workers() else []
+        return Turned([deliveries.grant(load, step, epoch, self._seconds(load)) for load, step in taken], ended, filled)
+
+    def _seconds(self, load: DeliveryLoad) -> float:
+        """How long a grant may wait, by how many before it were not started."""
+        self._unstarted[load.id] = 0 if load.started or load.last is None else self._unstarted[load.id] + 1
+        return min(GRANT_SECONDS * 2.0 ** self._unstarted[load.id], LONGEST_GRANT_SECONDS)
 
     def _ours(self, load: DeliveryLoad) -> bool:
         """Whether this configuration speaks of it: an import by hand shares a ledger with others."""

@@ -2,7 +2,7 @@
 
 A *grant* lets one sender work on a delivery, under a number that is never used twice for it: send a batch
 (`import`), look for one whose arrival is unknown (`resolve`), or bring changes (`change`). There is one grant of
-a delivery at a time. `next_step` decides; `Deliveries` is what a database must do.
+a delivery at a time. `next_steps` decides; `Deliveries` is what a database must do.
 
 A *batch* holds fixed tasks before anything is sent. Its life: `filling`, `ready`, `sending` (marked before the first
 byte), then `done`, or `ready` again where it surely did not arrive, or `unsure` where nobody knows: then it is
@@ -11,7 +11,8 @@ looked for until it is there, or until an answer that was asked for after `settl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -57,7 +58,8 @@ class DeliveryLoad(NamedTuple):
     """A delivery as the tick sees it. Times are the database's.
 
     `granted`: somebody has a grant. `batch` is the state of its oldest open batch; `waiting` whether the outbox
-    has something, `changes` whether updates or deletions are to be made, `last` what was granted last.
+    has something, `changes` whether updates or deletions are to be made, `last` what was granted last, and `started`
+    whether anybody began that.
     """
 
     id: int
@@ -71,6 +73,12 @@ class DeliveryLoad(NamedTuple):
     waiting: bool = False
     changes: bool = False
     last: str | None = None
+    started: bool = True
+
+    @property
+    def project(self) -> str:
+        """The project whose tasks it brings on."""
+        return self.name.partition("/")[0]
 
 
 class Granted(NamedTuple):
@@ -183,8 +191,28 @@ def next_step(load: DeliveryLoad, now: float, every: float) -> Step | None:
     return "import" if importable else None
 
 
+def next_steps(
+    loads: Sequence[DeliveryLoad], now: float, every: Mapping[str, float]
+) -> Iterator[tuple[DeliveryLoad, Step]]:
+    """What may be begun now. `every` says by delivery how many seconds lie between two imports into any delivery of its
+    project, one of which has one in flight then; with 0 they do not look at each other. Where several wait, the one
+    whose last import is the longest ago has its turn."""
+    ended: dict[str, float] = {}
+    for load in loads:
+        ends = math.inf if load.granted and load.last == "import" else load.ended_at
+        ended[load.project] = max(ends, ended.get(load.project, 0.0))
+    for load in sorted(loads, key=lambda load: load.ended_at):
+        seconds = every[load.name]
+        step = next_step(load._replace(ended_at=ended[load.project]) if seconds else load, now, seconds)
+        if step == "import":
+            ended[load.project] = math.inf
+        if step is not None:
+            yield load, step
+
+
 def told(load: Mapping[str, Any], now: float, every: float) -> str:
-    """What a delivery waits for, in a few words; empty where there is nothing to do."""
+    """What a delivery waits for, in a few words; empty where there is nothing to do. Its `ended_at` is the end of the
+    last import into any delivery of its project."""
     if load["paused_at"] is not None:
         return "paused"
     if load["due"] > now and load["failing"]:
@@ -229,6 +257,9 @@ class DeliveryTick(Protocol):
 
     def load(self) -> Sequence[DeliveryLoad]:
         """Every delivery that is not retired."""
+
+    def workers(self) -> bool:
+        """Whether any process lives that could take a grant."""
 
     def grant(self, delivery: DeliveryLoad, step: Step, epoch: str, seconds: float) -> Granted:
         """Grant a step; the grant ends in `seconds` unless it is started."""

@@ -12,6 +12,7 @@ from pipeline.ledger.deliveries import (
     backoff,
     look_pause,
     next_step,
+    next_steps,
 )
 
 TIMES = st.floats(min_value=0, max_value=1_000)
@@ -75,6 +76,36 @@ def test_the_interval_holds_over_any_run(steps: list[tuple[float, float]], every
             waited += 1
             assert waited <= 1
         last = step
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 3), st.floats(0, 5)), max_size=60), st.floats(0.1, 10))
+def test_the_interval_holds_over_the_deliveries_of_a_project(turns: list[tuple[float, float]], every: float) -> None:
+    """However many deliveries a project has and however long their imports take: one import at a time, the interval
+    after the last one's end, each in its turn; another project's do not wait for them."""
+    names = ["p/a", "p/b", "p/c", "q/a"]
+    loads = {name: DeliveryLoad(number, name, waiting=True) for number, name in enumerate(names)}
+    ends: dict[str, float] = {}
+    now, last, order = 1_000.0, {"p": 0.0, "q": 0.0}, []
+    for pause, takes in turns:
+        now += pause
+        for name in [name for name, end in ends.items() if end <= now]:
+            loads[name] = loads[name]._replace(granted=False, ended_at=ends.pop(name))
+            last[loads[name].project] = loads[name].ended_at
+        for load, step in next_steps(list(loads.values()), now, dict.fromkeys(names, every)):
+            assert step == "import"
+            assert now >= last[load.project] + every
+            assert load.project not in {loads[name].project for name in ends}
+            loads[load.name] = load._replace(granted=True, last=step)
+            ends[load.name] = now + takes
+            order.append(load.name)
+    mine = [name for name in order if name.startswith("p/")]
+    assert all(len(set(mine[first : first + 3])) == len(mine[first : first + 3]) for first in range(len(mine)))
+
+
+def test_without_an_interval_deliveries_do_not_wait_for_each_other() -> None:
+    """`imports_every: 0` lets every delivery of a project have an import in flight."""
+    loads = [DeliveryLoad(1, "p/a", waiting=True), DeliveryLoad(2, "p/b", waiting=True)]
+    assert [load.id for load, _ in next_steps(loads, 1_000.0, {"p/a": 0.0, "p/b": 0.0})] == [1, 2]
 
 
 @given(st.integers(1, 10_000), st.one_of(st.none(), st.floats(0, 10_000)))

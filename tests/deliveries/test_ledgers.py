@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.deliveries.contract_grants import GrantContract
 from tests.deliveries.contract_ledger import AheadContract, MishapContract, OutboxContract
 from tests.ledger.bench import Bench
 
@@ -40,3 +41,9 @@ class TestPostgresOutbox(OnPostgres, OutboxContract): ...
 
 
 class TestPostgresMishaps(OnPostgres, MishapContract): ...
+
+
+class TestSqliteGrants(OnSqlite, GrantContract): ...
+
+
+class TestPostgresGrants(OnPostgres, GrantContract): ...

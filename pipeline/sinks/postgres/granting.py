@@ -85,9 +85,14 @@ class PostgresDeliveryTick:
             f" extract(epoch FROM d.ended_at)::float8, {OPEN.format('b.state')},"
             f" coalesce(extract(epoch FROM {OPEN.format('b.look_due')})::float8, 0),"
             " EXISTS (SELECT 1 FROM outbox AS o WHERE o.delivery_id = d.id AND o.done_at IS NULL),"
-            f" {CHANGES}, d.what FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id WHERE NOT d.retired"
+            f" {CHANGES}, d.what, d.started FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
+            " WHERE NOT d.retired"
         )
         return [DeliveryLoad(*row) for row in rows]
+
+    def workers(self) -> bool:
+        """As `DeliveryTick.workers`."""
+        return bool(self._tx.rows("SELECT 1 FROM workers WHERE threads > 0 AND until > clock_timestamp() LIMIT 1"))
 
     def grant(self, delivery: DeliveryLoad, step: Step, epoch: str, seconds: float) -> Granted:
         """As `DeliveryTick.grant`."""

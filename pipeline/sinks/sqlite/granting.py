@@ -96,15 +96,24 @@ class SqliteDeliveryTick:
             " d.paused_at IS NOT NULL OR p.paused IS NOT NULL, d.due, d.ended_at,"
             f" {OPEN.format('b.state')}, coalesce({OPEN.format('b.look_due')}, 0),"
             " EXISTS (SELECT 1 FROM outbox AS o WHERE o.delivery_id = d.id AND o.done_at IS NULL),"
-            f" {CHANGES}, d.what FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id WHERE d.retired = 0"
+            f" {CHANGES}, d.what, d.started FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
+            " WHERE d.retired = 0"
         )
         return [
             DeliveryLoad(
                 id=row[0], name=row[1], granted=bool(row[2]), paused=bool(row[3]), due=row[4], ended_at=row[5],
                 batch=row[6], look_due=row[7], waiting=bool(row[8]), changes=bool(row[9]), last=row[10],
+                started=bool(row[11]),
             )
             for row in rows
         ]  # fmt: skip
+
+    def workers(self) -> bool:
+        """As `DeliveryTick.workers`."""
+        found = self._connection.execute(
+            "SELECT 1 FROM workers WHERE threads > 0 AND boot = ? AND until > ? LIMIT 1", (self._boot, uptime())
+        )
+        return found.fetchone() is not None
 
     def grant(self, delivery: DeliveryLoad, step: Step, epoch: str, seconds: float) -> Granted:
         """As `DeliveryTick.grant`."""
