@@ -193,7 +193,12 @@ class Database:
         return result
 
     def _committed(self, number: str) -> bool:
-        """Whether a transaction that nobody has heard the end of was committed. Raises UnavailableError."""
+        """Whether a transaction that nobody has heard the end of was committed. Raises UnavailableError.
+
+        No as well where the server cannot tell: a number in its future is of a transaction that it lost, as a replica
+        that took over too early does, and of one that it has forgotten it knows nothing. Both are done again, and what
+        is there already is not done twice.
+        """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -201,6 +206,8 @@ class Database:
                     row = connection.execute("SELECT pg_xact_status(%s::xid8)", (number,)).fetchone()
                 if row is None or row[0] != "in progress":
                     return row is not None and row[0] == "committed"
+            except errors.InvalidParameterValue:
+                return False
             except (psycopg.OperationalError, UnavailableError) as error:
                 if time.monotonic() > deadline:
                     raise UnavailableError(f"the database went away in a commit: {error}") from error
