@@ -16,6 +16,7 @@
         ├── ObjectGone             the store no longer has this object
         ├── BatchRefused           the remote refuses tasks of a delivery's batch, and took none of it
         ├── LeaseLost              somebody else owns the object now; write nothing
+        ├── PositionsLost          the ledger is behind what was recorded in it; read the log again from there
         └── DataRefused            the database refuses this data; some record of the batch is bad
 
 Each carries a `code`, one word of a bounded set, which is the same in the ledger, the metrics and
@@ -181,6 +182,12 @@ class LeaseLost(TerminalError):
     """The claim under which the caller works has ended; whatever it holds must not be written."""
 
     code = "lease_lost"
+
+
+class PositionsLost(TerminalError):
+    """The database has lost what was recorded in it, as after a fail-over; the log is to be read again from there."""
+
+    code = "positions_lost"
 
 
 class DataRefused(TerminalError):

@@ -3,6 +3,9 @@ only then is the log told how far this came.
 
 A record that cannot be read, or that the database refuses, goes to the dead letters with its reason. A
 database that does not answer is waited for, with the batch in hand; nothing is polled meanwhile.
+
+A database that has lost commits, as a replica does that takes over too early, is behind what was recorded: the log is
+read again from where the ledger is.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ from typing import NamedTuple
 
 from pipeline import logs
 from pipeline.bus import Consumer, EventLog, Polled, Record
-from pipeline.errors import DataRefused, LabelfeedError, RetriableError
+from pipeline.errors import DataRefused, LabelfeedError, PositionsLost, RetriableError
 from pipeline.events import ObjectEvent, UndecodableEvent, check_key, fold, traces_of
 from pipeline.faults import reached
-from pipeline.ledger import Effect, Ledger, OnChange
+from pipeline.ledger import Effect, Ledger, OnChange, check_positions
 from pipeline.metrics import Metrics
 from pipeline.waiting import Patience, our_error
 
@@ -28,6 +31,8 @@ POLL_EVENTS = 1000
 """Most events of one transaction."""
 POLL_SECONDS = 0.1
 """Longest time that one poll waits, and so about the longest that stopping takes."""
+LOOK_SECONDS = 5.0
+"""How often the ledger is looked at while nothing comes: it may have lost what was the last to come."""
 
 WORK: frozenset[Effect] = frozenset({"new", "changed", "superseded", "asked"})
 """Effects after which an object is ready."""
@@ -64,16 +69,19 @@ class Dispatcher:
         self._metrics = metrics
         self._recorded = recorded
         self._patience = Patience("dispatcher")
+        self._reached: dict[int, int] = {}
+        self._looked = 0.0
         self._stop = threading.Event()
 
     def run(self) -> None:
         """Work until `stop` is called."""
         self._metrics.set("up", 1, role="dispatch")
         while not self._stop.is_set():
+            self._reached = {}
             try:
                 with closing(self._log.consumer(self._positions)) as consumer:
                     self._consume(consumer)
-            except RetriableError as error:
+            except (RetriableError, PositionsLost) as error:
                 self._wait(error)
             except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
                 self._wait(our_error(error))
@@ -97,17 +105,26 @@ class Dispatcher:
             self._answered()
             if polled.records:
                 self.take(consumer, polled)
+            elif time.monotonic() - self._looked >= LOOK_SECONDS:
+                self._insist(self._look, consumer)
+
+    def _look(self) -> None:
+        """Whether the ledger still has what was recorded. Raises PositionsLost."""
+        check_positions(self._ledger.positions(self._log.name), self._reached)
+        self._looked = time.monotonic()
 
     def take(self, consumer: Consumer, polled: Polled) -> dict[Effect, int]:
         """Record what one poll gave and commit its positions; gives what became of its events.
 
-        Waits for a database that does not answer until it does, or until `stop`; then nothing is committed.
+        Waits for a database that does not answer until it does, or until `stop`; then nothing is committed. Raises
+        PositionsLost.
         """
         self._metrics.add("received_events_total", len(polled.records))
         effects: Counter[Effect] = Counter()
         started = time.monotonic()
         if not self._insist(lambda: self._record(consumer, polled, effects), consumer):
             return {}
+        self._reached |= polled.positions
         reached("dispatcher.recorded")
         self._tell(polled, effects, time.monotonic() - started)
         if not WORK.isdisjoint(effects):
@@ -184,7 +201,8 @@ class Dispatcher:
     ) -> None:
         """Record a batch; one that the database refuses is halved until the bad record is alone."""
         try:
-            effects.update(self._ledger.record(self._log.name, self._events(records), positions, self._policy))
+            events = self._events(records)
+            effects.update(self._ledger.record(self._log.name, events, positions, self._policy, self._reached))
         except DataRefused as error:
             if not records:
                 raise
@@ -209,9 +227,11 @@ class Dispatcher:
         return fold([record.event for record in records if isinstance(record.event, ObjectEvent)])
 
     def _positions(self, partitions: Sequence[int]) -> dict[int, int]:
-        """Where the ledger stands in these partitions; 0 where it has read nothing."""
+        """Where the ledger stands in these partitions, which are read from there; nothing where it has read nothing."""
         known = self._ledger.positions(self._log.name)
-        return {partition: known[partition] for partition in partitions if partition in known}
+        found = {partition: known[partition] for partition in partitions if partition in known}
+        self._reached = {at: place for at, place in self._reached.items() if at not in partitions} | found
+        return found
 
     def _answered(self) -> None:
         if self._patience.tried:

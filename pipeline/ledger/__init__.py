@@ -11,9 +11,20 @@ that comes of it. Versions are compared for equality only; order exists between 
 from __future__ import annotations
 
 from pipeline.ledger.matching import NewRow, OldRow, Placed, RowMatch, content_of, match_placed, match_rows
-from pipeline.ledger.protocol import Ledger, Part, Pass, SourceIdentity, SourceRow
+from pipeline.ledger.protocol import NOTHING_EXPECTED, Ledger, Part, Pass, SourceIdentity, SourceRow
 from pipeline.ledger.reports import OWN_CODES, Audit, Filter, Reports, RevisionFilter
-from pipeline.ledger.rules import ENDED, STATES, Change, Effect, Known, OnChange, State, on_event, on_retry
+from pipeline.ledger.rules import (
+    ENDED,
+    STATES,
+    Change,
+    Effect,
+    Known,
+    OnChange,
+    State,
+    check_positions,
+    on_event,
+    on_retry,
+)
 from pipeline.ledger.scheduling import Candidate, Candidates, Claim, Load, ProjectLoad, Shared, SourceLoad, Tick
 from pipeline.ledger.work import (
     LONGEST_PROBE_SECONDS,
@@ -33,6 +44,7 @@ __all__ = [
     "HISTORY_LIMIT",
     "LONGEST_PROBE_SECONDS",
     "LOST_WORKERS_LIMIT",
+    "NOTHING_EXPECTED",
     "OWN_CODES",
     "PAUSE_AFTER",
     "PROBE_SECONDS",
@@ -71,6 +83,7 @@ __all__ = [
     "State",
     "Tick",
     "Work",
+    "check_positions",
     "content_of",
     "fared",
     "match_placed",

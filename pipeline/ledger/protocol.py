@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pipeline.events import ObjectEvent
@@ -15,6 +16,7 @@ from pipeline.ledger.work import Committed, Outcome, Work
 from pipeline.tasks import RejectedRow, Task
 
 T = TypeVar("T")
+NOTHING_EXPECTED: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,19 @@ class Ledger(Protocol):
         """Forget how far an event log is reflected that nobody will read again."""
 
     def record(
-        self, log: str, events: Sequence[ObjectEvent], positions: Mapping[int, int], policy: Mapping[str, OnChange]
+        self,
+        log: str,
+        events: Sequence[ObjectEvent],
+        positions: Mapping[int, int],
+        policy: Mapping[str, OnChange],
+        expected: Mapping[int, int] = NOTHING_EXPECTED,
     ) -> dict[Effect, int]:
         """Apply folded, checked, sorted events by `on_event`, and the positions (only forward), in one
-        transaction. `policy` holds each known source's `on_change`; events of others count as unknown."""
+        transaction. `policy` holds each known source's `on_change`; events of others count as unknown.
+
+        `expected` are positions that the ledger had before. Where it is behind one of them it has lost commits, and the
+        events between would be passed over: nothing is written. Raises PositionsLost and DataRefused.
+        """
 
     def taken(self, source_id: int) -> str | None:
         """The key of the last range that was recorded of a source that is a stream; None before the first."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from pipeline.errors import PositionsLost
 from pipeline.events import ObjectEvent, Sequencer
 
 State = Literal["ready", "claimed", "done", "failed", "skipped", "gone", "out_of_scope"]
@@ -119,3 +121,13 @@ def on_retry(state: State, *, running: bool, force: bool) -> str | None:
     if state == "out_of_scope":
         return "the configuration no longer covers it"
     return None
+
+
+def check_positions(known: Mapping[int, int], expected: Mapping[int, int]) -> None:
+    """Hold the ledger's positions in a log against those that were recorded there. Raises PositionsLost."""
+    lost = {partition: at for partition, at in expected.items() if known.get(partition, 0) < at}
+    if lost:
+        told = ", ".join(
+            f"{at} to {known.get(partition, 0)} in partition {partition}" for partition, at in lost.items()
+        )
+        raise PositionsLost(f"the ledger fell back from {told}; the event log is read again from there")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import pytest
 
 from pipeline.bus import Polled, Record
 from pipeline.bus.embedded import EmbeddedLog
+from pipeline.consumers import dispatcher as dispatching
 from pipeline.consumers.dispatcher import Dispatcher, Scope
 from pipeline.errors import UnavailableError
 from pipeline.events import ObjectEvent, UndecodableEvent
@@ -182,6 +187,45 @@ def test_an_error_of_ours_does_not_end_the_loop(house: House) -> None:
     made.stop()
     thread.join(10)
     assert house.states() == {"a": "ready", "b": "ready"}
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_ledger_that_fell_back(house: House, monkeypatch: pytest.MonkeyPatch, idle: bool) -> None:
+    """What a live dispatcher recorded and the database lost is recorded again: with the next event, or soon without."""
+    monkeypatch.setattr(dispatching, "LOOK_SECONDS", 0.05 if idle else 3600.0)
+    log = EmbeddedLog(house.file)
+    log.create()
+    made = dispatcher(house, log=log)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    try:
+        for key in "abc":
+            log.publish([event(key)])
+            until(lambda key=key: key in house.states())
+        house.file.write(lambda connection: lose(connection, ("b", "c"), 2))
+        if not idle:
+            log.publish([event("d")])
+        until(lambda: house.ledger.positions(log.name) == log.end())
+    finally:
+        made.stop()
+        thread.join(10)
+    assert sorted(house.states()) == list("abc" if idle else "abcd")
+    assert house.metric("errors_total", stage="record", code="positions_lost") == 1
+
+
+def lose(connection: sqlite3.Connection, keys: Sequence[str], position: int) -> None:
+    """What a database that comes back without its last commits has lost."""
+    connection.executemany("DELETE FROM objects WHERE key = ?", [(key,) for key in keys])
+    connection.execute("UPDATE source_counts SET n = n - ? WHERE state = 'ready'", (len(keys),))
+    connection.execute("UPDATE positions SET position = ?", (position,))
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.02)
 
 
 def test_the_loop_reads_the_log_from_the_ledgers_place(house: House) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import DataRefused, UsageError
+from pipeline.errors import DataRefused, PositionsLost, UsageError
 from pipeline.events import ObjectEvent, Sequencer
 from pipeline.ledger import Outcome, Pass, SourceIdentity
 from tests.ledger.bench import SOURCES, Bench, done, pending
@@ -72,6 +72,19 @@ class EventContract:
         ledger.record("other", [], {0: 1}, bench.policy)
         assert ledger.positions("log") == {0: 7, 1: 3, 2: 1}
         assert ledger.positions("never") == {}
+
+    def test_positions_that_were_lost(self, bench: Bench) -> None:
+        """Where the ledger is behind what its recorder knows of any partition, or knows nothing of it, nothing is
+        written and the recorder is told; where it is further, or there is nothing to know yet, all is."""
+        ledger, events = bench.ledger, [ObjectEvent("inbox", "a.json", version="v1")]
+        ledger.record("log", [], {0: 7, 1: 3}, bench.policy)
+        for expected, told in (({0: 8}, "8 to 7 in partition 0"), ({0: 7, 2: 1}, "1 to 0 in partition 2")):
+            with pytest.raises(PositionsLost, match=told):
+                ledger.record("log", events, {0: 9}, bench.policy, expected)
+        assert bench.count("objects") == 0
+        assert ledger.positions("log") == {0: 7, 1: 3}
+        assert ledger.record("log", events, {0: 9, 2: 1}, bench.policy, {0: 7, 1: 2}) == {"new": 1}
+        assert ledger.positions("log") == {0: 9, 1: 3, 2: 1}
 
     def test_refused_data_writes_nothing(self, bench: Bench) -> None:
         """A key that is no valid text is refused with all of its batch: neither objects nor positions."""

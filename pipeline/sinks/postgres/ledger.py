@@ -9,6 +9,7 @@ from typing import TypeVar
 from pipeline.errors import DataRefused
 from pipeline.events import ObjectEvent
 from pipeline.ledger import (
+    NOTHING_EXPECTED,
     Committed,
     Effect,
     Known,
@@ -74,19 +75,22 @@ class PostgresLedger:
 
     def positions(self, log: str) -> dict[int, int]:
         """As `Ledger.positions`."""
-        return self._database.read(
-            lambda tx: dict(tx.rows("SELECT partition, position FROM positions WHERE log = %s", (log,)))
-        )
+        return self._database.read(lambda tx: record.known_positions(tx, log))
 
     def forget_log(self, log: str) -> None:
         """As `Ledger.forget_log`."""
         self._database.write(lambda tx: record.forget_log(tx, log))
 
     def record(
-        self, log: str, events: Sequence[ObjectEvent], positions: Mapping[int, int], policy: Mapping[str, OnChange]
+        self,
+        log: str,
+        events: Sequence[ObjectEvent],
+        positions: Mapping[int, int],
+        policy: Mapping[str, OnChange],
+        expected: Mapping[int, int] = NOTHING_EXPECTED,
     ) -> dict[Effect, int]:
         """As `Ledger.record`."""
-        return self._database.write(lambda tx: record.record(tx, log, events, positions, policy))
+        return self._database.write(lambda tx: record.record(tx, log, events, positions, policy, expected))
 
     def taken(self, source_id: int) -> str | None:
         """As `Ledger.taken`."""

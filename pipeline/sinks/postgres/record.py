@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from pipeline.events import ObjectEvent, trace_of
-from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, on_event
+from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, check_positions, on_event
 from pipeline.sinks.postgres.database import Transaction, array, columns
 from pipeline.sinks.texts import event_text
 
@@ -24,8 +24,11 @@ def record(
     events: Sequence[ObjectEvent],
     positions: Mapping[int, int],
     policy: Mapping[str, OnChange],
+    expected: Mapping[int, int],
 ) -> dict[Effect, int]:
     """As `Ledger.record`."""
+    if expected:
+        check_positions(known_positions(tx, log), expected)
     effects: Counter[Effect] = Counter()
     sources: dict[str, int] = dict(tx.rows("SELECT name, id FROM sources WHERE NOT retired"))
     for name, group in _by_source(events).items():
@@ -40,6 +43,11 @@ def record(
             (log, *columns(sorted(positions.items()), 2)),
         )
     return dict(effects)
+
+
+def known_positions(tx: Transaction, log: str) -> dict[int, int]:
+    """As `Ledger.positions`."""
+    return dict(tx.rows("SELECT partition, position FROM positions WHERE log = %s", (log,)))
 
 
 def _by_source(events: Sequence[ObjectEvent]) -> dict[str, list[ObjectEvent]]:

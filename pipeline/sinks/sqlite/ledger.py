@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pipeline.events import ObjectEvent
 from pipeline.ledger import (
+    NOTHING_EXPECTED,
     Committed,
     Effect,
     Known,
@@ -72,17 +73,22 @@ class SqliteLedger:
     def positions(self, log: str) -> dict[int, int]:
         """As `Ledger.positions`."""
         with self._file.read() as connection:
-            return dict(connection.execute("SELECT partition, position FROM positions WHERE log = ?", (log,)))
+            return record.known_positions(connection, log)
 
     def forget_log(self, log: str) -> None:
         """As `Ledger.forget_log`."""
         self._file.write(lambda connection: connection.execute("DELETE FROM positions WHERE log = ?", (log,)))
 
     def record(
-        self, log: str, events: Sequence[ObjectEvent], positions: Mapping[int, int], policy: Mapping[str, OnChange]
+        self,
+        log: str,
+        events: Sequence[ObjectEvent],
+        positions: Mapping[int, int],
+        policy: Mapping[str, OnChange],
+        expected: Mapping[int, int] = NOTHING_EXPECTED,
     ) -> dict[Effect, int]:
         """As `Ledger.record`."""
-        return self._file.write(lambda connection: record.record(connection, log, events, positions, policy))
+        return self._file.write(lambda connection: record.record(connection, log, events, positions, policy, expected))
 
     def taken(self, source_id: int) -> str | None:
         """As `Ledger.taken`."""

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from pipeline.events import ObjectEvent, trace_of
-from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, on_event
+from pipeline.ledger import HISTORY_LIMIT, Change, Effect, Known, OnChange, check_positions, on_event
 from pipeline.sinks.texts import event_text, text_of
 from pipeline.sqlitefile import now, write_rows
 
@@ -30,8 +30,11 @@ def record(
     events: Sequence[ObjectEvent],
     positions: Mapping[int, int],
     policy: Mapping[str, OnChange],
+    expected: Mapping[int, int],
 ) -> dict[Effect, int]:
     """As `Ledger.record`."""
+    if expected:
+        check_positions(known_positions(connection, log), expected)
     effects: Counter[Effect] = Counter()
     counts: Counts = Counter()
     at = now()
@@ -48,6 +51,11 @@ def record(
         [(log, partition, position) for partition, position in positions.items()],
     )
     return dict(effects)
+
+
+def known_positions(connection: sqlite3.Connection, log: str) -> dict[int, int]:
+    """As `Ledger.positions`."""
+    return dict(connection.execute("SELECT partition, position FROM positions WHERE log = ?", (log,)))
 
 
 def _by_source(events: Sequence[ObjectEvent]) -> dict[str, list[ObjectEvent]]:
