@@ -16,7 +16,7 @@ class Queueing:
     """What a source has, may have, and has got so far.
 
     `permits` are shared with others where a limit is. `short` says that no more of it can be had in this turn,
-    `blocked` by which limit; `left` that some that were found could not be claimed.
+    `blocked` by which limit, and the `cost` of what it stopped; `left` that some that were found could not be claimed.
     """
 
     load: SourceLoad
@@ -30,6 +30,7 @@ class Queueing:
     left: bool = False
     found: Candidates = field(default_factory=Candidates)
     blocked: Permit | None = None
+    cost: Cost | None = None
     wait: Wait | None = None
     cursor: tuple[float, int] = field(init=False)
     rank: int = field(init=False)
@@ -69,6 +70,7 @@ class Queueing:
         if self.blocked is None:
             return True
         self.short = True
+        self.cost = cost
         self.wait = self.blocked.wait(cost, self.now)
         return False
 

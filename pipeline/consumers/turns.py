@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pipeline import throttle
 from pipeline.config import Config
@@ -26,12 +27,24 @@ ROUNDS = 4
 """Times that one turn divides again what some sources could not use."""
 CURSOR_SECONDS = 5.0
 """How long a source's claims go on from where they were before they look from the start again."""
+REMEMBER_SECONDS = 1.0
+"""How long it is believed that a source's next object costs as much as it did when a rate stopped it."""
 ALONE_CLAIMS = 2
 """Claims of suspects at a time, waiting or running ..."""
 ALONE_OBJECTS = 25
 """... and objects in one."""
 
 _START = (0.0, 0)
+_LEAST = Cost(1, 1.0, 1.0)
+
+
+class _Stopped(NamedTuple):
+    """What the object that a rate stopped should cost, by what was `read` of its source, until when (by the clock)
+    that is believed."""
+
+    cost: Cost
+    read: tuple[int, int, int]
+    until: float
 
 
 @dataclass(slots=True)
@@ -71,7 +84,7 @@ class Turns:
         self._pace = throttle.Pace()
         self._windows = windows
         self._cursors_reset: dict[int, float] = {}
-        self._later: dict[int, Wait] = {}
+        self._stopped: dict[int, _Stopped] = {}
 
     def take(self, tick: Tick, epoch: str) -> Turn:
         """Decide and claim; may be run again from its start after a conflict."""
@@ -123,13 +136,19 @@ class Turns:
             return Wait("paused")
         if not claimable(source, load.now, eager=self._eager):
             return Wait("failing", source.standing.probe_due)
-        later = self._later.get(source.id)
-        if later is not None and later.until is not None and load.now < later.until:
-            return later
-        self._later.pop(source.id, None)
-        least = Cost(1, 1.0, 1.0)
-        blocking = next((permit for permit in permits.of(source) if not permit.admits(least)), None)
-        return None if blocking is None or blocking.first else blocking.wait(least, load.now)
+        cost = self._next_cost(source)
+        blocking = next((permit for permit in permits.of(source) if not permit.admits(cost)), None)
+        return None if blocking is None or blocking.first else blocking.wait(cost, load.now)
+
+    def _next_cost(self, source: SourceLoad) -> Cost:
+        """What the next object of a source should cost: the least that anything does, or what the one that a rate
+        stopped does, as long as nothing more is known of it. What limits have left is asked anew in each turn: what is
+        under way may give back most of what was guessed of it."""
+        stopped = self._stopped.get(source.id)
+        if stopped is not None and stopped.read == source.read and self._clock() < stopped.until:
+            return stopped.cost
+        self._stopped.pop(source.id, None)
+        return _LEAST
 
     def _placed(self, source: SourceLoad) -> SourceLoad:
         """A source whose claims go on where they were, or now and then from the start."""
@@ -209,9 +228,10 @@ class Turns:
         return kept
 
     def _remember(self, source: Queueing) -> None:
-        """Look no sooner than the limit that was met can allow more."""
-        if source.wait is not None and source.wait.until is not None:
-            self._later[source.load.id] = source.wait
+        """Look no sooner than the rate that was met allows what it stopped."""
+        if source.blocked is not None and source.blocked.rate and source.cost is not None:
+            until = self._clock() + REMEMBER_SECONDS
+            self._stopped[source.load.id] = _Stopped(source.cost, source.load.read, until)
 
     def _claim(self, tick: Tick, queue: Sequence[Queueing], epoch: str, room: throttle.Room, turn: Turn) -> None:
         """Cut the candidates into claims, as many as there is room for, spread over idle threads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import throttle
@@ -13,7 +13,10 @@ from pipeline.config import Config
 from pipeline.consumers.counting import Counting, Counts
 from pipeline.ledger import Reports
 from pipeline.throttle import AGE_SECONDS, Wait
-from tests.consumers.world import BEGIN, World, heaviest
+from tests.consumers.world import BEGIN, Lease, World, heaviest
+
+STEP = 0.05
+"""Between two turns of a world."""
 
 simulated = settings(deadline=None, max_examples=5, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
@@ -43,6 +46,60 @@ def test_rate_holds_in_every_window_and_nothing_idles(rate: float, tasks: int, s
     assert heaviest(world.claims, "tasks", rate) <= throttle.burst(rate) + beyond + 1e-6
     possible = min(rate, world.threads * tasks / seconds * 0.5)
     assert world.tasks("p") - done >= 0.95 * possible * (world.now - begun) - 2 * tasks
+
+
+@given(
+    st.floats(0.5, 300.0),
+    st.lists(st.tuples(st.sampled_from([10, 1000, 1_000_000]), st.sampled_from([1, 30, 5000])), min_size=1, max_size=6),
+    st.floats(0.0005, 0.5),
+    st.integers(1, 3),
+)
+@example(10.0, [(1_000_000, 1)], 0.3, 1)
+@simulated
+def test_wrong_guesses_break_no_rate_and_idle_nothing(
+    rate: float, kinds: list[tuple[int, int]], seconds: float, schedulers: int
+) -> None:
+    """However wrong guesses are, by orders of magnitude both ways, no window holds more than its rate, a burst, one
+    object and what was guessed wrong of what is under way; a full bucket with nothing under way is used at once, and
+    `status` tells no later time than when it will be full."""
+    world = World(config({}, tasks_per_second=rate), seconds=seconds, schedulers=schedulers)
+    for number in range(600):
+        size, tasks = kinds[number * 7 // 3 % len(kinds)]
+        world.put("a", 1, size=size, tasks=tasks)
+    burst, turns = throttle.burst(rate), 2 * STEP * schedulers
+    level, idle, wrong, flying = burst, 0.0, 0.0, dict[int, Lease]()
+    while world.now < BEGIN + 60:
+        world.run(STEP)
+        ended, begun = flying.keys() - world.leases.keys(), world.leases.keys() - flying.keys()
+        level = min(burst, level + rate * STEP) - sum(max(0.0, beyond_guess(flying[lease])) for lease in ended)
+        flying = dict(world.leases)
+        level -= sum(tasks_of(flying[lease]) - max(0.0, beyond_guess(flying[lease])) for lease in begun)
+        wrong = max(wrong, sum(abs(each.tasks - lease.each[0]) for lease in flying.values() for each in lease.things))
+        if world.places["a"].ready and not flying:
+            idle = idle + STEP if level >= burst else 0.0
+            assert idle <= turns
+            wait = world.last.sources.get("a", Wait("share"))
+            assert (wait.until or world.now) - world.now <= (burst - level) / rate + turns
+    beyond = max(0.0, max(tasks for _, tasks in kinds) - burst)
+    assert heaviest(world.claims, "tasks", rate) <= burst + beyond + wrong + 1e-6
+
+
+def tasks_of(lease: Lease) -> int:
+    """What a claim's objects will give."""
+    return sum(thing.tasks for thing in lease.things)
+
+
+def beyond_guess(lease: Lease) -> float:
+    """How much more that is than was guessed; what it is less is negative."""
+    return tasks_of(lease) - len(lease.things) * lease.each[0]
+
+
+def test_a_wrong_guess_holds_nothing_up() -> None:
+    """Where large documents turn out to hold one task each, their source is read as fast as its rate allows."""
+    world = World(config({}, tasks_per_second=10), seconds=0.01)
+    world.put("a", 400, size=1_000_000)
+    world.run(30)
+    assert world.tasks("p") >= 280
 
 
 @given(st.integers(1, 5000), st.sampled_from([1, 7, 500]), st.integers(1, 3))
