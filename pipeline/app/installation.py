@@ -13,6 +13,7 @@ from typing import Self
 
 from pipeline.app.asking import questions
 from pipeline.app.continuous import Continuous
+from pipeline.app.leaving import Behind
 from pipeline.app.once import Once, for_once
 from pipeline.app.outlets import identities, pings, with_label_configs
 from pipeline.app.parts import Data, Feed, direct_log, disks, open_data, open_feed, route_of
@@ -175,9 +176,11 @@ class App:
             reports.hasten(name)
         dispatching = Dispatching(config, self._data, self.feeds, jobs, self.metrics, eager=True)
         working = Working(config, self._data, self.feeds, jobs, self.metrics, committed=dispatching.wake)
-        scheduler = dispatching.scheduler
+        scheduler, behind = dispatching.scheduler, Behind(self.ledger, self.config)
         patience = config.limits.storage_patience
-        gauge = Gauge(reports, self.metrics, list(self.feeds), lambda: scheduler.held, patience=patience)
+        gauge = Gauge(
+            reports, self.metrics, list(self.feeds), lambda: {**behind.held(), **scheduler.held}, patience=patience
+        )
         passes = {name: self.pass_runner(name) for name in self.feeds}
         once = Once(self._data, passes, gauge, show, lambda: drained(self.ledger, self.config))
         dispatching.start()

@@ -1,4 +1,4 @@
-"""Which sources a run that is to end leaves, because their storage does not answer."""
+"""Which sources a run that is to end leaves: their storage does not answer, or nothing is delivered on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.ledger import Reports
+from pipeline.config import Config
+from pipeline.consumers.delivering import drained, every
+from pipeline.ledger import Ledger, Reports
+from pipeline.throttle import Wait, told
 
 LOOK_SECONDS = 1.0
-"""How often the ledger is asked why nothing ends any more."""
+"""How often the ledger is asked why nothing ends any more ..."""
+LOOK_SHARE = 0.05
+"""... and the share of the time that asking may take where it means counting."""
 
 
 @dataclass(slots=True)
@@ -52,6 +57,54 @@ class Left:
             seen.at, seen.staged, seen.left = now, staged, False
         else:
             seen.left = self._reports.unanswered(row["name"]) is not None
+
+
+class Behind:
+    """Says which sources wait for deliveries that do nothing more by themselves: each is paused, fails, or has nothing
+    left, and one of them has as much before it as `undelivered_tasks` allows."""
+
+    def __init__(self, ledger: Ledger, config: Config, *, clock: Callable[[], float] = time.monotonic) -> None:
+        limited = {
+            name: project
+            for name, project in config.projects.items()
+            if project.deliveries and project.throttle.undelivered_tasks
+        }
+        self._projects = {
+            name: (project.throttle.undelivered_tasks, config.model_copy(update={"projects": {name: project}}))
+            for name, project in limited.items()
+        }
+        self._sources = {source.name: source.project for source in config.sources if source.project in limited}
+        self._ledger = ledger
+        self._clock = clock
+        self._next = 0.0
+        self._why: Mapping[str, str] = {}
+
+    def held(self) -> Mapping[str, str]:
+        """Source → why it is held, for a person. Raises UnavailableError."""
+        begun = self._clock()
+        if self._projects and begun >= self._next:
+            stuck = {name: why for name in self._projects if (why := self._stuck(name))}
+            self._why = {name: stuck[project] for name, project in self._sources.items() if project in stuck}
+            ended = self._clock()
+            self._next = ended + max(LOOK_SECONDS, (ended - begun) / LOOK_SHARE)
+        return self._why
+
+    def _stuck(self, project: str) -> str | None:
+        most, config = self._projects[project]
+        undelivered, _ = self._ledger.reports().undelivered(project)
+        if undelivered < most or not drained(self._ledger, config) or self._about_to_try(config):
+            return None
+        return told(Wait("undelivered", at=undelivered, of=most), self._ledger.now())
+
+    def _about_to_try(self, config: Config) -> bool:
+        """Whether a delivery that has failed is at its next attempt: it may have been mended."""
+        known, now = every(config), self._ledger.now()
+        return any(
+            row["granted"]
+            or (row["batch"] != "unsure" and max(row["due"], row["ended_at"] + known[row["name"]]) <= now)
+            for row in self._ledger.deliveries().report()
+            if row["name"] in known and row["failing"] and row["paused_at"] is None
+        )
 
 
 def waiting(row: Mapping[str, Any]) -> int:
