@@ -228,18 +228,18 @@ def test_a_bucket_holds_its_rate(rate: float, steps: list[tuple[float, int, floa
     """However often it is asked and however wrong the guesses were: from any moment on no more is used than the rate
     and a burst, but for what one object has beyond them or beyond its guess."""
     now, used, bucket = 1000.0, 0.0, Bucket(0.0, 0.0)
-    history = [(now, used)]
-    surplus = 0.0
+    level, surplus = 0.0, 0.0
     for pause, guess, factor in steps:
         now += pause
         bucket = refill(bucket, now, rate, used)
+        # What a bucket of this rate would have to hold: the largest excess of any window that ends here.
+        level = max(0.0, level - rate * pause)
         permit = throttle.paced("tasks", bucket, rate, used, 0.0)[0]
         if admit([permit], Cost(1, float(guess), 0.0)) is None:
             used += guess * factor
-            surplus = max(surplus, guess * factor)
-        history.append((now, used))
-        begun, before = history[0]
-        assert used - before <= rate * (now - begun) + throttle.burst(rate) + surplus + 1e-6
+            level += guess * factor
+            surplus = max(surplus, guess * factor - min(guess, throttle.burst(rate)))
+        assert level <= throttle.burst(rate) + surplus + 1e-6
 
 
 def test_a_wrong_guess_is_paid_for() -> None:
