@@ -504,6 +504,29 @@ def test_a_container_that_is_not_there_is_for_a_person(container: str, unique: s
     store.close()
 
 
+@pytest.mark.parametrize("key", ["k", "odd//k", "<Code>BlobNotFound</Code>"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(404, b"default backend - 404"),
+        Answer(404),
+        # What who asks without a login is told of a container that was made private.
+        Answer(404, b"<Error><Code>ResourceNotFound</Code></Error>", [("x-ms-error-code", "ResourceNotFound")]),
+    ],
+)
+def test_a_404_that_is_not_of_the_blob_is_no_word_on_it(
+    made: Made, front: Front, container: str, monkeypatch: pytest.MonkeyPatch, key: str, answer: Answer
+) -> None:
+    """What a proxy says, or Azure of a container, is an outage, whatever the key looks like."""
+    made.put(key, b"v")
+    with logged_in(monkeypatch, container, front.url, AZURE_STORAGE_SAS_TOKEN=signature(list=True)) as store:
+        front.fault = lambda _method, _target: answer
+        with pytest.raises(UnavailableError, match=r"404|ResourceNotFound"), store.open(key):
+            pass
+        with pytest.raises(UnavailableError, match=r"404|ResourceNotFound"):
+            store.head(key)
+
+
 def test_a_store_that_is_not_there_is_unavailable(container: str) -> None:
     """Nobody listens: it may work later, and nothing is concluded from it."""
     store = opened(container, endpoint=f"http://127.0.0.1:1/{ACCOUNT}")

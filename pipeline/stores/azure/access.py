@@ -71,9 +71,12 @@ class Plain:
                 return
         yield [], True
 
-    def head(self, key: str) -> Meta:
-        """What is there now."""
-        return _meta(obstore.head(self._store, key))
+    def head(self, key: str) -> Meta | None:
+        """What is there now; None for a 404, which does not say whether it is the blob or the container."""
+        try:
+            return _meta(obstore.head(self._store, key))
+        except FileNotFoundError:
+            return None
 
     def first(self, key: str) -> tuple[Meta, bytes | None]:
         """What is there now, with its bytes if it is small."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,13 +9,11 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpRes
 from obstore.exceptions import BaseError, PreconditionError, UnauthenticatedError
 
 from pipeline.errors import ObjectFailed, ObjectGone, ObjectSkipped, ObjectUnsettled, UnavailableError, UsageError
+from pipeline.stores.answers import code_in
 
 ROLES = "the role Storage Blob Data Reader on the container, or a signature with read and list"
 BUSY_SECONDS = 5.0
 """How long a store that says it is busy is left alone, at least."""
-
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_STATUS = re.compile(r"status code: (\d{3})")
 
 
 @contextmanager
@@ -30,13 +27,11 @@ def converted(uri: str) -> Iterator[None]:
         raise _no_token(uri) if error.status_code is None else of_code(uri, code_of(error)) from None
     except HttpResponseError as error:
         raise of_code(uri, code_of(error)) from None
-    except FileNotFoundError as error:
-        raise of_code(uri, _code_in(error, "404")) from None
     except UnauthenticatedError as error:
-        code = _code_in(error, "")
+        code = code_in(error)
         raise of_code(uri, code) if code else _no_token(uri) from None
-    except (BaseError, PermissionError) as error:
-        code = _code_in(error, "")
+    except (BaseError, PermissionError, FileNotFoundError) as error:
+        code = code_in(error)
         raise of_code(uri, code) if code else _silent(uri, error) from None
     except (AzureError, OSError) as error:
         raise _silent(uri, error) from None
@@ -55,7 +50,11 @@ def _gone(uri: str, _code: str) -> Exception:
 
 
 def _no_container(uri: str, code: str) -> Exception:
-    return UsageError(f"{uri}: {code}: there is no such container in the account")
+    return UsageError(f"{uri}: {code}: there is no such container in the account, or it is not public")
+
+
+def _not_found(uri: str, _code: str) -> Exception:
+    return UnavailableError(f"{uri}: a 404 came that is not Azure's word that the blob is gone: a proxy's?")
 
 
 def _changed(uri: str, _code: str) -> Exception:
@@ -81,9 +80,13 @@ def _busy(uri: str, code: str) -> Exception:
 
 
 _ERRORS: tuple[tuple[frozenset[str], Callable[[str, str], Exception]], ...] = (
-    (frozenset({"BlobNotFound", "ResourceNotFound", "404"}), _gone),
+    (frozenset({"BlobNotFound"}), _gone),
+    (frozenset({"404"}), _not_found),
     (
-        frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "InvalidResourceName"}),
+        frozenset({
+            "ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "InvalidResourceName",
+            "ResourceNotFound",
+        }),
         _no_container,
     ),
     (frozenset({"ConditionNotMet", "TargetConditionNotMet", "InvalidRange", "412", "416"}), _changed),
@@ -111,12 +114,6 @@ def code_of(error: HttpResponseError) -> str:
     """Azure's code in an error of its clients, else the HTTP status."""
     code = getattr(error, "error_code", None)
     return str(getattr(code, "value", code) or error.status_code)
-
-
-def _code_in(error: Exception, otherwise: str) -> str:
-    text = str(error)
-    found = _CODE.search(text) or _STATUS.search(text)
-    return found[1] if found else otherwise
 
 
 def _silent(uri: str, error: Exception) -> Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from pipeline.errors import ObjectFailed, ObjectGone, UnavailableError, UsageError
@@ -70,8 +70,6 @@ class AzureStore:
         except ObjectFailed as error:
             # It denies us a list, not an object: that ends when a person mends the roles.
             raise UnavailableError(f"{error.message} ({error.hint})", code=error.code) from None
-        except ObjectGone:
-            raise UsageError(f"{self.options.canonical}: there is no such container, or it is not public") from None
 
     def head(self, key: str) -> Entry | None:
         """As `Store.head`."""
@@ -79,11 +77,11 @@ class AzureStore:
         if dotted(key):
             return None
         try:
-            with self._asking(key):
-                return self._entry(self._way(whole).head(whole))
-        except (ObjectGone, ObjectFailed):
-            """An answer to HEAD has no body that says why, and obstore doesn't show its headers."""
-        try:
+            # An answer to HEAD has no body that says why it is refused, and obstore doesn't show its headers.
+            with suppress(ObjectFailed), self._asking(key):
+                found = self._way(whole).head(whole)
+                if found is not None:
+                    return self._entry(found)
             with self._asking(key):
                 return self._entry(self._full.head(whole))
         except ObjectGone:

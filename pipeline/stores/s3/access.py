@@ -4,9 +4,7 @@ of S3: keys that obstore can't name, versions, signing."""
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -18,11 +16,11 @@ from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import S3Store as ObstoreS3
 
-from pipeline.errors import ObjectFailed, ObjectGone, ObjectSkipped, ObjectUnsettled, UnavailableError, UsageError
+from pipeline.errors import UnavailableError, UsageError
 from pipeline.stores import READING_THREADS_LIMIT, SMALL_BYTES
+from pipeline.stores.s3.failures import DENIED, NOT_FOUND, code_of, refused_role
 from pipeline.stores.s3.options import S3Options
 
 if TYPE_CHECKING:
@@ -34,27 +32,6 @@ ATTEMPTS = 4
 VERSIONS_PAGE = 1000
 CREDENTIALS_MINUTES = 10
 """obstore asks for credentials again after this less five minutes; boto3 gives none that end before ten."""
-
-LISTS = "it takes s3:ListBucket, and s3:ListBucketVersions where the bucket keeps versions"
-READS = "it takes s3:GetObject, and kms:Decrypt where a key of your own encrypts it"
-
-_DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "AccountProblem"})
-_ARCHIVED = frozenset({"InvalidObjectState"})
-_GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
-_NO_BUCKET = frozenset({"NoSuchBucket", "InvalidBucketName", "PermanentRedirect", "AuthorizationHeaderMalformed"})
-_CHANGED = frozenset({"PreconditionFailed", "412"})
-_THROTTLED = frozenset(
-    {"SlowDown", "TooManyRequests", "RequestLimitExceeded", "ThrottlingException", "Throttling", "429"}
-)
-_CREDENTIALS = frozenset({
-    "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
-    "TokenRefreshRequired", "UnrecognizedClientException",
-})  # fmt: skip
-_LOCKED = frozenset({"InvalidArgument", "InvalidRequest"})
-_CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_STATUS = re.compile(r"status code: (\d{3})")
-_ROLE = re.compile(r"\((\w+)\) when calling the AssumeRole")
 
 
 class Meta(NamedTuple):
@@ -92,92 +69,6 @@ def _assumed(base: boto3.Session, options: S3Options) -> boto3.Session:
     refreshed = DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)
     core._credentials = refreshed  # type: ignore[attr-defined]  # noqa: SLF001 - a session takes none otherwise
     return boto3.Session(botocore_session=core, region_name=options.region or base.region_name)
-
-
-@contextmanager
-def converted(uri: str) -> Iterator[None]:
-    """Turn the errors of both libraries into ours, without their texts, which may quote what is secret."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise ObjectGone(f"{uri} is not there") from None
-    except PreconditionError:
-        raise ObjectUnsettled(f"{uri} changed while it was read") from None
-    except ClientError as error:
-        if refused := _ROLE.search(str(error)):
-            raise _no_role(uri, refused[1]) from None
-        raise _of_code(uri, str(error.response.get("Error", {}).get("Code", ""))) from None
-    except (BaseError, PermissionError) as error:
-        text = str(error)
-        if refused := _ROLE.search(text):
-            raise _no_role(uri, refused[1]) from None
-        if code := _CODE.search(text) or _STATUS.search(text):
-            raise _of_code(uri, code[1]) from None
-        raise _silent(uri, error) from None
-    except (BotoCoreError, OSError) as error:
-        raise _silent(uri, error) from None
-
-
-def _silent(uri: str, error: Exception) -> UnavailableError:
-    return UnavailableError(f"{uri}: the store does not answer ({type(error).__name__})")
-
-
-def _no_role(uri: str, code: str) -> UnavailableError:
-    return UnavailableError(
-        f"{uri}: the role is not given to us ({code})",
-        code="permission" if code in _DENIED | _CREDENTIALS else "unavailable",
-    )
-
-
-def _of_code(uri: str, code: str) -> Exception:
-    for codes, made in _KINDS:
-        if code in codes:
-            return made(uri, code)
-    return UnavailableError(f"{uri}: the store answers {code}")
-
-
-_KINDS: tuple[tuple[frozenset[str], Callable[[str, str], Exception]], ...] = (
-    (_GONE, lambda uri, _: ObjectGone(f"{uri} is not there")),
-    (_CHANGED, lambda uri, _: ObjectUnsettled(f"{uri} changed while it was read")),
-    (
-        _ARCHIVED,
-        lambda uri, _: ObjectSkipped(
-            "archived", f"{uri} is archived", hint="restore it in the store, then `labelfeed retry` it"
-        ),
-    ),
-    (
-        _DENIED,
-        lambda uri, _: ObjectFailed(
-            "permission",
-            f"{uri}: the store denies us access",
-            hint=f"{READS}; the right key in sse_c_key_variable, where there is one",
-        ),
-    ),
-    (
-        _LOCKED,
-        lambda uri, code: ObjectFailed(
-            "permission",
-            f"{uri}: the store does not give it to us in this way ({code})",
-            hint="an object under a key of its owner's own is read with sse_c_key_variable, any other without",
-        ),
-    ),
-    (_NO_BUCKET, lambda uri, code: UsageError(f"{uri}: {code}: the bucket is not there, or in another region")),
-    (
-        _THROTTLED,
-        lambda uri, code: UnavailableError(f"{uri}: the store asks us to slow down ({code})"),
-    ),
-    (
-        _CREDENTIALS,
-        lambda uri, code: UnavailableError(
-            f"{uri}: the store does not take our credentials ({code})", code="permission"
-        ),
-    ),
-    (
-        _CLOCK,
-        lambda uri, _: UnavailableError(f"{uri}: this machine's clock and the store's differ by more than 15 minutes"),
-    ),
-)
-"""What each of S3's codes means to us; any other is an outage."""
 
 
 class Plain:
@@ -227,9 +118,12 @@ class Plain:
                 return
         yield [], True
 
-    def head(self, key: str) -> Meta:
-        """What is there now."""
-        return _meta(obstore.head(self._store, key))
+    def head(self, key: str) -> Meta | None:
+        """What is there now; None for a 404, which does not say whether it is the object or the bucket."""
+        try:
+            return _meta(obstore.head(self._store, key))
+        except FileNotFoundError:
+            return None
 
     def first(self, key: str) -> tuple[Meta, bytes | None]:
         """What is there now, with its bytes if it is small."""
@@ -335,9 +229,14 @@ class Full:
         answer = self._client.list_objects_v2(**self._common, MaxKeys=1)
         return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", ""))
 
-    def head(self, key: str) -> Meta:
-        """What is there now."""
-        return _of_answer(key, self._client.head_object(**self._common, **self._sse, Key=key))
+    def head(self, key: str) -> Meta | None:
+        """What is there now; None for a 404, which does not say whether it is the object or the bucket."""
+        try:
+            return _of_answer(key, self._client.head_object(**self._common, **self._sse, Key=key))
+        except ClientError as error:
+            if code_of(error) in NOT_FOUND:
+                return None
+            raise
 
     def first(self, key: str) -> tuple[Meta, bytes | None]:
         """What is there now, with its bytes if it is small."""
@@ -359,8 +258,8 @@ class Full:
         try:
             answer = self._client.get_bucket_versioning(Bucket=self._options.bucket)
         except ClientError as error:
-            unknown = _DENIED | {"NotImplemented", "MethodNotAllowed"}
-            if not _ROLE.search(str(error)) and error.response.get("Error", {}).get("Code") in unknown:
+            unknown = DENIED | {"NotImplemented", "MethodNotAllowed"}
+            if refused_role(error) is None and code_of(error) in unknown:
                 return False
             raise
         return answer.get("Status") in ("Enabled", "Suspended")

@@ -11,7 +11,8 @@ from obstore.exceptions import InvalidPathError
 from pipeline.errors import ObjectGone, UnavailableError
 from pipeline.stores import Entry, Page
 from pipeline.stores.paths import AFTER_SLASH, nameable
-from pipeline.stores.s3.access import Full, Meta, Plain, converted, maybe_mark
+from pipeline.stores.s3.access import Full, Meta, Plain, maybe_mark
+from pipeline.stores.s3.failures import converted
 from pipeline.stores.s3.options import S3Options
 from pipeline.stores.streams import Stream, Streams
 
@@ -145,7 +146,7 @@ class Listings:
     def _is_there(self, key: str) -> bool:
         try:
             with converted(self._options.canonical):
-                self._full.head(key)
+                self._full.first(key)
         except ObjectGone:
             return False
         return True

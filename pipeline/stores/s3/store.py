@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
 
-from pipeline.errors import ObjectFailed, ObjectGone, UnavailableError
+from pipeline.errors import ObjectFailed, ObjectGone, UnavailableError, UsageError
 from pipeline.notifications import version_name
 from pipeline.stores import Entry, Page
 from pipeline.stores.paths import nameable
 from pipeline.stores.ranged import RangedReading
-from pipeline.stores.s3.access import LISTS, Full, Meta, Plain, converted, session
+from pipeline.stores.s3.access import Full, Meta, Plain, session
+from pipeline.stores.s3.failures import LISTS, converted
 from pipeline.stores.s3.listing import Listings
 from pipeline.stores.s3.options import S3Options
 
@@ -94,23 +95,35 @@ class S3Store:
         """As `Store.head`."""
         whole = self._folder + key
         try:
-            with converted(self.uri(key)):
-                return self._entry(self._way(whole).head(whole))
+            with self._asking(key):
+                way = self._way(whole)
+                # Only the answer to a GET has a body, which says what it is that is missing.
+                return self._entry(way.head(whole) or way.first(whole)[0])
         except ObjectGone:
             return None
 
     def open(self, key: str) -> RangedReading:
         """As `Store.open`: one request for a small object; a large one is read in conditional ranges."""
         whole = self._folder + key
-        with converted(self.uri(key)):
+        with self._asking(key):
             meta, content = self._way(whole).first(whole)
+            entry = self._entry(meta)
         part = partial(self._part, key, meta.etag or "*")
-        return RangedReading(self._entry(meta), content, part, self._ahead)
+        return RangedReading(entry, content, part, self._ahead)
 
     def _part(self, key: str, etag: str, start: int, end: int) -> bytes:
         whole = self._folder + key
-        with converted(self.uri(key)):
+        with self._asking(key):
             return self._way(whole).part(whole, etag, start, end)
+
+    @contextmanager
+    def _asking(self, key: str) -> Iterator[None]:
+        try:
+            with converted(self.uri(key)):
+                yield
+        except UsageError as error:
+            # The whole bucket is away: no fault of this object, which waits until a person has seen to it.
+            raise UnavailableError(str(error)) from None
 
     def sign(self, key: str, ttl: float) -> str:
         """As `Store.sign`."""
