@@ -102,6 +102,11 @@ class UndecodableEvent:
     reason: str
 
 
+def refusal(error: Exception) -> str:
+    """Why a record is put aside, by what reading it raised: ValueError says it itself, all else with its type."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
 def check_key(key: str) -> str | None:
     """Why a key cannot be kept in the ledger, or None if it can."""
     if "\x00" in key:
@@ -184,19 +189,28 @@ def from_attributes(attributes: Mapping[str, Any], data: Any) -> ObjectEvent:
     if not isinstance(data, dict):
         data = {}
     version, size, modified = data.get("version"), data.get("size"), data.get("modified")
+    discovered_by: Any = _text(attributes, "discoveredby")
     return ObjectEvent(
         source,
         subject,
         kind,
         version if isinstance(version, str) else None,
-        Sequencer.parse(get("sequencer")),
+        Sequencer.parse(_text(attributes, "sequencer")),
         size if isinstance(size, int) else None,
         float(modified) if isinstance(modified, int | float) else None,
-        get("discoveredby", "notification"),
+        discovered_by or "notification",
         _seconds(str(get("time"))),
         str(get("id", "")),
-        get("traceparent"),
+        _text(attributes, "traceparent"),
     )
+
+
+def _text(attributes: Mapping[str, Any], name: str) -> str | None:
+    """An attribute that may be missing. Raises ValueError if it is no text."""
+    value = attributes.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} is no text")
+    return value
 
 
 _KINDS: dict[str, EventKind] = {
@@ -223,7 +237,7 @@ def _moment(seconds: float) -> datetime:
 def _seconds(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.events import ObjectEvent, Sequencer
+from pipeline.bus.kafka.codec import decode_message
+from pipeline.events import ObjectEvent, Sequencer, UndecodableEvent, fold, traces_of
 from pipeline.notifications import Target, decode, version_name
 
 AT = 1_795_368_201.0
@@ -213,12 +215,98 @@ def test_what_cannot_be_read_says_why(body: bytes) -> None:
         decode(body, inbox)
 
 
+DEEP = 1000
+"""About as far as a JSON text may be nested."""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * DEEP + b"]" * DEEP,
+        b'[[{"eventType":"Microsoft.Storage.BlobCreated"}]]',
+        b'{"Type":"Notification","Message":"' + b"[" * DEEP + b"]" * DEEP + b'"}',
+        b'{"eventType":"Microsoft.Storage.BlobCreated","subject":"/containers/c/blobs/b","data":{"api":[]}}',
+    ],
+)
+def test_what_is_nested_or_of_another_type_says_why(body: bytes) -> None:
+    """A message with lists where none belong is refused with a reason, as any other of no known form."""
+    with pytest.raises(ValueError, match=r".+"):
+        decode(body, inbox)
+
+
 WORDS = st.sampled_from(["Records", "s3", "object", "bucket", "name", "key", "eventName", "detail", "source", "Type"])
 SCALARS = st.none() | st.booleans() | st.integers(0, 9) | st.text()
 
 
-@given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(WORDS, inner)))
+DOCUMENTS = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(WORDS, inner))
+
+
+@given(DOCUMENTS)
 def test_no_message_does_more_than_be_refused(document: Any) -> None:
     """Whatever JSON comes, the answer is events or ValueError."""
     with contextlib.suppress(ValueError):
         decode(json.dumps(document), inbox)
+
+
+OURS = {"type": "labelfeed.object.created.v1", "source": "inbox", "subject": "a"}
+ATTRIBUTES = ("specversion", "id", "type", "source", "subject", "time", "discoveredby", "sequencer", "traceparent")
+NAMES = st.sampled_from(["content-type", "traceparent", "other", *(f"ce_{name}" for name in ATTRIBUTES)])
+VALUES = st.none() | st.binary() | st.sampled_from([b"application/cloudevents+json", OURS["type"].encode(), b"x"])
+STRUCTURED = ("content-type", b"application/cloudevents+json")
+
+
+def handled(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> list[ObjectEvent] | UndecodableEvent:
+    """What a message becomes, after all that is done with its events before they are recorded."""
+    found = decode_message(value, headers, inbox)
+    if isinstance(found, UndecodableEvent):
+        assert found.body == value
+        assert found.reason
+    else:
+        traces_of(fold(found))
+    return found
+
+
+@given(st.binary() | DOCUMENTS.map(lambda document: json.dumps(document).encode()), st.lists(st.tuples(NAMES, VALUES)))
+def test_no_message_on_kafka_does_more_than_become_a_dead_letter(
+    value: bytes, headers: list[tuple[str, bytes | None]]
+) -> None:
+    """Whatever value and headers come, null ones too, the answer is events, or the bytes and why they are none."""
+    handled(value, headers)
+
+
+PARTS = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(WORDS, SCALARS, max_size=2)
+
+
+@given(st.dictionaries(st.sampled_from([*ATTRIBUTES, "data"]), PARTS))
+def test_attributes_of_any_type_do_no_more_either(attributes: dict[str, Any]) -> None:
+    """An event in structured mode whose attributes are any JSON becomes an event that can be used, or a dead letter."""
+    handled(json.dumps(OURS | attributes).encode(), [STRUCTURED])
+
+
+@pytest.mark.parametrize("name", ["sequencer", "traceparent", "discoveredby"])
+def test_attributes_that_are_no_text_are_named(name: str) -> None:
+    """An attribute of another type than ours is what the dead letter's reason names."""
+    for value in (7, [], {}, True):
+        found = handled(json.dumps(OURS | {name: value}).encode(), [STRUCTURED])
+        assert isinstance(found, UndecodableEvent)
+        assert found.reason == f"{name} is no text"
+
+
+@pytest.mark.parametrize("name", ["content-type", "traceparent", "ce_type", "ce_subject"])
+def test_a_null_header_is_named(name: str) -> None:
+    """A header that is read here and has no value makes a dead letter that names it; any other null does no harm."""
+    found = handled(message(record()), [(name, None)])
+
+    assert isinstance(found, UndecodableEvent)
+    assert found.reason == f"the header {name} is null"
+    assert isinstance(handled(message(record()), [("other", None)]), list)
+
+
+def test_what_reading_did_not_foresee_is_a_dead_letter() -> None:
+    """Any error of reading a message is the reason of its dead letter, with its type."""
+
+    def broken(_bucket: str, _key: str) -> list[Target]:
+        raise ZeroDivisionError("by zero")
+
+    found = decode_message(message(record()), [], broken)
+    assert found == UndecodableEvent(message(record()), "ZeroDivisionError: by zero")

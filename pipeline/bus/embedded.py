@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from pipeline.bus import Consumer, DeadLetter, Offsets, Polled, Record, Spans
-from pipeline.events import ObjectEvent, UndecodableEvent, from_document, from_wire, to_document, to_wire
+from pipeline.events import ObjectEvent, UndecodableEvent, from_document, from_wire, refusal, to_document, to_wire
 from pipeline.metrics import Concern
 from pipeline.sqlitefile import SqliteFile, now
 
@@ -288,21 +288,29 @@ def _decoded(body: bytes) -> Sequence[ObjectEvent | UndecodableEvent]:
         return [UndecodableEvent(body, f"not JSON: {error}")]
     if not isinstance(documents, list):
         return [UndecodableEvent(body, "not a list of events")]
-    return [_event(document) for document in documents]
+    return [_event(document, body) for document in documents]
 
 
-def _event(document: object) -> ObjectEvent | UndecodableEvent:
+def _event(document: object, body: bytes) -> ObjectEvent | UndecodableEvent:
     try:
         return from_document(document)
-    except ValueError as error:
-        return UndecodableEvent(orjson.dumps(document), str(error))
+    except Exception as error:  # noqa: BLE001 - the outer boundary of a record: else nothing behind it was ever read
+        return UndecodableEvent(_encoded_again(document, body), refusal(error))
+
+
+def _encoded_again(document: object, body: bytes) -> bytes:
+    """One document of a segment as it stands there; the whole segment where it is nested too deep to be written."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return body
 
 
 def _event_of(body: bytes) -> ObjectEvent | UndecodableEvent:
     try:
         return from_wire(body)
-    except ValueError as error:
-        return UndecodableEvent(body, str(error))
+    except Exception as error:  # noqa: BLE001 - as above: the others are to be seen, and to be replayed
+        return UndecodableEvent(body, refusal(error))
 
 
 def _encoded(record: Record) -> bytes:

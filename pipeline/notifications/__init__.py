@@ -38,8 +38,12 @@ def decode(body: bytes | str, route: Route) -> list[ObjectEvent]:
 
 def _hints(document: Any) -> Iterator[Hint]:
     if isinstance(document, list) and document:
-        # Event Grid may deliver several events as one message.
-        return (hint for one in document for hint in _hints(one))
+        # Event Grid may deliver several events as one message; no list is in another.
+        return (hint for one in document for hint in _hints_of_one(one))
+    return _hints_of_one(document)
+
+
+def _hints_of_one(document: Any) -> Iterator[Hint]:
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - the caller catches one kind
     if document.get("Type") == "Notification" and isinstance(document.get("Message"), str):

@@ -70,7 +70,7 @@ def _of(name: str, document: Mapping[str, Any]) -> Iterator[Hint]:
     data = part(document, "data")
     if not isinstance(data, dict):
         raise ValueError("a notification whose data is no object")  # noqa: TRY004 - the caller catches one kind
-    if data.get("api") in _UNFINISHED:
+    if optional(data, "api") in _UNFINISHED:
         return
     place = _place(document)
     if kind == "deleted":

@@ -100,5 +100,5 @@ def seconds(value: Any) -> float:
     """A time in seconds since 1970; 0 if it is none."""
     try:
         return datetime.fromisoformat(str(value)).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

@@ -37,8 +37,8 @@ from google.cloud.pubsub_v1 import SubscriberClient
 from google.cloud.pubsub_v1.types import StreamingPullRequest, StreamingPullResponse
 
 from pipeline.config import Source
-from pipeline.errors import UnavailableError, UsageError
-from pipeline.events import ObjectEvent, UndecodableEvent, check_key
+from pipeline.errors import RetriableError, UnavailableError, UsageError
+from pipeline.events import ObjectEvent, UndecodableEvent, check_key, refusal
 from pipeline.notifications import Route, Target
 from pipeline.notifications.gcs import decode_message, to_document
 from pipeline.producers import Notices
@@ -152,8 +152,10 @@ class PubSubProducer:
             try:
                 found = decode_message(message.attributes, message.data, self._route)
                 events += [event._replace(id=message.id) for event in found if check_key(event.key) is None]
-            except ValueError as error:
-                if not self._put_aside(message, str(error)):
+            except RetriableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
+                if not self._put_aside(message, refusal(error)):
                     continue
             read.append(message)
         return Notices(events, lambda: self._acknowledge(read))

@@ -22,8 +22,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.config import Source
-from pipeline.errors import UnavailableError, UsageError
-from pipeline.events import ObjectEvent, UndecodableEvent, check_key, new_id
+from pipeline.errors import RetriableError, UnavailableError, UsageError
+from pipeline.events import ObjectEvent, UndecodableEvent, check_key, new_id, refusal
 from pipeline.notifications import Route, Target, decode
 from pipeline.producers import Notices
 from pipeline.stores.s3 import S3Store
@@ -149,8 +149,10 @@ class SqsProducer:
             try:
                 found = decode(message.body, self._route)
                 events += [event._replace(id=new_id()) for event in found if check_key(event.key) is None]
-            except ValueError as error:
-                if not self._put_aside(url, message, str(error)):
+            except RetriableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
+                if not self._put_aside(url, message, refusal(error)):
                     continue
             read.append(message)
         return Notices(events, lambda: self._delete(url, read))

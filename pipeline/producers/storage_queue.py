@@ -19,8 +19,8 @@ from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoun
 from azure.storage.queue import ExponentialRetry, QueueClient
 
 from pipeline.config import Source
-from pipeline.errors import UnavailableError, UsageError
-from pipeline.events import ObjectEvent, UndecodableEvent, check_key, new_id
+from pipeline.errors import RetriableError, UnavailableError, UsageError
+from pipeline.events import ObjectEvent, UndecodableEvent, check_key, new_id, refusal
 from pipeline.notifications import Route, Target, decode
 from pipeline.notifications.azure import folders, unwrapped
 from pipeline.producers import Notices
@@ -147,8 +147,10 @@ class StorageQueueProducer:
                 body = unwrapped(message.body)
                 found = [event for event in decode(body, self._route) if check_key(event.key) is None]
                 lost = lost or (not found and self._store.options.bucket in folders(body))
-            except ValueError as error:
-                self._put_aside(message, str(error))
+            except RetriableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
+                self._put_aside(message, refusal(error))
             else:
                 events += [event._replace(id=new_id()) for event in found]
         return Notices(events, lambda: self._delete(messages, pool), lost)

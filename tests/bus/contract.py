@@ -12,6 +12,8 @@ from pipeline.bus import Consumer, EventLog, Offsets, Record
 from pipeline.events import ObjectEvent, Sequencer, UndecodableEvent
 
 DEADLINE_SECONDS = 30.0
+DEEP = 1000
+"""About as far as a JSON text may be nested."""
 CLOCK_STEP_SECONDS = 0.01
 """Logs count time in milliseconds."""
 
@@ -222,16 +224,18 @@ class LogContract:
     def test_what_cannot_be_read_comes_with_its_reason(self, bench: Bench) -> None:
         """A record that is no event is given as its bytes and why, and doesn't stop the others."""
         log = bench.open()
+        deep = b"[" * DEEP + b"]" * DEEP
         log.publish(some(1, "before"))
+        bench.inject(deep)
         bench.inject(b'{"not": "an event"}')
         bench.inject(b"\xff\x00")
         log.publish(some(1, "after"))
         consumer = log.consumer(nothing)
-        records, _ = take(consumer, 4)
+        records, _ = take(consumer, 5)
         broken = [record.event for record in records if isinstance(record.event, UndecodableEvent)]
 
         assert {event.source for event in events_of(records)} == {"before", "after"}
-        assert {event.body for event in broken} == {b'{"not": "an event"}', b"\xff\x00"}
+        assert {event.body for event in broken} == {b'{"not": "an event"}', b"\xff\x00", deep}
         assert all(event.reason for event in broken)
         consumer.close()
         log.close()

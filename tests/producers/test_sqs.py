@@ -233,14 +233,17 @@ def test_a_message_that_cannot_be_read_goes_to_the_dead_letters(
 ) -> None:
     """It is put aside with its reason, and the others are read."""
     buried: list[UndecodableEvent] = []
+    deep = "[" * 1000 + "]" * 1000
     put("not JSON")
     put({"Records": [{"eventName": "ObjectCreated:Put"}]})
+    put(deep)
     put(s3_event("in/a.json"))
     events = opened(bury=buried.extend).settle(1)
 
     assert [event.key for event in events] == ["a.json"]
     assert_soon(lambda: left() == 0)
-    assert {letter.body for letter in buried} == {b"not JSON", b'{"Records":[{"eventName":"ObjectCreated:Put"}]}'}
+    told = {b"not JSON", b'{"Records":[{"eventName":"ObjectCreated:Put"}]}', deep.encode()}
+    assert {letter.body for letter in buried} == told
     assert all(letter.reason for letter in buried)
 
 

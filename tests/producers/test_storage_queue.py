@@ -309,12 +309,14 @@ def test_a_message_that_cannot_be_read_goes_to_the_dead_letters(
     buried: list[UndecodableEvent] = []
     put("not JSON!")
     put({"eventType": "Microsoft.Storage.BlobCreated", "topic": TOPIC, "subject": "nowhere", "data": {}})
+    put("[" * 1000 + "]" * 1000)
+    put([[grid_event("in/b.json")]])
     put(grid_event("in/a.json"))
     events = opened(bury=buried.extend).settle(1)
 
     assert [event.key for event in events] == ["a.json"]
     until(lambda: left() == 0)
-    assert len(buried) == 2
+    assert len(buried) == 4
     assert b"not JSON!" in {letter.body for letter in buried}
     assert all(letter.reason for letter in buried)
 

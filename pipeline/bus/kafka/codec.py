@@ -9,14 +9,18 @@ from typing import NamedTuple
 
 import orjson
 
-from pipeline.events import ObjectEvent, UndecodableEvent, from_attributes, from_wire, new_id, to_data, traced
+from pipeline.errors import RetriableError
+from pipeline.events import ObjectEvent, UndecodableEvent, from_attributes, from_wire, new_id, refusal, to_data, traced
 from pipeline.notifications import Route, decode
 
 Headers = list[tuple[str, bytes]]
+Received = Sequence[tuple[str, bytes | None]]
+"""Headers as they come: a value may be null."""
 
 _PREFIX = "ce_"
 _JSON = ("content-type", b"application/json")
 _STRUCTURED = "application/cloudevents+json"
+_READ = frozenset({"content-type", "traceparent"})
 _VERSION = ("ce_specversion", b"1.0")
 _TYPES = {
     kind: ("ce_type", f"labelfeed.object.{kind}.v1".encode()) for kind in ("created", "updated", "deleted", "seen")
@@ -51,14 +55,28 @@ def encode(event: ObjectEvent) -> Message:
     return Message(f"{event.source}/{event.key}".encode(), orjson.dumps(to_data(event)), headers)
 
 
-def decode_message(
-    value: bytes | None, headers: Sequence[tuple[str, bytes]], route: Route
-) -> list[ObjectEvent] | UndecodableEvent:
+def writable(headers: Received) -> Headers:
+    """Headers as the client writes them: it knows no null, which becomes empty."""
+    return [(name, text or b"") for name, text in headers]
+
+
+def decode_message(value: bytes | None, headers: Received, route: Route) -> list[ObjectEvent] | UndecodableEvent:
     """The events of a message, whoever wrote it: several where a store put several into one, or none at all."""
     try:
-        return _decode(value or b"", dict(headers), route)
-    except ValueError as error:
-        return UndecodableEvent(value or b"", str(error))
+        return _decode(value or b"", _readable(headers), route)
+    except RetriableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the outer boundary of a record: else nothing behind it was ever read
+        return UndecodableEvent(value or b"", refusal(error))
+
+
+def _readable(headers: Received) -> dict[str, bytes]:
+    """Headers by name. Raises ValueError where one that is read here is null."""
+    found = dict(headers)
+    null = [name for name, text in found.items() if text is None and (name in _READ or name.startswith(_PREFIX))]
+    if null:
+        raise ValueError(f"the header {null[0]} is null")
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def _decode(value: bytes, headers: dict[str, bytes], route: Route) -> list[ObjectEvent]:

@@ -17,7 +17,7 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline.bus import Offsets, Polled, Record
-from pipeline.bus.kafka.codec import Message, decode_message, encode
+from pipeline.bus.kafka.codec import Message, decode_message, encode, writable
 from pipeline.bus.kafka.connection import Topics, converted, opened
 from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.bus.kafka.writer import Writer
@@ -120,7 +120,7 @@ class Member:
                 continue
             for message in messages:
                 key = (place.partition, message.offset)
-                self._originals[key] = Message(message.key or b"", message.value or b"", list(message.headers))
+                self._originals[key] = Message(message.key or b"", message.value or b"", writable(message.headers))
                 events = decode_message(message.value, message.headers, self._route)
                 found = [events] if isinstance(events, UndecodableEvent) else events
                 records.extend(Record(*key, event) for event in found)

@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from pipeline.bus import DeadLetter, Spans
-from pipeline.bus.kafka.codec import Headers, Message, decode_message
+from pipeline.bus.kafka.codec import Headers, Message, Received, decode_message, writable
 from pipeline.bus.kafka.connection import Topics, converted, opened
 from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.bus.kafka.writer import Writer
@@ -63,7 +63,7 @@ def newest_dead(options: KafkaOptions, topics: Topics, route: Route, limit: int)
     for record in sorted(records, key=lambda record: record.timestamp, reverse=True):
         for event in _events(record, route):
             about = event.ref if isinstance(event, ObjectEvent) else event.body
-            reason = dict(record.headers).get(REASON, b"").decode(errors="replace")
+            reason = dict(writable(record.headers)).get(REASON, b"").decode(errors="replace")
             found.setdefault(about, DeadLetter(record.timestamp / 1000, reason, event))
     return list(found.values())[:limit]
 
@@ -137,6 +137,6 @@ def _original(record: Any) -> Message:
     return Message(record.key or b"", record.value or b"", _headers(record.headers))
 
 
-def _headers(headers: Headers) -> Headers:
-    kept = [(name, text) for name, text in headers if not name.startswith(_OURS)]
+def _headers(headers: Received) -> Headers:
+    kept = [(name, text) for name, text in writable(headers) if not name.startswith(_OURS)]
     return [(name, b"replay" if name == _DISCOVERED_BY else text) for name, text in kept]

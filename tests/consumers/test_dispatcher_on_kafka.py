@@ -1,0 +1,119 @@
+"""The dispatcher on a real Kafka: what others wrote there stops nothing."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.producer import producer_batch
+from kafka.serializer import Serializer
+
+from pipeline.bus import Consumer
+from pipeline.bus.kafka import KafkaLog, KafkaOptions, parse
+from pipeline.consumers.dispatcher import Dispatcher, Scope
+from pipeline.events import ObjectEvent
+from tests.consumers.house import House
+
+DEADLINE_SECONDS = 60.0
+DEEP = b"[" * 1000 + b"]" * 1000
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cut_off() -> Iterator[None]:
+    """Collect the sockets of the client's failed attempts here: it leaves them to the garbage collector."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def options(kafka_url: str) -> KafkaOptions:
+    """A topic of one partition, in which order is kept, of this test alone."""
+    return parse(f"{kafka_url}?partitions=1&group={kafka_url.rpartition('/')[2]}")
+
+
+@pytest.fixture
+def log(options: KafkaOptions) -> Iterator[KafkaLog]:
+    """The log of this test, its topics made."""
+    with closing(KafkaLog(options)) as opened:
+        opened.ping()
+        yield opened
+
+
+class WithNull(Serializer):  # type: ignore[misc]  # kafka-python has no types
+    """Adds null headers to a record, which the client writes, but does not take from its caller."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def serialize(self, _topic: str, headers: list[Any], data: bytes) -> bytes:
+        """The value as it is."""
+        headers += [(name, None) for name in self._names]
+        return data
+
+
+def write(options: KafkaOptions, value: bytes, *null: str, **settings: Any) -> None:
+    """Write a record as somebody else does, with these headers null."""
+    producer = KafkaProducer(
+        bootstrap_servers=options.bootstrap[0], value_serializer=WithNull(null), metrics_enabled=False, **settings
+    )
+    with closing(producer), pytest.MonkeyPatch.context() as patch:
+        # It measures what it has written as if no value were null.
+        patch.setattr(producer_batch, "len", lambda each: len(each or b""), raising=False)
+        producer.send(options.topic, value).get(30)
+
+
+def dispatched(house: House, log: KafkaLog, done: Callable[[], bool]) -> None:
+    """Let a dispatcher take what the log gives until it has done what is waited for."""
+    scopes = {name: Scope(lambda _key: True, feed.source.on_change) for name, feed in house.feeds.items()}
+    dispatcher = Dispatcher(log, house.ledger, scopes, house.metrics)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    consumer: Consumer
+    with closing(log.consumer(lambda _partitions: {})) as consumer:
+        while not done():
+            assert time.monotonic() < deadline, house.states()
+            polled = consumer.poll(1000, 0.2)
+            if polled.records:
+                dispatcher.take(consumer, polled)
+
+
+def letters(options: KafkaOptions) -> list[Any]:
+    """Every dead letter, as any consumer sees it."""
+    reader = KafkaConsumer(
+        bootstrap_servers=options.bootstrap[0], enable_auto_commit=False, max_partition_fetch_bytes=8 << 20
+    )
+    with closing(reader):
+        place = TopicPartition(options.dead_topic, 0)
+        reader.assign([place])
+        reader.seek_to_beginning()
+        end = reader.end_offsets([place])[place]
+        found: list[Any] = []
+        while len(found) < end:
+            for batch in reader.poll(500).values():
+                found += batch
+    return found
+
+
+def test_records_that_cannot_be_read_stop_nothing(house: House, log: KafkaLog, options: KafkaOptions) -> None:
+    """A null header and a value nested without end become dead letters with reasons, and what is behind is recorded."""
+    log.publish([ObjectEvent("inbox", "before", version="v")])
+    write(options, b"null", "content-type", "ce_subject")
+    write(options, DEEP)
+    log.publish([ObjectEvent("inbox", "after", version="v")])
+
+    dispatched(house, log, lambda: "after" in house.states())
+
+    assert house.states() == {"before": "ready", "after": "ready"}
+    found = letters(options)
+    assert [letter.value for letter in found] == [b"null", DEEP]
+    assert b"null" in dict(found[0].headers)["labelfeed-reason"]
+    assert dict(found[1].headers)["labelfeed-reason"]
+    assert {letter.event.body for letter in log.dead_letters(10)} == {b"null", DEEP}  # type: ignore[union-attr]
+
+    assert log.replay_dead() == 2
+    dispatched(house, log, lambda: len(letters(options)) >= 4)
