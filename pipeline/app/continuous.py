@@ -12,8 +12,9 @@ from threading import Event
 from pipeline import logs, registry
 from pipeline.app.gauges import Gauges
 from pipeline.app.leading import Leading
-from pipeline.app.parts import Data, Feed, component_of, route_of
+from pipeline.app.parts import Data, Feed, component_of
 from pipeline.app.roles import Dispatching, Working, worker_name
+from pipeline.app.routes import route_of
 from pipeline.config import Config
 from pipeline.consumers.broker import LOCAL_EPOCH, Queue
 from pipeline.errors import LabelfeedError

@@ -16,9 +16,10 @@ from pipeline.app.continuous import Continuous
 from pipeline.app.leaving import Behind
 from pipeline.app.once import Once, for_once
 from pipeline.app.outlets import identities, pings, with_label_configs
-from pipeline.app.parts import Data, Feed, direct_log, disks, open_data, open_feed, route_of
+from pipeline.app.parts import Data, Feed, direct_log, disks, open_data, open_feed
 from pipeline.app.progress import Gauge, Progress
 from pipeline.app.roles import Dispatching, Working
+from pipeline.app.routes import route_of
 from pipeline.bus import DeadLetter
 from pipeline.config import Config
 from pipeline.consumers.broker import EMBEDDED, Queue, queue

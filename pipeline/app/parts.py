@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from pipeline import registry
 from pipeline.app.serving.tokens import Links
 from pipeline.bus import EventLog
 from pipeline.config import Config, Source
-from pipeline.errors import ConfigError, LabelfeedError, UsageError
+from pipeline.errors import ConfigError, UsageError
 from pipeline.labelconfig import LabelConfig
 from pipeline.ledger import Ledger
 from pipeline.ledger.deliveries import DeliveryRow
@@ -107,28 +107,6 @@ def direct_log(data: Data, stack: ExitStack) -> Data:
     log.create()
     stack.callback(data.ledger.forget_log, log.name)
     return Data(data.ledger, log)
-
-
-def route_of(feeds: Mapping[str, Feed]) -> Route:
-    """Which objects of which sources a store's own notification concerns."""
-
-    def route(bucket: str, key: str) -> Iterator[Target]:
-        for name, feed in feeds.items():
-            concerns = getattr(feed.store, "concerns", None)
-            ours = concerns(bucket, key) if concerns is not None else None
-            if ours is not None:
-                yield Target(name, ours, by_version_id=_by_version_id(feed.store))
-
-    return route
-
-
-def _by_version_id(store: Store) -> bool:
-    """Whether a store names contents by version ids; while it does not answer, yes: then an event without one
-    names no version, and the importer asks the store."""
-    try:
-        return bool(getattr(store, "versioned", False))
-    except LabelfeedError:
-        return True
 
 
 def nowhere(_bucket: str, _key: str) -> Sequence[Target]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 
 from pipeline.errors import ObjectFailed, ObjectGone, UnavailableError, UsageError
 from pipeline.notifications import version_name
@@ -33,6 +33,7 @@ class S3Store:
         self._plain = Plain(options, credentials)
         self._full = Full(options, credentials)
         self._ahead = ThreadPoolExecutor(AHEAD_THREADS, thread_name_prefix="s3-ahead")
+        self._versioned = options.versions
         self.concurrency = options.concurrency
         self._listings = Listings(options, self._plain, self._full, self._entry, lambda: self.versioned)
 
@@ -48,13 +49,14 @@ class S3Store:
         with self._listing():
             return self._listings.jumps
 
-    @cached_property
+    @property
     def versioned(self) -> bool:
-        """Whether the bucket names contents by version ids. Asked once."""
-        if self._options.versions is not None:
-            return self._options.versions
-        with converted(self._options.canonical):
-            return self._full.versioned()
+        """Whether the bucket names contents by version ids. Asked until it has answered once."""
+        # No cached_property: before Python 3.12 all stores wait there for one whose bucket does not answer.
+        if self._versioned is None:
+            with converted(self._options.canonical):
+                self._versioned = self._full.versioned()
+        return self._versioned
 
     def identity(self) -> str:
         """As `Store.identity`."""
