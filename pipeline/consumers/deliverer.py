@@ -225,9 +225,11 @@ class Deliverer:
         begun = _uptime()
         try:
             found = outlet.delivery.find(f"{grant.stamp}-{batch.id}", batch.handle)
-        except BatchRefused as error:
-            self._refused(outlet, grant, self._members(batch.id), batch.id, error)
         except LabelfeedError as error:
+            if isinstance(error, BatchRefused) and batch.handle is not None:
+                self._refused(outlet, grant, self._members(batch.id), batch.id, error)
+                return
+            # Only of an import that it has named a remote can know that it took nothing.
             failure = Failure(error.code, str(error), getattr(error, "retry_after", None))
             self._keep(self._ledger.failed(*held, None, failure, sent=False))
             self._failing(outlet, failure)

@@ -233,6 +233,37 @@ class MishapContract:
         assert len(desk.remote.batches) == 1
         assert desk.remote.texts() == ["a", "b"]
 
+    def test_a_refusal_to_say_proves_nothing(self, bench: Bench) -> None:
+        """A remote that refuses to be asked for a batch of which it has given no handle leaves it as it was."""
+        desk = Desk(bench, settle=1000)
+        bench.imported("a", texts=tuple("ab"))
+        desk.remote.after.append(raising(BatchUnsure("504")))
+        desk.remote.finding.append(BatchRefused("no such page"))
+        desk.steps()
+        desk.overdue("look_due")
+        desk.steps()
+        assert desk.remote.finding == []
+        assert (desk.report()["batch"], desk.report()["reason"]) == ("unsure", "no such page")
+        desk.overdue("due")
+        desk.overdue("look_due")
+        desk.steps()
+        assert desk.remote.texts() == ["a", "b"]
+        assert len(desk.remote.batches) == 1
+
+    def test_a_remote_that_says_that_its_import_failed_refuses(self, bench: Bench) -> None:
+        """A remote that says of an import with a handle that it has failed has refused it: the bad task is found."""
+        desk = Desk(bench, settle=1000)
+        bench.imported("a", texts=tuple("ax"))
+        failures = [raising(BatchUnsure("goes on", handle=str(n))) for n in (7, 8)]
+        desk.remote.mishaps += [failures[0], lambda batch, tasks: None, failures[1]]
+        desk.remote.finding += [BatchRefused("x is no letter")] * 2
+        for _ in range(3):
+            desk.steps()
+            desk.overdue("look_due")
+        desk.steps()
+        assert desk.remote.texts() == ["a"]
+        assert [row["reason"] for row in desk.ledger.refused(desk.row.id, 0, 10)] == ["x is no letter"]
+
     def test_nothing_is_repeated_before_it_has_settled(self, bench: Bench) -> None:
         """An absent batch is sent again only after an answer that was asked for after the settling time."""
         desk = Desk(bench, settle=1000)

@@ -80,7 +80,8 @@ def _answer(found: httpx.Response) -> Answer:
     return Answer(found.status_code, _kept(found.headers.items()), found.content)
 
 
-def _tell(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
+def tell(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
+    """Answer a request."""
     if not answer.status:
         handler.close_connection = True
         return
@@ -118,14 +119,14 @@ def wire(target: str) -> Iterator[Wire]:
             if self.command == "POST" and "/import?" in self.path:
                 self._import(begun, body)
             else:
-                _tell(self, recorded.other(self.path) or self._through(body)())
+                tell(self, recorded.other(self.path) or self._through(body)())
             if self.command == "GET" and self.path.startswith("/api/tasks?"):
                 recorded.looked.set()
 
         def _import(self, begun: float, body: bytes) -> None:
             answer = recorded.spoilt(self._through(body))
             try:
-                _tell(self, answer)
+                tell(self, answer)
             finally:  # whoever asked may be gone
                 with lock:
                     made = Import(begun, time.monotonic(), len(json.loads(body)), len(body), answer.status)

@@ -24,8 +24,13 @@ ACCESS_SECONDS = 240.0
 REASON_LIMIT = 2000
 """Characters of an answer that an error keeps."""
 
-_OK, _BAD, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_LARGE, _TOO_MANY = 200, 400, 401, 403, 404, 413, 429
+_OK, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY = 200, 401, 403, 404, 429
 _CLIENT, _SERVER = 400, 500
+_REFUSALS = frozenset({400, 413, 422})
+"""What a Label Studio, or a proxy that bounds bodies, answers of what was sent: it is bad or too large."""
+_NOT_TAKEN = frozenset({401, 403, 404, 405, 407, 410, 411, 414, 415, 417, 421, 425, 426, 428, 429, 431, 451})
+"""What is answered before a request is looked into: for want of a right, a header or a moment. All others (such as 408,
+409 and 499) some proxies answer also of requests that they have let through."""
 _REFUSING = {
     _UNAUTHORIZED: ("unauthorized", "refuses the token"),
     _FORBIDDEN: ("forbidden", "lets this user not do that"),
@@ -49,12 +54,20 @@ class Client:
         """Let go of connections."""
         self._http.close()
 
-    def ask(self, method: str, path: str, *, missing: bool = False, **how: Any) -> Any:
-        """The JSON of an answer to something that may be asked again; with `missing`, None where it is a 404.
+    def ask(self, path: str, *, missing: bool = False, **how: Any) -> Any:
+        """The JSON of an answer to a question; with `missing`, None where it is a 404. Raises UnavailableError where
+        there is no answer, or one that is none: of what was sent before, it says nothing."""
+        try:
+            return self.tell("GET", path, missing=missing, **how)
+        except BatchRefused as error:
+            raise UnavailableError(f"{self.url} refuses a question: {error}", code="refused") from None
+
+    def tell(self, method: str, path: str, *, missing: bool = False, **how: Any) -> Any:
+        """The JSON of an answer to a request that may be made again; with `missing`, None where it is a 404.
 
         Raises:
             UnavailableError: no answer, or one that says that it cannot be had now, or not by us.
-            BatchRefused: it refuses what was asked.
+            BatchRefused: it refuses what it was told.
         """
         answer = self._asked(method, path, how)
         if answer.status_code == _UNAUTHORIZED and self._refreshes:
@@ -91,7 +104,7 @@ class Client:
             raise BatchUnsure(f"{self.url} did not answer for an import: {_named(error)}", code="no_answer") from None
         if answer.status_code == _UNAUTHORIZED:
             self._access_until = 0.0
-        if answer.status_code >= _SERVER or answer.status_code < _OK:
+        if not (_OK <= answer.status_code < _CLIENT or answer.status_code in _REFUSALS | _NOT_TAKEN):
             # Some of its errors come after the import itself was committed, and a proxy knows nothing of it.
             raise BatchUnsure(
                 f"{self.url} answered {answer.status_code} to an import: {_reason(answer)}",
@@ -115,7 +128,10 @@ class Client:
             answer = self._http.post("/api/token/refresh/", json={"refresh": self._token}, timeout=_times(ASK_SECONDS))
         except httpx.HTTPError as error:
             raise UnavailableError(f"{self.url} does not answer: {_named(error)}") from None
-        told = self._read(answer)
+        try:
+            told = self._read(answer)
+        except BatchRefused:
+            raise UnavailableError(f"{self.url} gives no access for the token", code="unauthorized") from None
         if not isinstance(told, Mapping) or not isinstance(told.get("access"), str):
             raise UnavailableError(f"{self.url} gave no access token", code="unauthorized")
         self._access, self._access_until = told["access"], time.monotonic() + ACCESS_SECONDS
@@ -129,11 +145,12 @@ class Client:
             raise UnavailableError(
                 f"{self.url} takes no more for now (429)", retry_after=_retry_after(answer), code="too_many"
             )
-        if status in (_BAD, _TOO_LARGE) or _CLIENT <= status < _SERVER:
+        if status in _REFUSALS:
             raise BatchRefused(_reason(answer), _reasons(answer))
-        if status >= _SERVER or status < _OK:
+        if not _OK <= status < _CLIENT:
+            code = "refused" if _CLIENT <= status < _SERVER else "server_error"
             raise UnavailableError(
-                f"{self.url} answered {status}", retry_after=_retry_after(answer), code="server_error"
+                f"{self.url} answered {status}: {_reason(answer)}", retry_after=_retry_after(answer), code=code
             )
         if not answer.content:
             return None

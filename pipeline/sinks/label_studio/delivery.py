@@ -97,10 +97,7 @@ class LabelStudioDelivery:
         self._client.close()
 
     def _own(self) -> Mapping[str, Any]:
-        try:
-            found = self._client.ask("GET", f"/api/projects/{self._project}/")
-        except BatchRefused as error:
-            raise UnavailableError(f"{self._client.url}: {error}", code="refused") from None
+        found = self._client.ask(f"/api/projects/{self._project}/")
         if not isinstance(found, Mapping):
             raise UnavailableError(f"{self._client.url} does not answer as a Label Studio", code="no_json")
         return found
@@ -127,7 +124,7 @@ class LabelStudioDelivery:
             time.sleep(POLL_SECONDS)
 
     def _state(self, handle: str) -> Mapping[str, Any] | None:
-        found = self._client.ask("GET", f"/api/projects/{self._project}/imports/{handle}/", missing=True)
+        found = self._client.ask(f"/api/projects/{self._project}/imports/{handle}/", missing=True)
         return found if isinstance(found, Mapping) else None
 
     def _marked(self, batch: str) -> Iterator[Mapping[str, Any]]:
@@ -140,7 +137,7 @@ class LabelStudioDelivery:
                 "project": self._project, "page": page, "page_size": FIND_PAGE, "resolve_uri": "false",
                 "query": orjson.dumps(query).decode(),
             }  # fmt: skip
-            found = self._client.ask("GET", "/api/tasks", params=params)
+            found = self._client.ask("/api/tasks", params=params)
             if not isinstance(found, Mapping) or not isinstance(found.get("tasks"), list):
                 raise UnavailableError(f"{self._client.url} did not list its tasks", code="no_json")
             yield from found["tasks"]
@@ -151,9 +148,9 @@ class LabelStudioDelivery:
     def _delete(self, change: Change) -> tuple[ChangeOutcome, str]:
         path = f"/api/tasks/{change.remote_id}/"
         try:
-            if self._client.ask("GET", path, missing=True) is None:
+            if self._client.ask(path, missing=True) is None:
                 return "gone", "it was deleted there before"
-            self._client.ask("DELETE", path, missing=True)
+            self._client.tell("DELETE", path, missing=True)
         except BatchRefused as error:
             return "kept", str(error)
         return "done", ""
@@ -161,14 +158,14 @@ class LabelStudioDelivery:
     def _update(self, change: Change, name: str) -> tuple[ChangeOutcome, str]:
         path, task = f"/api/tasks/{change.remote_id}/", change.item.task
         try:
-            there = self._client.ask("GET", path, missing=True)
+            there = self._client.ask(path, missing=True)
             if not isinstance(there, Mapping):
                 return "gone", "it was deleted there"
             if there.get("annotations") or there.get("total_annotations") or there.get("drafts"):
                 return "kept", "somebody has annotated it there"
             mark = _mark(there.get("meta")) or {}
             meta = orjson.loads(_meta(task.meta, str(mark.get("batch", name)), change.item.id))
-            self._client.ask("PATCH", path, json={"data": orjson.loads(task.data), "meta": meta})
+            self._client.tell("PATCH", path, json={"data": orjson.loads(task.data), "meta": meta})
             self._predict(change, there.get("predictions") or [])
         except BatchRefused as error:
             return "kept", str(error)
@@ -180,9 +177,9 @@ class LabelStudioDelivery:
         if [_told(one) for one in ours] == [_told(one) for one in there]:
             return
         for one in there:
-            self._client.ask("DELETE", f"/api/predictions/{one['id']}/", missing=True)
+            self._client.tell("DELETE", f"/api/predictions/{one['id']}/", missing=True)
         for one in ours:
-            self._client.ask("POST", "/api/predictions/", json=_told(one) | {"task": int(change.remote_id)})
+            self._client.tell("POST", "/api/predictions/", json=_told(one) | {"task": int(change.remote_id)})
 
 
 def _listed(tasks: Sequence[Encoded]) -> Iterator[bytes]:

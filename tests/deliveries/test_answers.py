@@ -1,0 +1,125 @@
+"""What the answers of a Label Studio prove of a batch, and what they don't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, UnavailableError
+from tests.deliveries.contract_delivery import item, send
+from tests.deliveries.desk import Desk
+from tests.deliveries.little import Little, after, instead, little
+from tests.deliveries.wire import Answer
+from tests.ledger.bench import Bench
+
+PERSONAL = "eyJhbGciOiJIUzI1NiJ9.e30.AAAA"
+NO = {"detail": "no"}
+
+
+@pytest.fixture
+def studio() -> Iterator[Little]:
+    """A stand-in for a Label Studio."""
+    with little() as made:
+        yield made
+
+
+@pytest.fixture
+def desk(sqlite_bench: Bench, studio: Little) -> Iterator[Desk]:
+    """A delivery into it, of which what nobody answered for settles late."""
+    made = Desk(sqlite_bench, settle=1000)
+    with closing(studio.delivery()) as delivery:
+        made.outlet = made.outlet._replace(delivery=delivery)
+        made.sender = made.another()
+        yield made
+
+
+def settled(desk: Desk) -> None:
+    """Go on until a batch that was looked for is taken for absent, or is there."""
+    for what in ("due", "look_due", "settled_at"):
+        desk.overdue(what)
+    desk.steps()
+
+
+@pytest.mark.parametrize("status", [400, 405, 408, 409, 413, 422, 425, 431])
+def test_a_refused_question_proves_nothing(desk: Desk, studio: Little, status: int) -> None:
+    """Whatever a question for a batch that arrived is answered with, the batch is not sent again, nor set aside."""
+    desk.bench.imported("a", texts=tuple("ab"))
+    studio.spoils += [
+        ("POST", "/import?", after(Answer.of(504, NO))),
+        ("GET", "/api/tasks?", instead(Answer.of(status, NO))),
+    ]
+    desk.steps()
+    settled(desk)
+    assert studio.count("GET", "/api/tasks?") == 1
+    settled(desk)
+    settled(desk)
+    assert studio.texts() == ["a", "b"]
+    assert studio.count("POST", "/import?") == 1
+    assert (desk.report()["delivered"], desk.report()["refused"]) == (2, 0)
+
+
+@pytest.mark.parametrize("status", [400, 405, 409, 425])
+def test_a_refused_question_for_an_import_proves_nothing(desk: Desk, studio: Little, status: int) -> None:
+    """Whatever a question for an import that goes on behind its answer is answered with, right away and later, its
+    tasks are there once."""
+    desk.bench.imported("a", texts=tuple("ab"))
+    studio.spoils += [
+        ("POST", "/import?", after(Answer.of(201, {"import": 7}))),
+        ("GET", "/imports/7/", instead(Answer.of(status, NO))),
+        ("GET", "/imports/7/", instead(Answer.of(status, NO))),
+    ]
+    for _ in range(3):
+        desk.steps()
+        settled(desk)
+    assert studio.texts() == ["a", "b"]
+    assert studio.count("POST", "/import?") == 1
+    assert (desk.report()["delivered"], desk.report()["refused"]) == (2, 0)
+
+
+ANSWERED: dict[type[LabelfeedError], list[int]] = {
+    BatchRefused: [400, 413, 422],
+    UnavailableError: [401, 403, 404, 405, 407, 410, 411, 414, 415, 417, 421, 425, 426, 428, 429, 431, 451],
+    BatchUnsure: [302, 402, 406, 408, 409, 412, 423, 424, 444, 460, 499, 500, 502, 503, 504],
+}
+
+
+@pytest.mark.parametrize("meant", ANSWERED)
+def test_what_an_import_is_answered_with(studio: Little, meant: type[LabelfeedError]) -> None:
+    """Of an import's answers three refuse the batch, others say that it was not looked into, and all that a proxy may
+    say of what it has let through leave its arrival open."""
+    found = {}
+    with closing(studio.delivery()) as delivery:
+        for status in ANSWERED[meant]:
+            studio.spoils.append(("POST", "/import?", instead(Answer.of(status, NO))))
+            with pytest.raises(LabelfeedError) as caught:
+                send(delivery, [item(1)])
+            found[status] = type(caught.value)
+    assert found == dict.fromkeys(ANSWERED[meant], meant)
+
+
+def test_an_answer_that_is_no_refusal_sets_nothing_aside(desk: Desk, studio: Little) -> None:
+    """What is not about the tasks makes the delivery wait, with the reason, and then all of them arrive."""
+    desk.bench.imported("a", texts=tuple("ab"))
+    studio.spoils.append(
+        ("POST", "/import?", instead(Answer.of(405, {"detail": "the proxy allows no POST"}, Retry_After="100")))
+    )
+    desk.steps()
+    report = desk.report()
+    assert (report["refused"], report["code"], report["waiting_tasks"]) == (0, "refused", 2)
+    assert "the proxy allows no POST" in report["reason"]
+    assert report["due"] > desk.bench.ledger.now() + 50
+    desk.overdue("due")
+    desk.steps()
+    assert studio.texts() == ["a", "b"]
+
+
+def test_a_token_that_is_refused_refuses_no_batch(studio: Little) -> None:
+    """Whatever is answered when a token is exchanged, nothing is known of the tasks, and none goes out."""
+    studio.spoils.append(("POST", "/api/token/refresh/", instead(Answer.of(400, {"refresh": [PERSONAL]}))))
+    with closing(studio.delivery(PERSONAL)) as delivery, pytest.raises(UnavailableError) as caught:
+        send(delivery, [item(1)])
+    assert caught.value.code == "unauthorized"
+    assert PERSONAL not in str(caught.value)
+    assert studio.count("POST", "/import?") == 0
