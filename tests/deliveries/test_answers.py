@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
@@ -11,7 +11,7 @@ from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, Unavailab
 from tests.deliveries.contract_delivery import item, send
 from tests.deliveries.desk import Desk
 from tests.deliveries.little import Little, after, instead, little
-from tests.deliveries.wire import Answer
+from tests.deliveries.wire import Answer, Spoil
 from tests.ledger.bench import Bench
 
 PERSONAL = "eyJhbGciOiJIUzI1NiJ9.e30.AAAA"
@@ -123,3 +123,63 @@ def test_a_token_that_is_refused_refuses_no_batch(studio: Little) -> None:
     assert caught.value.code == "unauthorized"
     assert PERSONAL not in str(caught.value)
     assert studio.count("POST", "/import?") == 0
+
+
+def failing(studio: Little, made: int) -> Spoil:
+    """An import that is answered, and then fails after so many tasks."""
+
+    def import_(through: Callable[[], Answer]) -> Answer:
+        through()
+        for number in sorted(studio.tasks)[made:]:
+            del studio.tasks[number]
+        studio.imports["7"] = {"id": 7, "status": "failed", "error": "the worker ran out of memory"}
+        return Answer.of(201, {"import": 7})
+
+    return import_
+
+
+@pytest.mark.parametrize("made", [1, 2, 3])
+def test_an_import_that_fails_half_way_is_completed(desk: Desk, studio: Little, made: int) -> None:
+    """Of an import that fails behind its answer when some of its tasks are there, the others alone are sent again."""
+    desk.bench.imported("a", texts=tuple("abc"))
+    studio.spoils.append(("POST", "/import?", failing(studio, made)))
+    desk.steps()
+    assert desk.report()["refused"] == 0
+    settled(desk)
+    settled(desk)
+    assert studio.texts() == ["a", "b", "c"]
+    assert studio.count("POST", "/import?") == (1 if made == 3 else 2)
+    assert (desk.report()["delivered"], desk.report()["refused"]) == (3, 0)
+
+
+def test_an_import_that_fails_half_way_unobserved_is_completed(desk: Desk, studio: Little) -> None:
+    """The same holds where it went on for longer than its sender waits, and has failed when it is looked for."""
+    desk.bench.imported("a", texts=tuple("abc"))
+    studio.spoils += [
+        ("POST", "/import?", failing(studio, 2)),
+        ("GET", "/imports/7/", instead(Answer.of(503, NO))),
+    ]
+    desk.steps()
+    settled(desk)
+    settled(desk)
+    assert studio.texts() == ["a", "b", "c"]
+    assert studio.count("POST", "/import?") == 2
+    assert (desk.report()["delivered"], desk.report()["refused"]) == (3, 0)
+
+
+def test_an_import_that_fails_with_nothing_there_is_refused(desk: Desk, studio: Little) -> None:
+    """An import that fails behind its answer, also when its sender has left, is refused where nothing of it is there;
+    where nobody can say what is there, it is asked for."""
+    desk.bench.imported("a", texts=("a",))
+    studio.spoils += [
+        ("POST", "/import?", failing(studio, 0)),
+        ("GET", "/api/tasks?", instead(Answer.of(503, NO))),
+    ]
+    desk.step()
+    assert (desk.report()["batch"], desk.report()["refused"]) == ("unsure", 0)
+    desk.overdue("look_due")
+    desk.steps()
+    assert studio.texts() == []
+    assert studio.count("POST", "/import?") == 1
+    (refused,) = desk.ledger.refused(desk.row.id, 0, 10)
+    assert refused["reason"] == "the worker ran out of memory"

@@ -61,15 +61,10 @@ class LabelStudioDelivery:
 
     def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
         """As `Delivery.find`."""
-        if handle is not None:
-            state = self._state(handle)
-            if state is not None and state.get("status") == "failed":
-                raise _failed(state)
-        found: dict[int, str] = {}
-        for task in self._marked(batch):
-            mark = _mark(task.get("meta"))
-            if mark is not None and mark.get("batch") == batch and str(mark.get("key", "")).isdigit():
-                found.setdefault(int(mark["key"]), str(task["id"]))
+        state = None if handle is None else self._state(handle)
+        found = self._there(batch)
+        if not found and state is not None and state.get("status") == "failed":
+            raise _failed(state)
         return found or "absent"
 
     def change(
@@ -118,14 +113,34 @@ class LabelStudioDelivery:
             if status == "completed":
                 return self._paired((state or {}).get("task_ids"), ours, batch)
             if status == "failed":
-                raise _failed(state or {})
+                raise self._broken_off(batch, handle, _failed(state or {}))
             if time.monotonic() > ending:
                 raise BatchUnsure(f"import {handle} goes on: {status}", code="goes_on", handle=handle)
             time.sleep(POLL_SECONDS)
 
+    def _broken_off(self, batch: str, handle: str, failed: BatchRefused) -> BatchRefused | BatchUnsure:
+        """What an import has come to that failed behind its answer: it may have made a part of its tasks before, and
+        makes no more."""
+        try:
+            made = len(self._there(batch))
+        except UnavailableError as error:
+            return BatchUnsure(str(error), code=error.code, handle=handle)
+        if not made:
+            return failed
+        return BatchUnsure(f"import {handle} failed after {made} tasks: {failed}", code="failed", handle=handle)
+
     def _state(self, handle: str) -> Mapping[str, Any] | None:
         found = self._client.ask(f"/api/projects/{self._project}/imports/{handle}/", missing=True)
         return found if isinstance(found, Mapping) else None
+
+    def _there(self, batch: str) -> dict[int, str]:
+        """Our number → the remote's, of a batch's tasks that are there now."""
+        found: dict[int, str] = {}
+        for task in self._marked(batch):
+            mark = _mark(task.get("meta"))
+            if mark is not None and mark.get("batch") == batch and str(mark.get("key", "")).isdigit():
+                found.setdefault(int(mark["key"]), str(task["id"]))
+        return found
 
     def _marked(self, batch: str) -> Iterator[Mapping[str, Any]]:
         """The remote's tasks that bear a batch's name in their meta."""
