@@ -25,11 +25,13 @@ from pipeline.ledger.deliveries import (
     Grant,
 )
 from pipeline.metrics import Metrics
+from pipeline.sinks import CHANGE_SECONDS
 
 FILL_SECONDS = 60.0
 """How long a started grant lasts while its batch is filled; each page lengthens it."""
 ASK_SECONDS = 600.0
-"""How long it lasts while the remote is asked for a batch, or told of changes."""
+"""How long it lasts while the remote is asked for a batch. While it is told of changes, they are begun within this
+time, and it lasts until the last one is surely over."""
 LATEST = 0.5
 """A sender begins, and goes on sending, within this part of its time-out; its grant lasts for that, for the time-out
 itself ..."""
@@ -253,13 +255,15 @@ class Deliverer:
 
     def _change(self, outlet: Outlet, grant: Grant) -> None:
         held = (grant.delivery, grant.lease)
-        self._keep(self._ledger.renew(*held, ASK_SECONDS))
-        begun = _uptime()
+        latest = _uptime() + ASK_SECONDS
+        # What is begun at the latest moment is over, and written, while the grant lasts.
+        seconds = ASK_SECONDS + max(CHANGE_SECONDS, outlet.timeout) + MARGIN_SECONDS
+        self._keep(self._ledger.renew(*held, seconds))
         changes = self._ledger.changes(grant.delivery, CHANGES_AT_ONCE)
         revisions = {change.item.id: change.item.revision for change in changes}
         try:
             name = f"{grant.stamp}-c{grant.lease}"
-            made = outlet.delivery.change(changes, name, _before(begun + ASK_SECONDS - outlet.timeout))
+            made = outlet.delivery.change(changes, name, _before(latest))
         except LeaseLost:
             raise
         except LabelfeedError as error:

@@ -10,6 +10,10 @@ from typing import Literal, NamedTuple, Protocol
 
 from pipeline.ledger.deliveries import Change, ChangeOutcome, Item
 
+CHANGE_SECONDS = 150.0
+"""So long one request that changes something may take, from the `ready` before it until nothing more comes of it; for
+a delivery whose time-out is longer, that long."""
+
 
 class Encoded(NamedTuple):
     """A task of a batch as it goes on the wire: our number of it, and its bytes."""
@@ -56,7 +60,11 @@ class Delivery(Protocol):
         self, changes: Sequence[Change], name: str, ready: Callable[[], None]
     ) -> Mapping[int, tuple[ChangeOutcome, str]]:
         """Bring updates and deletions of single tasks, under a name that is new each time; our number → what came of
-        it, and why. What is not in the answer is tried again. Raises UnavailableError."""
+        it, and why. What is not in the answer is tried again. Raises UnavailableError.
+
+        `ready` is called before every request that changes something, and raises LeaseLost where the grant might end
+        within such a request: another sender may have brought later changes by then.
+        """
 
     def label_config(self) -> str | None:
         """The remote's labelling configuration, where it has one. Raises UnavailableError."""

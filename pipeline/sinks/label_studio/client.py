@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -16,7 +16,8 @@ from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError
 
 CONNECT_SECONDS = 10.0
 ASK_SECONDS = 60.0
-"""How long a question that changes nothing may take."""
+"""How long a Label Studio may take with each step of a request: to take the next part of it in, and to answer. All of
+them together are within `pipeline.sinks.CHANGE_SECONDS`."""
 PART_BYTES = 64 * 1024
 """An import's body goes out in parts of this size; before each of them the sender makes sure that it may still send."""
 ACCESS_SECONDS = 240.0
@@ -58,28 +59,44 @@ class Client:
         """The JSON of an answer to a question; with `missing`, None where it is a 404. Raises UnavailableError where
         there is no answer, or one that is none: of what was sent before, it says nothing."""
         try:
-            return self.tell("GET", path, missing=missing, **how)
+            return self._told(lambda: self._requested("GET", path, self._headers(), how), missing=missing)
         except BatchRefused as error:
             raise UnavailableError(f"{self.url} refuses a question: {error}", code="refused") from None
 
-    def tell(self, method: str, path: str, *, missing: bool = False, **how: Any) -> Any:
-        """The JSON of an answer to a request that may be made again; with `missing`, None where it is a 404.
+    def tell(
+        self, method: str, path: str, ready: Callable[[], None], *, value: object = None, missing: bool = False
+    ) -> Any:
+        """The JSON of an answer to a request that changes something, and may be made again; with `missing`, None
+        where it is a 404. `ready` is called when all that comes before it is over, and before each part of it.
 
         Raises:
             UnavailableError: no answer, or one that says that it cannot be had now, or not by us.
             BatchRefused: it refuses what it was told.
         """
-        answer = self._asked(method, path, how)
+        body = b"" if value is None else orjson.dumps(value)
+
+        def request() -> httpx.Response:
+            headers = self._headers()
+            ready()
+            if not body:
+                return self._requested(method, path, headers, {})
+            headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+            return self._requested(method, path, headers, {"content": _guarded(_cut(body), ready)})
+
+        return self._told(request, missing=missing)
+
+    def _told(self, request: Callable[[], httpx.Response], *, missing: bool) -> Any:
+        answer = request()
         if answer.status_code == _UNAUTHORIZED and self._refreshes:
             self._access_until = 0.0
-            answer = self._asked(method, path, how)
+            answer = request()
         if missing and answer.status_code == _MISSING:
             return None
         return self._read(answer)
 
-    def _asked(self, method: str, path: str, how: Mapping[str, Any]) -> httpx.Response:
+    def _requested(self, method: str, path: str, headers: Mapping[str, str], how: Mapping[str, Any]) -> httpx.Response:
         try:
-            return self._http.request(method, path, headers=self._headers(), timeout=_times(ASK_SECONDS), **how)
+            return self._http.request(method, path, headers=headers, timeout=_times(ASK_SECONDS), **how)
         except httpx.HTTPError as error:
             raise UnavailableError(f"{self.url} does not answer: {_named(error)}") from None
 
@@ -164,7 +181,11 @@ class _NotJson(UnavailableError):
     """An answer that cannot be read: what answered may be no Label Studio at all."""
 
 
-def _guarded(parts: Sequence[bytes], ready: Callable[[], None]) -> Iterator[bytes]:
+def _cut(body: bytes) -> Iterator[bytes]:
+    return (body[first : first + PART_BYTES] for first in range(0, len(body), PART_BYTES))
+
+
+def _guarded(parts: Iterable[bytes], ready: Callable[[], None]) -> Iterator[bytes]:
     """A body in parts, none of which begins after it is too late: what a stopped process had left to send then is
     never sent, and half a body is no import."""
     held: list[bytes] = []

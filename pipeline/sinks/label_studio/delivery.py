@@ -10,7 +10,7 @@ from typing import Any, Literal
 import orjson
 
 from pipeline.config.models import LabelStudio
-from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError
+from pipeline.errors import BatchRefused, BatchUnsure, LeaseLost, UnavailableError
 from pipeline.ledger.deliveries import Change, ChangeOutcome, Item
 from pipeline.sinks import Encoded
 from pipeline.sinks.label_studio.client import Client
@@ -70,11 +70,18 @@ class LabelStudioDelivery:
     def change(
         self, changes: Sequence[Change], name: str, ready: Callable[[], None]
     ) -> Mapping[int, tuple[ChangeOutcome, str]]:
-        """As `Delivery.change`: one question and one request for each. Nothing is changed that has annotations."""
+        """As `Delivery.change`: one question, and a request or a few, for each. Nothing is changed that has
+        annotations. What there is no time for is left out."""
         made: dict[int, tuple[ChangeOutcome, str]] = {}
         for change in changes:
-            ready()
-            made[change.item.id] = self._delete(change) if change.delete else self._update(change, name)
+            try:
+                ready()
+                told = self._delete(change, ready) if change.delete else self._update(change, name, ready)
+            except LeaseLost:
+                if made:
+                    break
+                raise
+            made[change.item.id] = told
         return made
 
     def label_config(self) -> str | None:
@@ -160,17 +167,17 @@ class LabelStudioDelivery:
             if not found["tasks"] or seen >= int(found.get("total", 0)):
                 return
 
-    def _delete(self, change: Change) -> tuple[ChangeOutcome, str]:
+    def _delete(self, change: Change, ready: Callable[[], None]) -> tuple[ChangeOutcome, str]:
         path = f"/api/tasks/{change.remote_id}/"
         try:
             if self._client.ask(path, missing=True) is None:
                 return "gone", "it was deleted there before"
-            self._client.tell("DELETE", path, missing=True)
+            self._client.tell("DELETE", path, ready, missing=True)
         except BatchRefused as error:
             return "kept", str(error)
         return "done", ""
 
-    def _update(self, change: Change, name: str) -> tuple[ChangeOutcome, str]:
+    def _update(self, change: Change, name: str, ready: Callable[[], None]) -> tuple[ChangeOutcome, str]:
         path, task = f"/api/tasks/{change.remote_id}/", change.item.task
         try:
             there = self._client.ask(path, missing=True)
@@ -180,21 +187,22 @@ class LabelStudioDelivery:
                 return "kept", "somebody has annotated it there"
             mark = _mark(there.get("meta")) or {}
             meta = orjson.loads(_meta(task.meta, str(mark.get("batch", name)), change.item.id))
-            self._client.tell("PATCH", path, json={"data": orjson.loads(task.data), "meta": meta})
-            self._predict(change, there.get("predictions") or [])
+            self._client.tell("PATCH", path, ready, value={"data": orjson.loads(task.data), "meta": meta})
+            self._predict(change, there.get("predictions") or [], ready)
         except BatchRefused as error:
             return "kept", str(error)
         return "done", ""
 
-    def _predict(self, change: Change, there: Sequence[Mapping[str, Any]]) -> None:
+    def _predict(self, change: Change, there: Sequence[Mapping[str, Any]], ready: Callable[[], None]) -> None:
         """Put the task's predictions in the place of those that are there, if they differ."""
         ours = orjson.loads(change.item.task.predictions or "[]")
         if [_told(one) for one in ours] == [_told(one) for one in there]:
             return
         for one in there:
-            self._client.tell("DELETE", f"/api/predictions/{one['id']}/", missing=True)
+            self._client.tell("DELETE", f"/api/predictions/{one['id']}/", ready, missing=True)
         for one in ours:
-            self._client.tell("POST", "/api/predictions/", json=_told(one) | {"task": int(change.remote_id)})
+            value = _told(one) | {"task": int(change.remote_id)}
+            self._client.tell("POST", "/api/predictions/", ready, value=value)
 
 
 def _listed(tasks: Sequence[Encoded]) -> Iterator[bytes]:
