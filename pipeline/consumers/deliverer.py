@@ -263,7 +263,7 @@ class Deliverer:
         revisions = {change.item.id: change.item.revision for change in changes}
         try:
             name = f"{grant.stamp}-c{grant.lease}"
-            made = outlet.delivery.change(changes, name, _before(latest))
+            made = outlet.delivery.change(changes, name, _before(latest), outlet.throttle.bytes_per_import)
         except LeaseLost:
             raise
         except LabelfeedError as error:

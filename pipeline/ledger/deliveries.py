@@ -167,7 +167,8 @@ class Change(NamedTuple):
 
 
 ChangeOutcome = Literal["done", "kept", "gone"]
-"""What became of a change: made; not made, because somebody has worked on it there; the remote no longer has it."""
+"""What became of a change: made; not made, because somebody has worked on it there, or it is refused; the remote no
+longer has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pipeline.sinks import Delivery, Encoded
 from pipeline.tasks import Task
 
 BATCH = "0a1b2c3d-1"
+MOST = 50_000_000
 
 
 def item(number: int, text: str | None = None, revision: int = 1, **parts: Any) -> Item:
@@ -85,7 +86,7 @@ class DeliveryContract:
         made = send(room.delivery, [item(n) for n in (1, 2, 3)])
         changes = [Change(item(1, "new", 2), made[1], delete=False), Change(item(2, "x", 2), made[2], delete=True)]
         for name in ("0a1b2c3d-c1", "0a1b2c3d-c2"):
-            told = room.delivery.change(changes, name, ready)
+            told = room.delivery.change(changes, name, ready, MOST)
             assert told[1][0] == "done"
             assert told[2][0] in ("done", "gone")
         assert room.held() == {1: {"text": "new"}, 3: {"text": "text 3"}}
@@ -109,6 +110,24 @@ class FilesContract(DeliveryContract):
         send(room.delivery, [item(1)])
         assert room.delivery.find(BATCH, None) == send(room.delivery, [item(1)])
         assert room.held() == {1: {"text": "text 1"}}
+
+    def test_a_file_of_changes_is_bounded(self, room: Room) -> None:
+        """A file of changes holds no more bytes than it may, what found no room is not told as made, and a change that
+        is too large by itself is kept; its deletion is not."""
+        made = send(room.delivery, [item(n) for n in range(1, 6)])
+        texts = {1: "a" * 300, 2: "b" * 2000, 3: "c" * 300, 4: "d" * 300}
+        changes = [Change(item(n, text, 2), made[n], delete=False) for n, text in texts.items()]
+        changes.insert(0, Change(item(5, "e" * 2000), made[5], delete=True))
+        told = room.delivery.change(changes, "0a1b2c3d-c1", ready, 1024)
+        assert {number: outcome for number, (outcome, _) in told.items()} == {
+            5: "done",
+            1: "done",
+            2: "kept",
+            3: "done",
+        }
+        assert told[2][1].startswith("too_large")
+        assert {number: data["text"][0] for number, data in room.held().items()} == {1: "a", 2: "t", 3: "c", 4: "t"}
+        assert room.delivery.change([changes[2]], "0a1b2c3d-c2", ready, 1024).keys() == {2}
 
 
 class FileRoom:

@@ -65,7 +65,7 @@ class Remote:
         return found or "absent"
 
     def change(
-        self, changes: Sequence[Change], name: str, ready: Callable[[], None]
+        self, changes: Sequence[Change], name: str, ready: Callable[[], None], most: int
     ) -> Mapping[int, tuple[ChangeOutcome, str]]:
         """Change single tasks."""
         made: dict[int, tuple[ChangeOutcome, str]] = {}

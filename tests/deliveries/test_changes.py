@@ -1,18 +1,22 @@
-"""Changes of single tasks in a Label Studio, whose sender is held up."""
+"""Changes of single tasks: what a sender brings that is held up, and how much at once."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from pipeline.config.models import JsonLines
 from pipeline.errors import LeaseLost, UnavailableError
 from pipeline.ledger.deliveries import Change
 from pipeline.sinks import CHANGE_SECONDS, Delivery
+from pipeline.sinks.jsonl import JsonLinesDelivery
 from pipeline.sinks.label_studio import LabelStudioDelivery
-from tests.deliveries.contract_delivery import item, send
+from tests.deliveries.contract_delivery import MOST, item, send
 from tests.deliveries.desk import Desk
 from tests.deliveries.little import Little, first, instead, little
 from tests.deliveries.studio import choice
@@ -88,7 +92,7 @@ def test_a_sender_that_is_held_up_changes_nothing_more(
     studio.spoils.append((method, part, first(ready.end)))
     new = item(1, "new", 2, predictions=[choice("b"), choice("a")])
     with pytest.raises(LeaseLost):
-        delivery.change([Change(new, made[1], delete=False)], CHANGED, ready)
+        delivery.change([Change(new, made[1], delete=False)], CHANGED, ready, MOST)
     assert [method for method, _ in studio.asked if method != "GET"][1:] == before
 
 
@@ -98,7 +102,7 @@ def test_a_sender_that_is_held_up_deletes_nothing(studio: Little, delivery: Labe
     ready = Patience()
     studio.spoils.append(("GET", "/api/tasks/1/", first(ready.end)))
     with pytest.raises(LeaseLost):
-        delivery.change([Change(item(1), made[1], delete=True)], CHANGED, ready)
+        delivery.change([Change(item(1), made[1], delete=True)], CHANGED, ready, MOST)
     assert studio.texts() == ["text 1"]
 
 
@@ -112,7 +116,7 @@ def test_a_sender_that_is_held_up_over_its_token_changes_nothing(studio: Little)
             ("POST", "/api/token/refresh/", first(ready.end)),
         ]
         with pytest.raises(LeaseLost):
-            delivery.change([Change(item(1, "new", 2), made[1], delete=False)], CHANGED, ready)
+            delivery.change([Change(item(1, "new", 2), made[1], delete=False)], CHANGED, ready, MOST)
     assert studio.count("PATCH", "") == 1
     assert studio.texts() == ["text 1"]
 
@@ -127,7 +131,7 @@ def test_half_of_a_change_is_none(studio: Little, delivery: LabelStudioDelivery)
             raise LeaseLost("too late")
 
     with pytest.raises(LeaseLost):
-        delivery.change([Change(item(1, "x" * 1_000_000, 2), made[1], delete=False)], CHANGED, ready)
+        delivery.change([Change(item(1, "x" * 1_000_000, 2), made[1], delete=False)], CHANGED, ready, MOST)
     assert studio.texts() == ["text 1"]
     assert send(delivery, [item(2)], "0a1b2c3d-2")
 
@@ -138,7 +142,7 @@ def test_what_was_changed_in_time_is_told(studio: Little, delivery: LabelStudioD
     ready = Patience()
     studio.spoils.append(("PATCH", "/api/tasks/2/", first(ready.end)))
     changes = [Change(item(n, f"new {n}", 2), made[n], delete=False) for n in (1, 2, 3)]
-    assert delivery.change(changes, CHANGED, ready) == {1: ("done", ""), 2: ("done", "")}
+    assert delivery.change(changes, CHANGED, ready, MOST) == {1: ("done", ""), 2: ("done", "")}
     assert studio.texts() == ["new 1", "new 2", "text 3"]
 
 
@@ -188,7 +192,7 @@ def test_a_grant_covers_each_change(sqlite_bench: Bench, clock: Clock, timeout: 
     desk = changing(sqlite_bench, timeout=timeout)
     change, seen = desk.remote.change, []
 
-    def watched(changes: list[Change], name: str, ready: Callable[[], None]) -> object:
+    def watched(changes: list[Change], name: str, ready: Callable[[], None], most: int) -> object:
         ((until,),) = sqlite_bench.execute("SELECT until FROM deliveries")
         left = until - time.clock_gettime(time.CLOCK_BOOTTIME) - max(CHANGE_SECONDS, timeout)
         ready()
@@ -197,7 +201,7 @@ def test_a_grant_covers_each_change(sqlite_bench: Bench, clock: Clock, timeout: 
             ready()
         clock.ahead = 0.0
         seen.append(left)
-        return change(changes, name, ready)
+        return change(changes, name, ready, most)
 
     desk.remote.change = watched  # type: ignore[assignment, method-assign]
     desk.steps()
@@ -211,4 +215,23 @@ def test_a_refused_question_keeps_no_change(studio: Little, delivery: LabelStudi
     made = send(delivery, [item(1)])
     studio.spoils.append(("GET", "/api/tasks/1/", instead(Answer.of(400, {"detail": "no"}))))
     with pytest.raises(UnavailableError):
-        delivery.change([Change(item(1, "new", 2), made[1], delete=False)], CHANGED, Patience())
+        delivery.change([Change(item(1, "new", 2), made[1], delete=False)], CHANGED, Patience(), MOST)
+
+
+def test_files_of_changes_are_bounded(sqlite_bench: Bench, tmp_path: Path) -> None:
+    """However many tasks have changed, no file is larger than `bytes_per_import`, and all of them are told."""
+    desk = Desk(sqlite_bench, bytes_per_import=2048)
+    desk.outlet = desk.outlet._replace(delivery=JsonLinesDelivery(JsonLines(url="out"), tmp_path))
+    desk.sender = desk.another()
+    sqlite_bench.policy["inbox"] = "replace"
+    sqlite_bench.imported("a", texts=tuple("x" * 300 + str(n) for n in range(20)))
+    desk.steps()
+    new = tuple("y" * 300 + str(n) for n in range(20))
+    sqlite_bench.again("a", lambda work: done(work, new, mode="replace"), version="v2")
+    desk.steps()
+    files = [path.read_bytes() for path in (tmp_path / "out").glob("*-c*.jsonl")]
+    assert len(files) > 1
+    assert max(map(len, files)) <= 2048
+    told = [json.loads(line)["data"]["text"] for file in files for line in file.splitlines()]
+    assert sorted(told) == sorted(new)
+    assert desk.report()["updated"] == 20

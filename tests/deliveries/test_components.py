@@ -16,7 +16,17 @@ from pipeline.ledger.deliveries import Change, Item
 from pipeline.sinks.jsonl import JsonLinesDelivery
 from pipeline.sinks.label_studio import LabelStudioDelivery
 from pipeline.tasks import Task
-from tests.deliveries.contract_delivery import BATCH, DeliveryContract, FileRoom, FilesContract, Room, item, ready, send
+from tests.deliveries.contract_delivery import (
+    BATCH,
+    MOST,
+    DeliveryContract,
+    FileRoom,
+    FilesContract,
+    Room,
+    item,
+    ready,
+    send,
+)
 from tests.deliveries.studio import CHOICES, Studio, choice
 from tests.servers import s3_client
 
@@ -126,6 +136,7 @@ class TestLabelStudio(DeliveryContract):
             ],
             "0a1b2c3d-c1",
             ready,
+            MOST,
         )
         assert (told[1][0], told[2][0]) == ("kept", "done")
         assert room.studio.texts() == ["new", "text 1"]

@@ -54,12 +54,26 @@ class JsonLinesDelivery:
         return {task: f"{batch}.jsonl#{number}" for number, task in enumerate(orjson.loads(found)["ids"], 1)}
 
     def change(
-        self, changes: Sequence[Change], name: str, ready: Callable[[], None]
+        self, changes: Sequence[Change], name: str, ready: Callable[[], None], most: int
     ) -> Mapping[int, tuple[ChangeOutcome, str]]:
-        """As `Delivery.change`: all of them in one file."""
-        if changes:
-            self._write(name, [self._line(name, one) for one in changes], [one.item.id for one in changes], ready)
-        return {one.item.id: ("done", "") for one in changes}
+        """As `Delivery.change`: as many as there is room for, in one file."""
+        made: dict[int, tuple[ChangeOutcome, str]] = {}
+        lines: dict[int, bytes] = {}
+        size = 0
+        for one in changes:
+            line = self._line(name, one)
+            alone = self.size(len(line), 1)
+            if alone > most:
+                made[one.item.id] = "kept", f"too_large: it has {alone:,} bytes, and bytes_per_import is {most:,}"
+                continue
+            size += alone
+            if size > most:
+                break
+            lines[one.item.id] = line
+            made[one.item.id] = "done", ""
+        if lines:
+            self._write(name, list(lines.values()), list(lines), ready)
+        return made
 
     def label_config(self) -> str | None:
         """As `Delivery.label_config`: files have none."""

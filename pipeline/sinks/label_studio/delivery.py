@@ -68,7 +68,11 @@ class LabelStudioDelivery:
         return found or "absent"
 
     def change(
-        self, changes: Sequence[Change], name: str, ready: Callable[[], None]
+        self,
+        changes: Sequence[Change],
+        name: str,
+        ready: Callable[[], None],
+        most: int,  # noqa: ARG002 - each is a request of its own
     ) -> Mapping[int, tuple[ChangeOutcome, str]]:
         """As `Delivery.change`: one question, and a request or a few, for each. Nothing is changed that has
         annotations. What there is no time for is left out."""
