@@ -330,7 +330,34 @@ class MishapContract:
         assert desk.report()["delivered"] == 2
 
     def test_the_interval_runs_from_the_end_of_a_lost_grant(self, bench: Bench) -> None:
-        """No import begins before `imports_every` has passed since the last one ended, or its grant did."""
+        """Where a sender dies while it sends, no import begins before `imports_every` has passed since its grant
+        ended: a server may take in what it had sent until then."""
+        desk = Desk(bench, imports_every=1000)
+        bench.imported("a", texts=("a",))
+
+        class Died(BaseException):
+            """As SIGKILL: nothing of ours catches it."""
+
+        def die(batch: str, tasks: Sequence[Encoded]) -> None:
+            raise Died
+
+        desk.remote.mishaps.append(die)
+        with pytest.raises(Died):
+            desk.step()
+        desk.overdue("ended_at")
+        assert desk.granted() is None
+        desk.overdue("until")
+        before = bench.ledger.now()
+        desk.steps()
+        assert (desk.report()["batch"], len(desk.remote.batches)) == ("ready", 1)
+        assert desk.report()["ended_at"] >= before
+        desk.overdue("ended_at")
+        desk.steps()
+        assert desk.remote.batches[0] == desk.remote.batches[1]
+        assert desk.remote.texts() == ["a"]
+
+    def test_the_interval_runs_from_the_end_of_an_import(self, bench: Bench) -> None:
+        """No import begins before `imports_every` has passed since the last one ended, whatever came of it."""
         desk = Desk(bench, imports_every=1000)
         bench.imported("a", texts=("a",))
         desk.steps()
