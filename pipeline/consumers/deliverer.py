@@ -21,6 +21,7 @@ from pipeline.ledger.deliveries import (
     CHANGES_AT_ONCE,
     PAGE_TASKS,
     Batch,
+    Changed,
     Failure,
     Grant,
 )
@@ -260,7 +261,6 @@ class Deliverer:
         seconds = ASK_SECONDS + max(CHANGE_SECONDS, outlet.timeout) + MARGIN_SECONDS
         self._keep(self._ledger.renew(*held, seconds))
         changes = self._ledger.changes(grant.delivery, CHANGES_AT_ONCE)
-        revisions = {change.item.id: change.item.revision for change in changes}
         try:
             name = f"{grant.stamp}-c{grant.lease}"
             made = outlet.delivery.change(changes, name, _before(latest), outlet.throttle.bytes_per_import)
@@ -272,7 +272,8 @@ class Deliverer:
             self._failing(outlet, failure)
             return
         reached("deliverer.changed")
-        self._keep(self._ledger.changed(*held, {task: (revisions[task], *told) for task, told in made.items()}))
+        told_of = {one.item.id: (one.item.revision, one.delete) for one in changes}
+        self._keep(self._ledger.changed(*held, {task: Changed(*told_of[task], *told) for task, told in made.items()}))
         for outcome in ("done", "kept", "gone"):
             count = sum(told[0] == outcome for told in made.values())
             self._metrics.add("delivered_tasks_total", count, delivery=outlet.name, outcome=_SHOWN[outcome])

@@ -159,7 +159,8 @@ class Taken(NamedTuple):
 
 
 class Change(NamedTuple):
-    """An update or a deletion that the remote has to be told."""
+    """An update or a deletion that the remote has to be told. A task that came back before its deletion was known to be
+    made is an update: the remote may have it still."""
 
     item: Item
     remote_id: str
@@ -169,6 +170,15 @@ class Change(NamedTuple):
 ChangeOutcome = Literal["done", "kept", "gone"]
 """What became of a change: made; not made, because somebody has worked on it there, or it is refused; the remote no
 longer has it."""
+
+
+class Changed(NamedTuple):
+    """A change that a sender is done with: the task's revision, whether it was a deletion, and what became of it."""
+
+    revision: int
+    delete: bool
+    outcome: ChangeOutcome
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,8 +337,8 @@ class Deliveries(Protocol):
     def changes(self, delivery: int, limit: int) -> list[Change]:
         """Updates and deletions that are due."""
 
-    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, tuple[int, ChangeOutcome, str]]) -> bool:
-        """What became of changes: task → (its revision, outcome, reason)."""
+    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
+        """What became of changes, by task. What was deleted there by us and is live here goes into the outbox."""
 
     def pause(self, delivery: int) -> None:
         """Begin nothing until `resume`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Literal
 
 from pipeline.config import Throttle
@@ -32,6 +33,7 @@ class Remote:
     finding: list[Exception] = field(default_factory=list)
     annotated: set[str] = field(default_factory=set)
     changes: list[tuple[int, int, bool]] = field(default_factory=list)
+    ids: Iterator[int] = field(default_factory=lambda: count(1))
 
     def encode(self, batch: str, item: Item) -> bytes:
         """A task is its data."""
@@ -53,7 +55,7 @@ class Remote:
         return made
 
     def _made(self, batch: str, task: Encoded) -> str:
-        remote = f"r{len(self.tasks) + 1}"
+        remote = f"r{next(self.ids)}"
         self.tasks[remote] = (batch, task.id, task.body)
         return remote
 

@@ -4,6 +4,7 @@ import pytest
 
 from tests.deliveries.contract_grants import GrantContract
 from tests.deliveries.contract_ledger import AheadContract, MishapContract, OutboxContract
+from tests.deliveries.contract_returns import ReturnsContract
 from tests.ledger.bench import Bench
 
 
@@ -47,3 +48,9 @@ class TestSqliteGrants(OnSqlite, GrantContract): ...
 
 
 class TestPostgresGrants(OnPostgres, GrantContract): ...
+
+
+class TestSqliteReturns(OnSqlite, ReturnsContract): ...
+
+
+class TestPostgresReturns(OnPostgres, ReturnsContract): ...

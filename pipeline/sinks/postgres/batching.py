@@ -10,7 +10,6 @@ from pipeline.ledger.deliveries import (
     REFUSALS_PAUSE,
     SENT_DAYS,
     Batch,
-    ChangeOutcome,
     DeliveryIdentity,
     DeliveryRow,
     Failure,
@@ -174,7 +173,9 @@ def take(tx: Transaction, which: tuple[int, int], taken: Taken, seconds: float) 
     for pending, ids in (("update", taken.updates), ("delete", taken.deletions)):
         if ids:
             tx.execute(
-                "UPDATE delivered SET pending = %s WHERE delivery_id = %s AND task_id = ANY(%s::bigint[])",
+                # Of what was to be deleted it is not known whether it is there.
+                "UPDATE delivered SET pending = %s WHERE delivery_id = %s AND task_id = ANY(%s::bigint[])"
+                " AND pending IS DISTINCT FROM 'delete'",
                 (pending, delivery, array(ids)),
             )
     tx.execute("UPDATE outbox SET done_at = clock_timestamp() WHERE id = ANY(%s::bigint[])", (array(taken.rows),))
@@ -285,7 +286,7 @@ def _look_again(tx: Transaction, delivery: int, tasks: Sequence[int]) -> None:
     """Of refused tasks that have changed since they were given to the batch, the new version may be taken."""
     rows = tx.rows(
         "SELECT t.object_id, count(*)::integer FROM delivered AS x JOIN task_rows AS t ON t.id = x.task_id"
-        " WHERE x.delivery_id = %s AND x.task_id = ANY(%s::bigint[]) AND x.state = 'refused' AND x.pending = 'update'"
+        " WHERE x.delivery_id = %s AND x.task_id = ANY(%s::bigint[]) AND x.state = 'refused' AND x.pending IS NOT NULL"
         " GROUP BY t.object_id",
         (delivery, array(tasks)),
     )
@@ -334,32 +335,6 @@ def absent(tx: Transaction, delivery: int, batch: Batch, pause: float) -> None:
         (batch.settled, pause, batch.id),
     )
     tx.execute("UPDATE deliveries SET until = NULL WHERE id = %s", (delivery,))
-
-
-def changed(tx: Transaction, delivery: int, outcomes: Mapping[int, tuple[int, ChangeOutcome, str]]) -> None:
-    """As `Deliveries.changed`, under a grant that holds."""
-    counted = {"updated": 0, "deleted": 0, "kept": 0}
-    pendings: dict[int, str | None] = dict(
-        tx.rows(
-            "SELECT task_id, pending FROM delivered WHERE delivery_id = %s AND task_id = ANY(%s)",
-            (delivery, list(outcomes)),
-        )
-    )
-    for task, (revision, outcome, reason) in outcomes.items():
-        pending = pendings[task]
-        gone = outcome == "gone" or (outcome == "done" and pending == "delete")
-        state = "done" if not gone else "deleted" if pending == "delete" else "gone"
-        tx.execute(
-            "UPDATE delivered SET pending = NULL, revision = %s, state = %s, reason = %s,"
-            " remote_id = CASE WHEN %s THEN NULL ELSE remote_id END WHERE delivery_id = %s AND task_id = %s",
-            (revision, state, reason or None, gone, delivery, task),
-        )
-        counted["kept" if outcome == "kept" else "deleted" if gone else "updated"] += 1
-    tx.execute(
-        "UPDATE deliveries SET until = NULL, failing = 0, code = NULL, reason = NULL, since = NULL, due = 'epoch',"
-        " updated = updated + %s, deleted = deleted + %s, kept = kept + %s WHERE id = %s",
-        (*counted.values(), delivery),
-    )
 
 
 def retry(tx: Transaction, delivery: int) -> int:

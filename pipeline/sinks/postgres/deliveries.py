@@ -10,7 +10,7 @@ from pipeline.ledger.deliveries import (
     PAGE_TASKS,
     Batch,
     Change,
-    ChangeOutcome,
+    Changed,
     DeliveryIdentity,
     DeliveryRow,
     Failure,
@@ -20,7 +20,7 @@ from pipeline.ledger.deliveries import (
     Taken,
     look_pause,
 )
-from pipeline.sinks.postgres import batching
+from pipeline.sinks.postgres import batching, changing
 from pipeline.sinks.postgres.batching import TASK
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.granting import CHANGES, OPEN
@@ -125,19 +125,11 @@ class PostgresDeliveries:
 
     def changes(self, delivery: int, limit: int) -> list[Change]:
         """As `Deliveries.changes`."""
-        rows = self._database.read(
-            lambda tx: tx.rows(
-                f"SELECT t.id, t.revision, {TASK}, coalesce(x.remote_id, ''), x.pending = 'delete'"
-                " FROM delivered AS x JOIN task_rows AS t ON t.id = x.task_id"
-                " WHERE x.delivery_id = %s AND x.pending IS NOT NULL AND x.state = 'done' ORDER BY x.task_id LIMIT %s",
-                (delivery, limit),
-            )
-        )
-        return [Change(Item(row[0], row[1], Task(*row[2:9])), row[9], row[10]) for row in rows]
+        return self._database.read(lambda tx: changing.changes(tx, delivery, limit))
 
-    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, tuple[int, ChangeOutcome, str]]) -> bool:
+    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
         """As `Deliveries.changed`."""
-        return self._under(delivery, lease, lambda tx: batching.changed(tx, delivery, outcomes))
+        return self._under(delivery, lease, lambda tx: changing.changed(tx, delivery, outcomes))
 
     def pause(self, delivery: int) -> None:
         """As `Deliveries.pause`."""

@@ -11,7 +11,6 @@ from pipeline.ledger.deliveries import (
     REFUSALS_PAUSE,
     SENT_DAYS,
     Batch,
-    ChangeOutcome,
     DeliveryIdentity,
     DeliveryRow,
     Failure,
@@ -33,9 +32,9 @@ OUTBOX_ROWS = 2_000
 """Rows of the outbox that one page looks at, at most."""
 DAY = 86_400.0
 
-_TASK = "t.row, t.data, t.annotations, t.predictions, t.meta, t.extra, t.external_id"
+TASK = "t.row, t.data, t.annotations, t.predictions, t.meta, t.extra, t.external_id"
 PEEK = (
-    f"SELECT b.id, t.lease, t.position, t.id, t.revision, {_TASK}, t.archived_at IS NULL AND i.state = 'live',"
+    f"SELECT b.id, t.lease, t.position, t.id, t.revision, {TASK}, t.archived_at IS NULL AND i.state = 'live',"
     " x.state, coalesce(x.revision, 0) FROM outbox AS b CROSS JOIN task_rows AS t ON t.object_id = b.object_id"
     " AND (t.lease, t.position) >= (b.lease, b.position) AND (t.lease, t.position) < (b.to_lease, b.to_position)"
     " LEFT JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease"
@@ -175,7 +174,8 @@ def take(connection: sqlite3.Connection, which: tuple[int, int], taken: Taken, u
     )
     for pending, ids in (("update", taken.updates), ("delete", taken.deletions)):
         connection.executemany(
-            "UPDATE delivered SET pending = ? WHERE delivery_id = ? AND task_id = ?",
+            # Of what was to be deleted it is not known whether it is there.
+            "UPDATE delivered SET pending = ? WHERE delivery_id = ? AND task_id = ? AND pending IS NOT 'delete'",
             [(pending, delivery, task) for task in ids],
         )
     connection.execute(f"UPDATE outbox SET done_at = ? WHERE id IN {_IDS}", (at, text_of(list(taken.rows))))
@@ -249,7 +249,7 @@ def _look_again(connection: sqlite3.Connection, delivery: int, tasks: Sequence[i
     """Of refused tasks that have changed since they were given to the batch, the new version may be taken."""
     rows = connection.execute(
         "SELECT t.object_id, count(*) FROM delivered AS x CROSS JOIN task_rows AS t ON t.id = x.task_id"
-        f" WHERE x.delivery_id = ? AND x.task_id IN {_IDS} AND x.state = 'refused' AND x.pending = 'update'"
+        f" WHERE x.delivery_id = ? AND x.task_id IN {_IDS} AND x.state = 'refused' AND x.pending IS NOT NULL"
         " GROUP BY t.object_id",
         (delivery, text_of(list(tasks))),
     ).fetchall()
@@ -275,31 +275,6 @@ def fail(connection: sqlite3.Connection, delivery: int, failure: Failure, *, end
         "UPDATE deliveries SET until = NULL, failing = failing + 1, code = ?, reason = ?, since = coalesce(since, ?),"
         " due = ?, ended_at = coalesce(?, ended_at) WHERE id = ?",
         (failure.code, failure.message, at, due, ended, delivery),
-    )
-
-
-def changed(
-    connection: sqlite3.Connection, delivery: int, outcomes: Mapping[int, tuple[int, ChangeOutcome, str]]
-) -> None:
-    """As `Deliveries.changed`, under a grant that holds."""
-    counted = {"updated": 0, "deleted": 0, "kept": 0}
-    for task, (revision, outcome, reason) in outcomes.items():
-        ((pending,),) = connection.execute(
-            "SELECT pending FROM delivered WHERE delivery_id = ? AND task_id = ?", (delivery, task)
-        ).fetchall()
-        gone = outcome == "gone" or (outcome == "done" and pending == "delete")
-        state = "done" if not gone else "deleted" if pending == "delete" else "gone"
-        connection.execute(
-            "UPDATE delivered SET pending = NULL, revision = ?, state = ?, reason = ?,"
-            " remote_id = CASE WHEN ? THEN NULL ELSE remote_id END WHERE delivery_id = ? AND task_id = ?",
-            (revision, state, reason or None, gone, delivery, task),
-        )
-        name = "kept" if outcome == "kept" else "deleted" if gone else "updated"
-        counted[name] += 1
-    connection.execute(
-        "UPDATE deliveries SET until = NULL, failing = 0, code = NULL, reason = NULL, since = NULL, due = 0,"
-        " updated = updated + ?, deleted = deleted + ?, kept = kept + ? WHERE id = ?",
-        (*counted.values(), delivery),
     )
 
 

@@ -11,7 +11,7 @@ from pipeline.ledger.deliveries import (
     PAGE_TASKS,
     Batch,
     Change,
-    ChangeOutcome,
+    Changed,
     DeliveryIdentity,
     DeliveryRow,
     Failure,
@@ -21,12 +21,11 @@ from pipeline.ledger.deliveries import (
     Taken,
     look_pause,
 )
-from pipeline.sinks.sqlite import batching
+from pipeline.sinks.sqlite import batching, changing
+from pipeline.sinks.sqlite.batching import TASK
 from pipeline.sinks.sqlite.granting import CHANGES, OPEN, SETTLES
 from pipeline.sqlitefile import SqliteFile, now, uptime
 from pipeline.tasks import Task
-
-_TASK = "t.row, t.data, t.annotations, t.predictions, t.meta, t.extra, t.external_id"
 
 
 class SqliteDeliveries:
@@ -81,7 +80,7 @@ class SqliteDeliveries:
         """As `Deliveries.items`."""
         with self._file.read() as connection:
             rows = connection.execute(
-                f"SELECT t.id, t.revision, {_TASK} FROM delivered AS x CROSS JOIN task_rows AS t ON t.id = x.task_id"
+                f"SELECT t.id, t.revision, {TASK} FROM delivered AS x CROSS JOIN task_rows AS t ON t.id = x.task_id"
                 " WHERE x.batch_id = ? AND x.task_id > ? AND x.state = 'batched' ORDER BY x.task_id LIMIT ?",
                 (batch, after, limit),
             )
@@ -176,17 +175,11 @@ class SqliteDeliveries:
     def changes(self, delivery: int, limit: int) -> list[Change]:
         """As `Deliveries.changes`."""
         with self._file.read() as connection:
-            rows = connection.execute(
-                f"SELECT t.id, t.revision, {_TASK}, coalesce(x.remote_id, ''), x.pending = 'delete'"
-                " FROM delivered AS x INDEXED BY delivered_pending CROSS JOIN task_rows AS t ON t.id = x.task_id"
-                " WHERE x.delivery_id = ? AND x.pending IS NOT NULL AND x.state = 'done' ORDER BY x.task_id LIMIT ?",
-                (delivery, limit),
-            )
-            return [Change(Item(row[0], row[1], Task(*row[2:9])), row[9], bool(row[10])) for row in rows]
+            return changing.changes(connection, delivery, limit)
 
-    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, tuple[int, ChangeOutcome, str]]) -> bool:
+    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
         """As `Deliveries.changed`."""
-        return self._under(delivery, lease, lambda connection: batching.changed(connection, delivery, outcomes))
+        return self._under(delivery, lease, lambda connection: changing.changed(connection, delivery, outcomes))
 
     def pause(self, delivery: int) -> None:
         """As `Deliveries.pause`."""

@@ -1,0 +1,68 @@
+"""Changes of single delivered tasks on PostgreSQL: which are due, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.ledger.deliveries import Change, Changed, Item
+from pipeline.sinks.outboxes import Range
+from pipeline.sinks.postgres.batching import TASK
+from pipeline.sinks.postgres.database import Transaction, array
+from pipeline.sinks.postgres.granting import insert
+from pipeline.tasks import Task
+
+_LIVE = (
+    "(t.archived_at IS NULL AND coalesce((SELECT i.state = 'live' FROM imports AS i"
+    " WHERE i.object_id = t.object_id AND i.lease = t.lease), false))"
+)
+
+
+def changes(tx: Transaction, delivery: int, limit: int) -> list[Change]:
+    """As `Deliveries.changes`."""
+    rows = tx.rows(
+        f"SELECT t.id, t.revision, {TASK}, coalesce(x.remote_id, ''), x.pending = 'delete' AND NOT {_LIVE}"
+        " FROM delivered AS x JOIN task_rows AS t ON t.id = x.task_id"
+        " WHERE x.delivery_id = %s AND x.pending IS NOT NULL AND x.state = 'done' ORDER BY x.task_id LIMIT %s",
+        (delivery, limit),
+    )
+    return [Change(Item(row[0], row[1], Task(*row[2:9])), row[9], row[10]) for row in rows]
+
+
+def changed(tx: Transaction, delivery: int, outcomes: Mapping[int, Changed]) -> None:
+    """As `Deliveries.changed`, under a grant that holds."""
+    counted = {"updated": 0, "deleted": 0, "kept": 0}
+    deleted = []
+    pendings: dict[int, str | None] = dict(
+        tx.rows(
+            "SELECT task_id, pending FROM delivered WHERE delivery_id = %s AND task_id = ANY(%s)",
+            (delivery, list(outcomes)),
+        )
+    )
+    for task, one in outcomes.items():
+        gone = one.outcome == "gone" or (one.outcome == "done" and one.delete)
+        state = "done" if not gone else "deleted" if pendings[task] == "delete" else "gone"
+        tx.execute(
+            "UPDATE delivered SET pending = NULL, revision = %s, state = %s, reason = %s,"
+            " remote_id = CASE WHEN %s THEN NULL ELSE remote_id END WHERE delivery_id = %s AND task_id = %s",
+            (one.revision, state, one.reason or None, gone, delivery, task),
+        )
+        counted["kept" if one.outcome == "kept" else "deleted" if gone else "updated"] += 1
+        if state == "deleted":
+            deleted.append(task)
+    _anew(tx, delivery, deleted)
+    tx.execute(
+        "UPDATE deliveries SET until = NULL, failing = 0, code = NULL, reason = NULL, since = NULL, due = 'epoch',"
+        " updated = updated + %s, deleted = deleted + %s, kept = kept + %s WHERE id = %s",
+        (*counted.values(), delivery),
+    )
+
+
+def _anew(tx: Transaction, delivery: int, deleted: Sequence[int]) -> None:
+    """Put what was deleted there and has come back here into the outbox: it may have been looked at before."""
+    if deleted:
+        rows = tx.rows(
+            "SELECT t.object_id, t.lease, t.position, t.lease, t.position + 1, 1 FROM task_rows AS t"
+            f" WHERE t.id = ANY(%s::bigint[]) AND {_LIVE}",
+            (array(deleted),),
+        )
+        insert(tx, delivery, [Range(*row) for row in rows])
