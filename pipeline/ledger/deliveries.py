@@ -248,14 +248,6 @@ def look_pause(looks: int) -> float:
     return min(LONGEST_LOOK, FIRST_LOOK * 2.0 ** min(looks, 30))
 
 
-def other_target(one: DeliveryIdentity, known: str) -> str:
-    """What is said of a name that stood for another remote before."""
-    return (
-        f"delivery {one.name!r} of project {one.project!r} was {known} and is now {one.target}; what was delivered"
-        " there is not here, so give it another name"
-    )
-
-
 class DeliveryTick(Protocol):
     """The deliveries' part of a turn of the scheduler, in its transaction."""
 
@@ -285,8 +277,12 @@ class Deliveries(Protocol):
     done under a grant that has ended does nothing and gives False (or nothing)."""
 
     def register(self, deliveries: Sequence[DeliveryIdentity], *, keep: bool = False) -> list[DeliveryRow]:
-        """Make the ledger know the configuration's deliveries; others become retired, but with `keep`. Raises
-        UsageError if a known name stands for another remote now."""
+        """Make the ledger know the configuration's deliveries; others become retired, but with `keep`. What a new name
+        stands for goes on under it where the project had it under one that it no longer has.
+
+        Raises:
+            UsageError: a known name stands for another remote now, or a new one for a remote of another delivery.
+        """
 
     def remember_config(self, delivery: int, xml: str) -> None:
         """Keep the remote's labelling configuration for a time when it does not answer."""

@@ -4,6 +4,7 @@ import pytest
 
 from tests.deliveries.contract_grants import GrantContract
 from tests.deliveries.contract_ledger import AheadContract, MishapContract, OutboxContract
+from tests.deliveries.contract_names import NamesContract
 from tests.deliveries.contract_returns import ReturnsContract
 from tests.ledger.bench import Bench
 
@@ -54,3 +55,9 @@ class TestSqliteReturns(OnSqlite, ReturnsContract): ...
 
 
 class TestPostgresReturns(OnPostgres, ReturnsContract): ...
+
+
+class TestSqliteNames(OnSqlite, NamesContract): ...
+
+
+class TestPostgresNames(OnPostgres, NamesContract): ...

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.errors import DataRefused, UsageError
+from pipeline.errors import DataRefused
 from pipeline.ledger.deliveries import (
     REFUSALS_PAUSE,
     SENT_DAYS,
     Batch,
-    DeliveryIdentity,
-    DeliveryRow,
     Failure,
     Grant,
     Item,
@@ -19,7 +16,6 @@ from pipeline.ledger.deliveries import (
     Taken,
     Waiting,
     backoff,
-    other_target,
 )
 from pipeline.sinks.outboxes import whole
 from pipeline.sinks.postgres.database import Transaction, array, columns
@@ -59,37 +55,6 @@ def held(tx: Transaction, delivery: int, lease: int) -> bool:
             (delivery, lease),
         )
     )
-
-
-def register(tx: Transaction, deliveries: Sequence[DeliveryIdentity], *, keep: bool) -> list[DeliveryRow]:
-    """As `Deliveries.register`."""
-    found = []
-    for one in sorted(deliveries):
-        tx.execute("INSERT INTO projects (name) VALUES (%s) ON CONFLICT DO NOTHING", (one.project,))
-        ((project,),) = tx.rows("SELECT id FROM projects WHERE name = %s", (one.project,))
-        tx.execute(
-            "INSERT INTO deliveries (project_id, name, kind, target, stamp, backfill, backfill_from)"
-            " VALUES (%s, %s, %s, %s, %s, 0, pg_current_xact_id()) ON CONFLICT DO NOTHING",
-            (project, one.name, one.kind, one.target, secrets.token_hex(4)),
-        )
-        # What was committed while it was in no configuration is not in its outbox.
-        tx.execute(
-            "UPDATE deliveries SET backfill = 0, backfill_from = pg_current_xact_id(), retired = false"
-            " WHERE project_id = %s AND name = %s AND retired",
-            (project, one.name),
-        )
-        ((number, target, stamp, xml),) = tx.rows(
-            "SELECT id, target, stamp, label_config FROM deliveries WHERE project_id = %s AND name = %s",
-            (project, one.name),
-        )
-        if target != one.target:
-            raise UsageError(other_target(one, target))
-        found.append(DeliveryRow(number, f"{one.project}/{one.name}", stamp, xml))
-    if not keep:
-        tx.execute(
-            "UPDATE deliveries SET retired = true WHERE NOT retired AND id <> ALL(%s)", ([row.id for row in found],)
-        )
-    return found
 
 
 def start(tx: Transaction, which: tuple[int, int], worker: str, seconds: float) -> Grant | None:

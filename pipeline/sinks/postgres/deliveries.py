@@ -20,7 +20,7 @@ from pipeline.ledger.deliveries import (
     Taken,
     look_pause,
 )
-from pipeline.sinks.postgres import batching, changing
+from pipeline.sinks.postgres import batching, changing, registering
 from pipeline.sinks.postgres.batching import TASK
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.granting import CHANGES, OPEN
@@ -35,7 +35,7 @@ class PostgresDeliveries:
 
     def register(self, deliveries: Sequence[DeliveryIdentity], *, keep: bool = False) -> list[DeliveryRow]:
         """As `Deliveries.register`."""
-        return self._database.write(lambda tx: batching.register(tx, deliveries, keep=keep))
+        return self._database.write(lambda tx: registering.register(tx, deliveries, keep=keep))
 
     def remember_config(self, delivery: int, xml: str) -> None:
         """As `Deliveries.remember_config`."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from pipeline.errors import DataRefused, UsageError
+from pipeline.errors import DataRefused
 from pipeline.ledger.deliveries import (
     REFUSALS_PAUSE,
     SENT_DAYS,
     Batch,
-    DeliveryIdentity,
-    DeliveryRow,
     Failure,
     Grant,
     Item,
@@ -20,7 +17,6 @@ from pipeline.ledger.deliveries import (
     Taken,
     Waiting,
     backoff,
-    other_target,
 )
 from pipeline.sinks.outboxes import whole
 from pipeline.sinks.sqlite.granting import OPEN, SETTLES, insert
@@ -59,35 +55,6 @@ def held(connection: sqlite3.Connection, delivery: int, lease: int) -> bool:
         ).fetchone()
         is not None
     )
-
-
-def register(
-    connection: sqlite3.Connection, deliveries: Sequence[DeliveryIdentity], *, keep: bool
-) -> list[DeliveryRow]:
-    """As `Deliveries.register`."""
-    found = []
-    for one in deliveries:
-        connection.execute("INSERT INTO projects (name) VALUES (?) ON CONFLICT DO NOTHING", (one.project,))
-        (project,) = connection.execute("SELECT id FROM projects WHERE name = ?", (one.project,)).fetchone()
-        connection.execute(
-            "INSERT INTO deliveries (project_id, name, kind, target, stamp, backfill) VALUES (?, ?, ?, ?, ?, 0)"
-            " ON CONFLICT DO NOTHING",
-            (project, one.name, one.kind, one.target, secrets.token_hex(4)),
-        )
-        # What was committed while it was in no configuration is not in its outbox.
-        row = connection.execute(
-            "UPDATE deliveries SET backfill = CASE WHEN retired THEN 0 ELSE backfill END, retired = 0"
-            " WHERE project_id = ? AND name = ? RETURNING id, target, stamp, label_config",
-            (project, one.name),
-        ).fetchone()
-        if row[1] != one.target:
-            raise UsageError(other_target(one, row[1]))
-        found.append(DeliveryRow(row[0], f"{one.project}/{one.name}", row[2], row[3]))
-    if not keep:
-        connection.execute(
-            f"UPDATE deliveries SET retired = 1 WHERE id NOT IN {_IDS}", (text_of([row.id for row in found]),)
-        )
-    return found
 
 
 def start(connection: sqlite3.Connection, which: tuple[int, int], worker: str, until: float, boot: str) -> Grant | None:

@@ -21,7 +21,7 @@ from pipeline.ledger.deliveries import (
     Taken,
     look_pause,
 )
-from pipeline.sinks.sqlite import batching, changing
+from pipeline.sinks.sqlite import batching, changing, registering
 from pipeline.sinks.sqlite.batching import TASK
 from pipeline.sinks.sqlite.granting import CHANGES, OPEN, SETTLES
 from pipeline.sqlitefile import SqliteFile, now, uptime
@@ -37,7 +37,7 @@ class SqliteDeliveries:
 
     def register(self, deliveries: Sequence[DeliveryIdentity], *, keep: bool = False) -> list[DeliveryRow]:
         """As `Deliveries.register`."""
-        return self._file.write(lambda connection: batching.register(connection, deliveries, keep=keep))
+        return self._file.write(lambda connection: registering.register(connection, deliveries, keep=keep))
 
     def remember_config(self, delivery: int, xml: str) -> None:
         """As `Deliveries.remember_config`."""
