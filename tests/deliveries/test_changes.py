@@ -210,12 +210,37 @@ def test_a_grant_covers_each_change(sqlite_bench: Bench, clock: Clock, timeout: 
     assert desk.remote.texts() == ["two"]
 
 
-def test_a_refused_question_keeps_no_change(studio: Little, delivery: LabelStudioDelivery) -> None:
-    """A change whose task the remote won't show, for now, is not given up."""
+NO_LABEL_STUDIO = {
+    "a refusal": Answer.of(400, {"detail": "no"}),
+    "a proxy's own page": Answer(404, {"Content-Type": "text/html"}, b"<html>404 page not found</html>"),
+    "a redirection": Answer(301, {"Location": "https://elsewhere/"}, b""),
+    "nothing": Answer(200, {}, b""),
+    "null": Answer(200, {}, b"null"),
+}
+
+
+@pytest.mark.parametrize("name", NO_LABEL_STUDIO)
+@pytest.mark.parametrize("delete", [False, True])
+def test_an_answer_that_is_none_ends_no_change(
+    studio: Little, delivery: LabelStudioDelivery, name: str, delete: bool
+) -> None:
+    """Whatever else than the task comes for an answer, it is not taken for gone or annotated: the change waits."""
     made = send(delivery, [item(1)])
-    studio.spoils.append(("GET", "/api/tasks/1/", instead(Answer.of(400, {"detail": "no"}))))
+    studio.spoils.append(("GET", "/api/tasks/1/", instead(NO_LABEL_STUDIO[name])))
     with pytest.raises(UnavailableError):
-        delivery.change([Change(item(1, "new", 2), made[1], delete=False)], CHANGED, Patience(), MOST)
+        delivery.change([Change(item(1, "new", 2), made[1], delete=delete)], CHANGED, Patience(), MOST)
+    assert studio.texts() == ["text 1"]
+
+
+@pytest.mark.parametrize("name", ["a proxy's own page", "a redirection"])
+def test_a_change_that_went_elsewhere_is_not_made(studio: Little, delivery: LabelStudioDelivery, name: str) -> None:
+    """A change that something before the Label Studio answers by itself is tried again."""
+    made = send(delivery, [item(1), item(2)])
+    changes = [Change(item(1, "new", 2), made[1], delete=False), Change(item(2, "x", 2), made[2], delete=True)]
+    for change, method in zip(changes, ("PATCH", "DELETE"), strict=True):
+        studio.spoils.append((method, "/api/tasks/", instead(NO_LABEL_STUDIO[name])))
+        with pytest.raises(UnavailableError):
+            delivery.change([change], CHANGED, Patience(), MOST)
 
 
 def test_files_of_changes_are_bounded(sqlite_bench: Bench, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ REASON_LIMIT = 2000
 """Characters of an answer that an error keeps."""
 
 _OK, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY = 200, 401, 403, 404, 429
-_CLIENT, _SERVER = 400, 500
+_MOVED, _SERVER = 300, 500
 _REFUSALS = frozenset({400, 413, 422})
 """What a Label Studio, or a proxy that bounds bodies, answers of what was sent: it is bad or too large."""
 _NOT_TAKEN = frozenset({401, 403, 404, 405, 407, 410, 411, 414, 415, 417, 421, 425, 426, 428, 429, 431, 451})
@@ -56,8 +56,9 @@ class Client:
         self._http.close()
 
     def ask(self, path: str, *, missing: bool = False, **how: Any) -> Any:
-        """The JSON of an answer to a question; with `missing`, None where it is a 404. Raises UnavailableError where
-        there is no answer, or one that is none: of what was sent before, it says nothing."""
+        """The JSON of an answer to a question; with `missing`, None where it is a Label Studio's own 404, which is in
+        JSON. Raises UnavailableError where there is no answer, or one that is none: of what was sent before, it says
+        nothing."""
         try:
             return self._told(lambda: self._requested("GET", path, self._headers(), how), missing=missing)
         except BatchRefused as error:
@@ -67,7 +68,7 @@ class Client:
         self, method: str, path: str, ready: Callable[[], None], *, value: object = None, missing: bool = False
     ) -> Any:
         """The JSON of an answer to a request that changes something, and may be made again; with `missing`, None
-        where it is a 404. `ready` is called when all that comes before it is over, and before each part of it.
+        as in `ask`. `ready` is called when all that comes before it is over, and before each part of it.
 
         Raises:
             UnavailableError: no answer, or one that says that it cannot be had now, or not by us.
@@ -90,7 +91,7 @@ class Client:
         if answer.status_code == _UNAUTHORIZED and self._refreshes:
             self._access_until = 0.0
             answer = request()
-        if missing and answer.status_code == _MISSING:
+        if missing and answer.status_code == _MISSING and _document(answer):
             return None
         return self._read(answer)
 
@@ -121,7 +122,7 @@ class Client:
             raise BatchUnsure(f"{self.url} did not answer for an import: {_named(error)}", code="no_answer") from None
         if answer.status_code == _UNAUTHORIZED:
             self._access_until = 0.0
-        if not (_OK <= answer.status_code < _CLIENT or answer.status_code in _REFUSALS | _NOT_TAKEN):
+        if not (_OK <= answer.status_code < _MOVED or answer.status_code in _REFUSALS | _NOT_TAKEN):
             # Some of its errors come after the import itself was committed, and a proxy knows nothing of it.
             raise BatchUnsure(
                 f"{self.url} answered {answer.status_code} to an import: {_reason(answer)}",
@@ -164,17 +165,16 @@ class Client:
             )
         if status in _REFUSALS:
             raise BatchRefused(_reason(answer), _reasons(answer))
-        if not _OK <= status < _CLIENT:
-            code = "refused" if _CLIENT <= status < _SERVER else "server_error"
+        if not _OK <= status < _MOVED:
+            code = "refused" if _MOVED <= status < _SERVER else "server_error"
             raise UnavailableError(
                 f"{self.url} answered {status}: {_reason(answer)}", retry_after=_retry_after(answer), code=code
             )
-        if not answer.content:
-            return None
         try:
-            return orjson.loads(answer.content)
+            found = orjson.loads(answer.content or b"{}")
         except orjson.JSONDecodeError:
             raise _NotJson(f"{self.url} answered {status} with something that is no JSON", code="no_json") from None
+        return {} if found is None else found
 
 
 class _NotJson(UnavailableError):

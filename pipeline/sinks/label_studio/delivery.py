@@ -104,7 +104,7 @@ class LabelStudioDelivery:
 
     def _own(self) -> Mapping[str, Any]:
         found = self._client.ask(f"/api/projects/{self._project}/")
-        if not isinstance(found, Mapping):
+        if not isinstance(found, Mapping) or "id" not in found:
             raise UnavailableError(f"{self._client.url} does not answer as a Label Studio", code="no_json")
         return found
 
@@ -171,10 +171,16 @@ class LabelStudioDelivery:
             if not found["tasks"] or seen >= int(found.get("total", 0)):
                 return
 
+    def _task(self, path: str) -> Mapping[str, Any] | None:
+        found = self._client.ask(path, missing=True)
+        if found is not None and not (isinstance(found, Mapping) and "id" in found):
+            raise UnavailableError(f"{self._client.url} did not show a task", code="no_json")
+        return found
+
     def _delete(self, change: Change, ready: Callable[[], None]) -> tuple[ChangeOutcome, str]:
         path = f"/api/tasks/{change.remote_id}/"
         try:
-            if self._client.ask(path, missing=True) is None:
+            if self._task(path) is None:
                 return "gone", "it was deleted there before"
             self._client.tell("DELETE", path, ready, missing=True)
         except BatchRefused as error:
@@ -184,8 +190,8 @@ class LabelStudioDelivery:
     def _update(self, change: Change, name: str, ready: Callable[[], None]) -> tuple[ChangeOutcome, str]:
         path, task = f"/api/tasks/{change.remote_id}/", change.item.task
         try:
-            there = self._client.ask(path, missing=True)
-            if not isinstance(there, Mapping):
+            there = self._task(path)
+            if there is None:
                 return "gone", "it was deleted there"
             if there.get("annotations") or there.get("total_annotations") or there.get("drafts"):
                 return "kept", "somebody has annotated it there"
