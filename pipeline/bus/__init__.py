@@ -21,6 +21,14 @@ Spans = Mapping[int, tuple[int, int]]
 """Partition → its first offset, and the one after its last."""
 
 
+Refused = Callable[[str], object]
+"""Is told, of each record that can't be put back on the log, which one that is and why."""
+
+
+def unheard(_reason: str) -> None:
+    """Nobody asks what was refused."""
+
+
 class Record(NamedTuple):
     """One record of the log: its place, and the event in it, or why there is none."""
 
@@ -87,10 +95,10 @@ class EventLog(Protocol):
     def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
         """The newest records that were put aside, newest first; of several for one object just the newest."""
 
-    def replay_dead(self) -> int:
+    def replay_dead(self, refused: Refused = unheard) -> int:
         """Put every dead letter that was not yet replayed on the log's end; how many went."""
 
-    def replay(self, spans: Spans) -> int:
+    def replay(self, spans: Spans, refused: Refused = unheard) -> int:
         """Put records of the log on its end once more, as discovered by `replay`; how many went. Those that
         retention took are passed over."""
 

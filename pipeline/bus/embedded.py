@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from pipeline.bus import Consumer, DeadLetter, Offsets, Polled, Record, Spans
+from pipeline.bus import Consumer, DeadLetter, Offsets, Polled, Record, Refused, Spans, unheard
 from pipeline.events import ObjectEvent, UndecodableEvent, from_document, from_wire, refusal, to_document, to_wire
 from pipeline.metrics import Concern
 from pipeline.sqlitefile import SqliteFile, now
@@ -100,16 +100,18 @@ class EmbeddedLog:
                     break
         return list(found.values())
 
-    def replay_dead(self) -> int:
+    def replay_dead(self, refused: Refused = unheard) -> int:
         """As `EventLog.replay_dead`; in transactions of REPLAYED_ROWS, each of which remembers how far it came."""
+        del refused
         count = 0
         while went := self._file.write(_put_back):
             count += went
             self._notify()
         return count
 
-    def replay(self, spans: Spans) -> int:
-        """As `EventLog.replay`."""
+    def replay(self, spans: Spans, refused: Refused = unheard) -> int:
+        """As `EventLog.replay`: none is refused."""
+        del refused
         position, end = spans.get(PARTITION, (0, 0))
         consumer = EmbeddedConsumer(self._file, self._arrived, position)
         count = 0

@@ -37,7 +37,8 @@ def replay(
     """Feed events to the ledger once more: dead letters, or a span of the event log.
 
     Without options, every dead letter that was not replayed yet. An event is a hint: what is imported already stays as
-    it is, so replaying too much does no harm.
+    it is, so replaying too much does no harm. What cannot be put back, as a letter of which only the beginning was
+    kept, is named with the reason, and the exit code is 1.
     """
     from pipeline.app import App
 
@@ -45,21 +46,26 @@ def replay(
         raise UsageError("give --since or --partition, not both")
     if partition is None and (first or end is not None):
         raise UsageError("--from and --to are offsets of one partition: name it by --partition")
+    refused: list[str] = []
     with App.open(load(config)) as app:
         if since is not None:
-            count = app.log.replay(app.log.since(_moment(since)))
+            count = app.log.replay(app.log.since(_moment(since)), refused.append)
         elif partition is not None:
             ends = app.log.end()
             if partition not in ends:
                 raise UsageError(f"the event log has no partition {partition}; there are {', '.join(map(str, ends))}")
             last = ends[partition] if end is None else min(end, ends[partition])
-            count = app.log.replay({partition: (first, last)})
+            count = app.log.replay({partition: (first, last)}, refused.append)
         else:
-            count = app.log.replay_dead()
+            count = app.log.replay_dead(refused.append)
     if json:
-        output.as_json({"replayed": count})
+        output.as_json({"replayed": count, "refused": refused})
     else:
         output.note(f"{count} events were put on the log again; `labelfeed run` or `dispatch` records them")
+        for reason in refused:
+            output.note(f"not put back: {reason}")
+    if refused:
+        raise typer.Exit(1)
 
 
 def _moment(text: str) -> float:

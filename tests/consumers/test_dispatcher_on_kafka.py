@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -10,16 +12,20 @@ from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.producer import producer_batch
 from kafka.serializer import Serializer
 
+from pipeline import cli
 from pipeline.bus import Consumer
 from pipeline.bus.kafka import KafkaLog, KafkaOptions, parse
 from pipeline.consumers.dispatcher import Dispatcher, Scope
-from pipeline.events import ObjectEvent
+from pipeline.events import ObjectEvent, UndecodableEvent
 from tests.consumers.house import House
 
 DEADLINE_SECONDS = 60.0
+LARGE = 1_048_000
+"""Bytes of a record that a topic of Kafka's defaults just takes, if they can't be compressed."""
 DEEP = b"[" * 1000 + b"]" * 1000
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -117,3 +123,54 @@ def test_records_that_cannot_be_read_stop_nothing(house: House, log: KafkaLog, o
 
     assert log.replay_dead() == 2
     dispatched(house, log, lambda: len(letters(options)) >= 4)
+
+
+def limit_dead_letters(options: KafkaOptions, size: int) -> None:
+    """Give the topic of dead letters a limit, as one has that is older or was made by somebody else."""
+    limited = ConfigResource("TOPIC", options.dead_topic, {"max.message.bytes": str(size)})
+    with closing(KafkaAdminClient(bootstrap_servers=options.bootstrap[0])) as admin:
+        admin.alter_configs([limited])
+
+
+def test_a_large_record_that_cannot_be_read_is_kept_whole(house: House, log: KafkaLog, options: KafkaOptions) -> None:
+    """As large a record as a topic takes becomes a dead letter as it is, as does a queue's message, and none blocks."""
+    body = os.urandom(LARGE)
+    write(options, body, max_request_size=2 * LARGE)
+    log.publish([ObjectEvent("inbox", "after", version="v")])
+    log.bury([UndecodableEvent(body, "of a queue")])
+
+    dispatched(house, log, lambda: "after" in house.states())
+
+    assert [letter.value == body for letter in letters(options)] == [True, True]
+    assert log.replay_dead() == 2
+
+
+def test_what_is_too_large_for_the_dead_letters_is_cut(
+    house: House, log: KafkaLog, options: KafkaOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a record that no dead letter can hold the beginning is kept with its length; `replay` refuses it, with why."""
+    limit_dead_letters(options, 100_000)
+    body = os.urandom(LARGE)
+    write(options, body, max_request_size=2 * LARGE)
+    write(options, b"small")
+    log.publish([ObjectEvent("inbox", "after", version="v")])
+
+    dispatched(house, log, lambda: "after" in house.states())
+
+    whole, cut = sorted(letters(options), key=lambda letter: len(letter.value))
+    told = dict(cut.headers)
+    assert (whole.value, "labelfeed-truncated" in dict(whole.headers)) == (b"small", False)
+    assert body.startswith(cut.value)
+    assert 80_000 < len(cut.value) < 100_000
+    assert told["labelfeed-truncated"] == str(LARGE).encode()
+    assert told["labelfeed-reason"]
+    assert told["labelfeed-offset"] == b"0"
+
+    config = house.folder / "labelfeed.yaml"
+    url = f"kafka://{options.bootstrap[0]}/{options.topic}?group={options.group}"
+    config.write_text(f"events: {url}\nprojects: {{p: {{}}}}\nsources: [{{name: inbox, project: p, url: ./inbox}}]\n")
+    capsys.readouterr()
+    assert cli.run(["replay", "--json", "--config", str(config)]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["replayed"] == 1
+    assert str(LARGE) in answer["refused"][0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -13,16 +13,18 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import MemberToRemove, OffsetSpec
 from kafka.errors import (
     AuthorizationError,
+    InvalidConfigurationError,
     InvalidReplicationFactorError,
     KafkaConfigurationError,
     KafkaError,
+    PolicyViolationError,
     SaslAuthenticationFailedError,
     TopicAlreadyExistsError,
     UnsupportedSaslMechanismError,
 )
 from kafka.net.compat import KafkaNetClient
 
-from pipeline.bus.kafka.options import CONNECT_MS, KafkaOptions
+from pipeline.bus.kafka.options import CONNECT_MS, LARGEST_BYTES, KafkaOptions
 from pipeline.errors import UnavailableError, UsageError
 
 _client_log = logging.getLogger("kafka")
@@ -190,9 +192,10 @@ class Topics:
 
     def _describe_or_make(self, client: KafkaAdminClient) -> dict[str, Any]:
         options = self._options
-        for topic, retention in ((options.dead_topic, options.dead_retention), (options.topic, options.retention)):
-            if _describe(client, topic) is None:
-                _make(client, topic, options, retention)
+        if _describe(client, options.dead_topic) is None:
+            _make_dead_topic(client, options)
+        if _describe(client, options.topic) is None:
+            _make(client, options.topic, options, options.retention)
         found = _describe(client, options.topic)
         if found is None:
             raise UnavailableError(f"{options.canonical}: the topic is not there yet")
@@ -204,11 +207,23 @@ def _describe(client: KafkaAdminClient, topic: str) -> dict[str, Any] | None:
     return found if found["error_code"] == 0 and found["partitions"] else None
 
 
-def _make(client: KafkaAdminClient, topic: str, options: KafkaOptions, retention: float) -> None:
+def _make_dead_topic(client: KafkaAdminClient, options: KafkaOptions) -> None:
+    """Make it for larger messages than others may write to the events' topic, unless the cluster allows no such
+    thing: then what is too large is cut."""
+    try:
+        larger = {"max.message.bytes": str(LARGEST_BYTES)}
+        _make(client, options.dead_topic, options, options.dead_retention, larger)
+    except (InvalidConfigurationError, PolicyViolationError):
+        _make(client, options.dead_topic, options, options.dead_retention)
+
+
+def _make(
+    client: KafkaAdminClient, topic: str, options: KafkaOptions, retention: float, more: Mapping[str, str] | None = None
+) -> None:
     asked = {
         "num_partitions": options.partitions,
         "replication_factor": options.replicas,
-        "configs": {"retention.ms": str(int(retention * 1000)), "cleanup.policy": "delete"},
+        "configs": {"retention.ms": str(int(retention * 1000)), "cleanup.policy": "delete", **(more or {})},
     }
     try:
         client.create_topics({topic: asked}, wait_for_metadata=True)

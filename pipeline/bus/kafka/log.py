@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pipeline.bus import Consumer, DeadLetter, Offsets, Spans
+from pipeline.bus import Consumer, DeadLetter, Offsets, Refused, Spans, unheard
 from pipeline.bus.kafka.codec import Message, encode
 from pipeline.bus.kafka.connection import Topics
-from pipeline.bus.kafka.member import HEADER, Member
-from pipeline.bus.kafka.options import KafkaOptions
+from pipeline.bus.kafka.letters import Letters, reason_header
+from pipeline.bus.kafka.member import Member
+from pipeline.bus.kafka.options import LARGEST_BYTES, KafkaOptions
 from pipeline.bus.kafka.replay import newest_dead, replay_dead, replay_spans, spans_since
 from pipeline.bus.kafka.writer import Writer
 from pipeline.events import ObjectEvent, UndecodableEvent
@@ -32,6 +33,8 @@ class KafkaLog:
         self._route = route
         self._topics = Topics(options)
         self._writer = Writer(options)
+        self._large = Writer(options, LARGEST_BYTES)
+        self._letters = Letters(options, self._large)
 
     @property
     def name(self) -> str:
@@ -49,7 +52,7 @@ class KafkaLog:
     def consumer(self, start: Callable[[Sequence[int]], Offsets]) -> Consumer:
         """As `EventLog.consumer`."""
         self._topics.described()
-        return Member(self._options, self._route, self._topics, self._writer, start)
+        return Member(self._options, self._route, self._topics, self._letters, start)
 
     def end(self) -> Offsets:
         """As `EventLog.end`."""
@@ -68,20 +71,19 @@ class KafkaLog:
     def bury(self, letters: Sequence[UndecodableEvent]) -> None:
         """Put among the dead letters what came another way than by the topic, and can't be read."""
         self._topics.described()
-        messages = [Message(b"", letter.body, [(f"{HEADER}reason", letter.reason.encode())]) for letter in letters]
-        self._writer.send(self._options.dead_topic, messages)
+        self._letters.bury([Message(b"", letter.body, [reason_header(letter.reason)]) for letter in letters])
 
     def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
         """As `EventLog.dead_letters`."""
         return newest_dead(self._options, self._topics, self._route, limit)
 
-    def replay_dead(self) -> int:
+    def replay_dead(self, refused: Refused = unheard) -> int:
         """As `EventLog.replay_dead`."""
-        return replay_dead(self._options, self._topics, self._writer)
+        return replay_dead(self._options, self._topics, self._large, refused)
 
-    def replay(self, spans: Spans) -> int:
+    def replay(self, spans: Spans, refused: Refused = unheard) -> int:
         """As `EventLog.replay`."""
-        return replay_spans(self._options, spans, self._writer)
+        return replay_spans(self._options, spans, self._large, refused)
 
     def since(self, at: float) -> Spans:
         """As `EventLog.since`."""
@@ -108,4 +110,5 @@ class KafkaLog:
     def close(self) -> None:
         """As `EventLog.close`."""
         self._writer.close()
+        self._large.close()
         self._topics.close()

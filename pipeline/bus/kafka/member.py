@@ -19,8 +19,8 @@ from kafka.structs import OffsetAndMetadata
 from pipeline.bus import Offsets, Polled, Record
 from pipeline.bus.kafka.codec import Message, decode_message, encode, writable
 from pipeline.bus.kafka.connection import Topics, converted, opened
+from pipeline.bus.kafka.letters import HEADER, Letters, reason_header
 from pipeline.bus.kafka.options import KafkaOptions
-from pipeline.bus.kafka.writer import Writer
 from pipeline.errors import LabelfeedError
 from pipeline.events import UndecodableEvent
 from pipeline.notifications import Route
@@ -30,9 +30,6 @@ SLICE_SECONDS = 0.2
 CLOSE_MS = 5_000
 POLL_INTERVAL_MS = 300_000
 """Longest time between two polls, after which a member is put out of the group."""
-REASON_BYTES = 1_000
-HEADER = "labelfeed-"
-"""Prefix of the headers that a dead letter has beyond the original's."""
 
 log = logging.getLogger(__name__)
 _numbers = itertools.count()
@@ -62,13 +59,13 @@ class Member:
         options: KafkaOptions,
         route: Route,
         topics: Topics,
-        writer: Writer,
+        letters: Letters,
         start: Callable[[Sequence[int]], Offsets],
     ) -> None:
         self._options = options
         self._route = route
         self._topics = topics
-        self._writer = writer
+        self._letters = letters
         self._start = start
         self._member = options.member or _member_name()
         self._assignment = _Assignment()
@@ -138,10 +135,11 @@ class Member:
                 self._consumer.commit_async(offsets, _committed)
 
     def dead(self, records: Sequence[Record], reasons: Sequence[str]) -> None:
-        """As `Consumer.dead`: onto the topic of dead letters, byte for byte as they came, with why and whence."""
+        """As `Consumer.dead`: onto the topic of dead letters, byte for byte as they came, with why and whence; what is
+        too large for it without its end."""
         letters = [self._letter(record, reason) for record, reason in zip(records, reasons, strict=True)]
         if letters:
-            self._writer.send(self._options.dead_topic, letters)
+            self._letters.bury(letters)
 
     def _letter(self, record: Record, reason: str) -> Message:
         original = self._originals.get((record.partition, record.offset))
@@ -149,12 +147,12 @@ class Member:
             event = record.event
             original = Message(b"", event.body, []) if isinstance(event, UndecodableEvent) else encode(event)
         extra = {
-            "reason": reason.encode()[:REASON_BYTES],
             "topic": self._options.topic.encode(),
             "partition": str(record.partition).encode(),
             "offset": str(record.offset).encode(),
         }
-        return original._replace(headers=[*original.headers, *((HEADER + name, text) for name, text in extra.items())])
+        told = [reason_header(reason), *((HEADER + name, text) for name, text in extra.items())]
+        return original._replace(headers=[*original.headers, *told])
 
     def rest(self, seconds: float) -> None:
         """As `Consumer.rest`: who does not poll is put out of the group, so it is polled with all partitions paused."""

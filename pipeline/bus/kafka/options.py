@@ -21,6 +21,8 @@ KEY_PASSWORD_VARIABLE = "LABELFEED_KAFKA_SSL_KEY_PASSWORD"  # noqa: S105 - a var
 CONNECT_MS = 5_000
 REQUEST_MS = 15_000
 """Longest time that one request to a broker may take."""
+LARGEST_BYTES = 4 * 1024 * 1024
+"""The largest dead letter: four times what Kafka and SQS take of others by default."""
 
 
 class KafkaOptions(BaseModel):

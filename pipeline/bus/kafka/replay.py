@@ -9,9 +9,10 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from pipeline.bus import DeadLetter, Spans
+from pipeline.bus import DeadLetter, Refused, Spans
 from pipeline.bus.kafka.codec import Headers, Message, Received, decode_message, writable
 from pipeline.bus.kafka.connection import Topics, converted, opened
+from pipeline.bus.kafka.letters import HEADER, REASON, TRUNCATED
 from pipeline.bus.kafka.options import KafkaOptions
 from pipeline.bus.kafka.writer import Writer
 from pipeline.events import ObjectEvent, UndecodableEvent
@@ -23,12 +24,10 @@ QUIET_POLLS = 10
 """A span whose records don't come in so many polls has none left: they are past retention, or never were."""
 LOOKED_THROUGH = 4
 """Dead letters read for each that is asked for: several may be of one object."""
-REASON = "labelfeed-reason"
-_OURS = "labelfeed-"
 _DISCOVERED_BY = "ce_discoveredby"
 
 
-def replay_dead(options: KafkaOptions, topics: Topics, writer: Writer) -> int:
+def replay_dead(options: KafkaOptions, topics: Topics, writer: Writer, refused: Refused) -> int:
     """Put back the dead letters since the last time; the group `<group>.replay` remembers how far that came."""
     topics.described()
     group = f"{options.group}.replay"
@@ -41,11 +40,29 @@ def replay_dead(options: KafkaOptions, topics: Topics, writer: Writer) -> int:
         spans = {place: (reader.committed(place) or beginnings[place], ends[place]) for place in places}
         count = 0
         for chunk in _read(reader, spans):
-            writer.send(options.topic, [_original(record) for record in chunk])
+            count += _put_back(writer, options.topic, chunk, refused)
             done = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in chunk}
             reader.commit({place: OffsetAndMetadata(offset, "", -1) for place, offset in done.items()})
-            count += len(chunk)
     return count
+
+
+def _put_back(writer: Writer, topic: str, chunk: Sequence[Any], refused: Refused) -> int:
+    """Write what these records were; how many went."""
+    whole = []
+    for record in chunk:
+        length = dict(writable(record.headers)).get(TRUNCATED)
+        if length is None:
+            whole.append(record)
+        else:
+            refused(f"{_place(record)}: only the beginning of its {length.decode(errors='replace')} bytes was kept")
+    too_large = writer.offer(topic, [_original(record) for record in whole])
+    for number in too_large:
+        refused(f"{_place(whole[number])}: it is too large for the topic {topic}")
+    return len(whole) - len(too_large)
+
+
+def _place(record: Any) -> str:
+    return f"{record.topic}, partition {record.partition}, offset {record.offset}"
 
 
 def newest_dead(options: KafkaOptions, topics: Topics, route: Route, limit: int) -> list[DeadLetter]:
@@ -76,15 +93,14 @@ def _events(record: Any, route: Route) -> Sequence[ObjectEvent | UndecodableEven
     return decoded or [UndecodableEvent(original.value, "no event")]
 
 
-def replay_spans(options: KafkaOptions, spans: Spans, writer: Writer) -> int:
+def replay_spans(options: KafkaOptions, spans: Spans, writer: Writer, refused: Refused) -> int:
     """Put the records of these spans on the topic's end, marked as replayed."""
     wanted = {TopicPartition(options.topic, partition): span for partition, span in spans.items()}
     count = 0
     with converted(options), closing(_reader(options, None)) as reader:
         reader.assign(list(wanted))
         for chunk in _read(reader, wanted):
-            writer.send(options.topic, [_original(record) for record in chunk])
-            count += len(chunk)
+            count += _put_back(writer, options.topic, chunk, refused)
     return count
 
 
@@ -138,5 +154,5 @@ def _original(record: Any) -> Message:
 
 
 def _headers(headers: Received) -> Headers:
-    kept = [(name, text) for name, text in writable(headers) if not name.startswith(_OURS)]
+    kept = [(name, text) for name, text in writable(headers) if not name.startswith(HEADER)]
     return [(name, b"replay" if name == _DISCOVERED_BY else text) for name, text in kept]
