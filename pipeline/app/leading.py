@@ -14,6 +14,7 @@ from pipeline.errors import LabelfeedError
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics
 from pipeline.producers.runner import SourceRunner
+from pipeline.waiting import our_error
 
 LEAD_SECONDS = 10.0
 """How long a lead lasts that is not renewed ..."""
@@ -71,15 +72,23 @@ class Leading:
             self._ledger.yield_lead(self._source_id, holder)
         except LabelfeedError as error:
             _log.debug(logs.LEAD_LOST, extra={"source": self._source, "error": str(error)})
+        except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
+            our_error(error)
 
     def _take(self, holder: str) -> bool:
         try:
             taken = self._ledger.lead(self._source_id, holder, LEAD_SECONDS)
         except LabelfeedError as error:
-            self._problem = f"{error.code}: {error}"
-            return self._leads
+            return self._kept(error)
+        except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
+            return self._kept(our_error(error))
         self._problem = None
         return taken
+
+    def _kept(self, error: LabelfeedError) -> bool:
+        """Whether this process leads while nobody can say who does: as before."""
+        self._problem = f"{error.code}: {error}"
+        return self._leads
 
     def _set(self, *, leads: bool) -> None:
         self._leads = leads

@@ -17,7 +17,7 @@ from pipeline.faults import reached
 from pipeline.ledger import Pass
 from pipeline.producers import Notices, Producer
 from pipeline.producers.listing import PassRunner
-from pipeline.waiting import Patience
+from pipeline.waiting import Patience, our_error
 
 ROLE = "watch"
 LOOK_SECONDS = 0.1
@@ -72,14 +72,14 @@ class SourceRunner:
         while not stop.is_set():
             try:
                 self._pass(stop)
-            except LabelfeedError as error:
-                self._passes.metrics.add("passes_total", source=self._name, outcome="failed")
-                self._failed("list", error)
-                self._pass_problem = _told(error)
-                patience.wait(error, stop)
-            else:
                 patience.succeeded()
                 self._rest(stop)
+            except LabelfeedError as error:
+                self._pass_failed(error, patience, stop)
+            except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
+                ours = our_error(error)
+                self._passes.problems.tell("listing", ours)
+                self._pass_failed(ours, patience, stop)
         if self._producer is not None:
             thread.join()
         self._report(now=True)
@@ -108,6 +108,12 @@ class SourceRunner:
         if state.finished is not None:
             self._last = state
             self._pass_problem = ""
+
+    def _pass_failed(self, error: LabelfeedError, patience: Patience, stop: threading.Event) -> None:
+        self._passes.metrics.add("passes_total", source=self._name, outcome="failed")
+        self._failed("list", error)
+        self._pass_problem = _told(error)
+        patience.wait(error, stop)
 
     def _rest(self, stop: threading.Event) -> None:
         """Wait until the next pass is due, and the ledger has what the last one published."""
@@ -141,14 +147,19 @@ class SourceRunner:
                     self._take(notices, stop)
                     patience.succeeded()
             except LabelfeedError as error:
-                self._watching.clear()
-                self._passes.watched_since = None
-                self._watch_problem = _told(error)
-                self._passes.problems.tell("notifications", error)
-                self._failed("notify", error)
-                self._due.set()
-                patience.wait(error, stop)
+                self._watch_failed(error, patience, stop)
+            except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
+                self._watch_failed(our_error(error), patience, stop)
         self._watching.clear()
+
+    def _watch_failed(self, error: LabelfeedError, patience: Patience, stop: threading.Event) -> None:
+        self._watching.clear()
+        self._passes.watched_since = None
+        self._watch_problem = _told(error)
+        self._passes.problems.tell("notifications", error)
+        self._failed("notify", error)
+        self._due.set()
+        patience.wait(error, stop)
 
     def _take(self, notices: Notices, stop: threading.Event) -> None:
         """Publish notices, as often as it takes, and settle them."""

@@ -17,6 +17,7 @@ from pipeline.events import ObjectEvent
 from pipeline.producers import Notices, Producer, runner
 from pipeline.producers.local import LocalProducer
 from pipeline.producers.runner import SourceRunner
+from pipeline.stores import Page, Store
 from pipeline.stores.local import LocalStore
 from pipeline.stores.scope import Scope
 from tests.producers.conftest import House, until
@@ -126,14 +127,14 @@ def test_a_change_is_published_without_waiting_for_the_next_pass(house: House) -
 class Scripted:
     """Gives what a test has written down."""
 
-    def __init__(self, *script: Notices | UnavailableError) -> None:
+    def __init__(self, *script: Notices | Exception) -> None:
         self.script = list(script)
 
     def notices(self, stop: threading.Event) -> Iterator[Notices]:
         """As `Producer.notices`."""
         while self.script:
             step = self.script.pop(0)
-            if isinstance(step, UnavailableError):
+            if isinstance(step, Exception):
                 raise step
             yield step
         stop.wait()
@@ -187,6 +188,80 @@ def test_a_producer_that_fails_or_loses_changes_makes_a_pass_due(house: House) -
     with running(house, producer, poll=3600.0) as source:
         until(lambda: house.metric("passes_total", source="inbox", outcome="complete") >= 2)
         until(lambda: source.status().watching and source.status().ready)
+
+
+class BrokenStore:
+    """A store that has an error of ours for as long as it is `broken`."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.broken = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def list(self, after: str | None, limit: int) -> Page:
+        """As `Store.list`."""
+        if self.broken:
+            raise KeyError("of ours")
+        return self.inner.list(after, limit)
+
+
+def problems(house: House) -> dict[str, str]:
+    """What `status` says is wrong with the source: part and code."""
+    return {row["part"]: row["code"] for row in house.ledger.reports().sources()[0]["problems"]}
+
+
+def test_a_pass_that_meets_an_error_of_ours_is_told_of_and_tried_again(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody foresaw ends no source: it is in the log, the metrics, `status` and readiness until it is over."""
+    store = BrokenStore(house.store)
+    house.store = store  # type: ignore[assignment]
+    house.put("a")
+    with running(house) as source:
+        until(lambda: not source.status().ready and problems(house))
+        assert source.status().reason.startswith("internal: ")
+        assert problems(house) == {"listing": "internal"}
+        assert house.metric("errors_total", stage="list", code="internal") > 0
+        assert "our_error" in caplog.messages
+
+        store.broken = False
+        until(lambda: keys(house) == ["a"])
+        until(lambda: source.status().ready)
+    assert problems(house) == {}
+
+
+class TellingAll(Scripted):
+    """The same, which is asked for its problem before it goes on."""
+
+    def __init__(self, *script: Notices | Exception) -> None:
+        super().__init__(*script)
+        self.may = threading.Event()
+
+    def notices(self, stop: threading.Event) -> Iterator[Notices]:
+        """As `Producer.notices`."""
+        while len(self.script) == 1 and not (self.may.wait(0.01) or stop.is_set()):
+            """It is not asked for yet."""
+        yield from super().notices(stop)
+
+
+def test_a_producer_that_meets_an_error_of_ours_is_told_of_and_started_again(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is told that a source is watched while nothing watches it."""
+    producer = TellingAll(Notices(lost=True), KeyError("of ours"), Notices(lost=True))
+    with running(house, producer, poll=3600.0) as source:
+        until(lambda: not source.status().ready and problems(house))
+        assert not source.status().watching
+        assert source.status().reason.startswith("internal: ")
+        assert problems(house) == {"notifications": "internal"}
+        assert house.metric("errors_total", stage="notify", code="internal") == 1
+        assert "our_error" in caplog.messages
+
+        producer.may.set()
+        until(lambda: source.status().watching and source.status().ready)
+    assert problems(house) == {}
 
 
 def test_stopping_is_quick(house: House) -> None:
