@@ -13,8 +13,8 @@ from pipeline import logs
 from pipeline.errors import LabelfeedError
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics
-from pipeline.producers.runner import SourceRunner
-from pipeline.waiting import our_error
+from pipeline.producers.runner import ROLE, SourceRunner
+from pipeline.waiting import Patience, our_error
 
 LEAD_SECONDS = 10.0
 """How long a lead lasts that is not renewed ..."""
@@ -37,12 +37,12 @@ class Leading:
         self._ledger = ledger
         self._metrics = metrics
         self._leads = False
-        self._problem: str | None = None
+        self._patience = Patience(ROLE, source=source, longest=RENEW_SECONDS)
 
     def run(self, holder: str, stop: threading.Event) -> None:
         """Lead whenever nobody else does, under the name of `holder`, until `stop` is set."""
         while not stop.is_set():
-            self._set(leads=self._take(holder))
+            self._set(leads=self._take(holder, stop))
             if self._leads:
                 _log.info(logs.LEADING, extra={"source": self._source})
                 self._metrics.add("leads_taken_total", source=self._source)
@@ -52,9 +52,9 @@ class Leading:
                 stop.wait(TRY_SECONDS)
 
     def problem(self) -> str | None:
-        """Why this source waits, or None: standing by is no waiting."""
-        if not self._leads:
-            return self._problem
+        """Why this source waits, or None: standing by is no waiting, and a lead that cannot be renewed is."""
+        if not self._leads or self._patience.problem is not None:
+            return self._patience.problem
         status = self._runner.status()
         return None if status.ready else status.reason
 
@@ -63,7 +63,7 @@ class Leading:
         thread = threading.Thread(target=self._runner.run, args=(end,), name=f"source-{self._source}", daemon=True)
         thread.start()
         while thread.is_alive() and not stop.wait(RENEW_SECONDS):
-            if not self._take(holder):
+            if not self._take(holder, stop):
                 _log.warning(logs.LEAD_LOST, extra={"source": self._source})
                 break
         end.set()
@@ -75,20 +75,22 @@ class Leading:
         except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
             our_error(error)
 
-    def _take(self, holder: str) -> bool:
+    def _take(self, holder: str, stop: threading.Event) -> bool:
+        """Whether this process leads; as before, after a wait, where nobody can say."""
         try:
             taken = self._ledger.lead(self._source_id, holder, LEAD_SECONDS)
         except LabelfeedError as error:
-            return self._kept(error)
+            self._wait(error, stop)
+            return self._leads
         except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
-            return self._kept(our_error(error))
-        self._problem = None
+            self._wait(our_error(error), stop)
+            return self._leads
+        self._patience.succeeded()
         return taken
 
-    def _kept(self, error: LabelfeedError) -> bool:
-        """Whether this process leads while nobody can say who does: as before."""
-        self._problem = f"{error.code}: {error}"
-        return self._leads
+    def _wait(self, error: LabelfeedError, stop: threading.Event) -> None:
+        self._metrics.add("errors_total", stage="lead", code=error.code)
+        self._patience.wait(error, stop)
 
     def _set(self, *, leads: bool) -> None:
         self._leads = leads

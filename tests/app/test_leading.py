@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from pipeline import waiting
 from pipeline.app import leading
 from pipeline.app.leading import Leading
+from pipeline.errors import UnavailableError
 from pipeline.producers.runner import SourceRunner
 from tests.producers.conftest import EPOCH, House, until
 from tests.producers.conftest import house as house  # noqa: PLC0414 - a fixture of theirs
@@ -21,6 +23,7 @@ HOLDER = f"{EPOCH}:leader"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long waits."""
+    monkeypatch.setattr(waiting, "FIRST_SECONDS", 0.02)
     monkeypatch.setattr(leading, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(leading, "TRY_SECONDS", 0.05)
 
@@ -86,3 +89,23 @@ def test_an_error_of_ours_ends_no_standing_by(house: House) -> None:
         assert not leader(house)
         ledger.error = None
         until(lambda: leader(house) and made.problem() is None)
+
+
+def test_a_leader_whose_database_is_away_waits_and_says_so_once(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """However long it is until the next pass, it is unready while the lead cannot be renewed, and leads on after."""
+    caplog.set_level("INFO")
+    ledger = Ledger(house.ledger)
+    with leads(house, ledger, poll=3600.0) as made:
+        until(lambda: house.metric("passes_total", source="inbox", outcome="complete") == 1)
+        assert made.problem() is None
+
+        ledger.error = UnavailableError("no database")
+        until(lambda: made.problem() == "unavailable: no database")
+        until(lambda: house.metric("errors_total", stage="lead", code="unavailable") >= 3)
+        assert leader(house)
+        ledger.error = None
+        until(lambda: made.problem() is None)
+
+    told = [message for message in caplog.messages if message in ("waiting", "recovered")]
+    assert told == ["waiting", "recovered"]
+    assert house.metric("leads_taken_total", source="inbox") == 1

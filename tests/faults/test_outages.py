@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,7 +16,7 @@ from deploy import services
 from deploy.services import Service
 from deploy.services.model import ACCESS_KEY, REGION, SECRET_KEY
 from deploy.services.processes import free_ports
-from tests.faults.installation import Bucket, Installation, until
+from tests.faults.installation import Bucket, Installation, Role, until
 from tests.faults.network import Proxy
 from tests.servers import needed
 
@@ -106,6 +107,41 @@ def test_network_cut(world: World, server: str) -> None:
         world.installation.put(20)
     finally:
         world.proxies[server].mend()
+
+
+@pytest.fixture
+def resting(world: World, tmp_path: Path, unique: str) -> Iterator[Role]:
+    """A watcher in a database of its own behind the same proxy, whose next pass is an hour away."""
+    own = world.services
+    with psycopg.connect(own["postgres"].url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {unique}")
+    installation = Installation(
+        tmp_path,
+        Bucket(own["versitygw"], unique),
+        database=f"{world.installation.database.removesuffix('/postgres')}/{unique}",
+        events=f"{own['kafka'].url}/{unique}",
+        queue=world.installation.queue,
+        source={"endpoint": own["versitygw"].url, "poll": "1h"},
+        env=world.installation.env,
+    )
+    role = installation.start("watch")
+    until(lambda: role.said("pass_finished") and role.ready()[0] == 200, what="its pass")
+    yield role
+    installation.close()
+
+
+def test_network_cut_between_passes(world: World, resting: Role) -> None:
+    """A watcher that rests says that the database is away, too, by one line in its log, and by one when it is back."""
+    world.proxies["postgres"].cut()
+    try:
+        until(lambda: resting.ready()[0] == 503 and not resting.metric("up", role="watch"), what="unready")
+        assert "unavailable" in (resting.ready()[1]["source bucket"] or "")
+        until(lambda: resting.metric("errors_total", stage="lead") >= 2, what="another try")
+        assert len(resting.lines("waiting")) == 1
+    finally:
+        world.proxies["postgres"].mend()
+    until(lambda: resting.ready()[0] == 200 and resting.metric("up", role="watch"), what="ready")
+    assert len(resting.lines("recovered")) == 1
 
 
 @pytest.mark.parametrize("server", SERVERS)
