@@ -54,10 +54,10 @@ def around(desk: Desk, act: Callable[[Making], Mapping[int, tuple[ChangeOutcome,
     change = desk.remote.change
 
     def once(
-        changes: Sequence[Change], name: str, ready: Callable[[], None]
+        changes: Sequence[Change], name: str, ready: Callable[[], None], most: int
     ) -> Mapping[int, tuple[ChangeOutcome, str]]:
         desk.remote.change = change  # type: ignore[method-assign]
-        return act(lambda: change(changes, name, ready))
+        return act(lambda: change(changes, name, ready, most))
 
     desk.remote.change = once  # type: ignore[method-assign]
 
