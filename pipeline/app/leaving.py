@@ -99,11 +99,12 @@ class Behind:
     def _about_to_try(self, config: Config) -> bool:
         """Whether a delivery that has failed is at its next attempt: it may have been mended."""
         known, now = every(config), self._ledger.now()
+        rows = [row for row in self._ledger.deliveries().report() if row["name"] in known]
+        ended = max((row["ended_at"] for row in rows), default=0.0)
         return any(
-            row["granted"]
-            or (row["batch"] != "unsure" and max(row["due"], row["ended_at"] + known[row["name"]]) <= now)
-            for row in self._ledger.deliveries().report()
-            if row["name"] in known and row["failing"] and row["paused_at"] is None
+            row["granted"] or (row["batch"] != "unsure" and max(row["due"], ended + known[row["name"]]) <= now)
+            for row in rows
+            if row["failing"] and row["paused_at"] is None
         )
 
 
