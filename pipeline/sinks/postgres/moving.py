@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 
 from pipeline.errors import UnavailableError, UsageError
+from pipeline.sinks.sqlite import clock
 from pipeline.sqlitefile import BUSY_SECONDS
 
 TABLES = (
@@ -46,9 +47,12 @@ _COLUMNS = (
 )
 _OTHERWISE: Mapping[str, Mapping[str, str]] = {
     "objects": {"state": "CASE state WHEN 'claimed' THEN 'ready' ELSE state END", "lease": "NULL"},
-    "deliveries": dict.fromkeys(("what", "epoch", "until", "worker"), "NULL") | {"started": "0"},
+    "deliveries": dict.fromkeys(("what", "epoch", "until", "worker"), "NULL")
+    | {"started": "0", "due": "by_day(due)", "ended_at": "by_day(ended_at)"},
+    "batches": {name: f"by_day({name})" for name in ("sent_at", "look_due", "settled_at")},
 }
-"""Columns that do not go along as they are: nobody is at work on what was moved."""
+"""Columns that do not go along as they are: nobody is at work on what was moved, and PostgreSQL goes by the time of day
+(`by_day`) where the file went by a clock of its own."""
 _NUMBERED = ("projects", "sources", "objects", "task_rows", "history", "revisions", "deliveries", "outbox", "batches")
 _LEASES = (
     "SELECT setval(pg_get_serial_sequence('leases', 'id'),"
@@ -90,6 +94,8 @@ def _move(old: sqlite3.Connection, new: psycopg.Connection[Any], told: Told) -> 
     new.execute("LOCK TABLE projects, sources IN EXCLUSIVE MODE")
     if new.execute("SELECT 1 FROM projects LIMIT 1").fetchone():
         raise UsageError("the database that is to be moved into holds an installation already; name an empty one")
+    ahead = clock.ahead(old)
+    old.create_function("by_day", 1, lambda at: at and at + ahead)
     for table in TABLES:
         told(table, _copied(old, new, table))
     new.execute(_COUNT_STATES)

@@ -19,6 +19,7 @@ from pipeline.ledger.deliveries import (
     backoff,
 )
 from pipeline.sinks.outboxes import whole
+from pipeline.sinks.sqlite import clock
 from pipeline.sinks.sqlite.granting import OPEN, SETTLES, insert
 from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now, uptime, write_rows
@@ -73,7 +74,7 @@ def start(connection: sqlite3.Connection, which: tuple[int, int], worker: str, u
     found = connection.execute(
         "SELECT id, state, tasks, handle, coalesce(settled_at <= ?, 0), looks FROM batches WHERE id ="
         f" (SELECT {OPEN.format('b.id')} FROM deliveries AS d WHERE d.id = ?)",
-        (now(), delivery),
+        (clock.steady(connection), delivery),
     ).fetchone()
     batch = None if found is None else Batch._make((*found[:4], bool(found[4]), found[5]))
     return Grant(delivery, lease, row[0], row[1], batch, probe=row[2] >= REFUSALS_PAUSE)
@@ -190,7 +191,6 @@ def refuse(
     connection: sqlite3.Connection, delivery: int, batch: int, reasons: Mapping[int, str], *, sent: bool
 ) -> None:
     """As `Deliveries.refuse`, under a grant that holds."""
-    at = now()
     connection.executemany(
         "UPDATE delivered SET state = 'refused', reason = ? WHERE delivery_id = ? AND task_id = ? AND batch_id = ?",
         [(reason, delivery, task, batch) for task, reason in reasons.items()],
@@ -199,12 +199,12 @@ def refuse(
     connection.execute(
         "UPDATE batches SET tasks = tasks - ?1, state = CASE WHEN tasks > ?1 THEN 'ready' ELSE 'refused' END,"
         " ended_at = CASE WHEN tasks > ?1 THEN NULL ELSE ?2 END WHERE id = ?3",
-        (len(reasons), at, batch),
+        (len(reasons), now(), batch),
     )
     (refusals,) = connection.execute(
         "UPDATE deliveries SET until = NULL, ended_at = CASE WHEN ?1 THEN ?2 ELSE ended_at END,"
         " refused = refused + ?3, refusals = refusals + ?3 WHERE id = ?4 RETURNING refusals",
-        (sent, at, len(reasons), delivery),
+        (sent, clock.kept(connection), len(reasons), delivery),
     ).fetchone()
     if reasons and refusals >= REFUSALS_PAUSE:
         why = next(iter(reasons.values()))
@@ -231,7 +231,7 @@ def _look_again(connection: sqlite3.Connection, delivery: int, tasks: Sequence[i
 def fail(connection: sqlite3.Connection, delivery: int, failure: Failure, *, ended: float | None, wait: bool) -> None:
     """Note a failure, and end the grant; what was being sent is to be looked for. `ended` is the end of an import,
     where there was one; with `wait` nothing is begun for a while."""
-    at = now()
+    at = clock.kept(connection)
     (failing,) = connection.execute("SELECT failing FROM deliveries WHERE id = ?", (delivery,)).fetchone()
     connection.execute(
         f"UPDATE batches SET state = 'unsure', look_due = ?3, {SETTLES} WHERE delivery_id = ?1 AND state = 'sending'",
@@ -241,7 +241,7 @@ def fail(connection: sqlite3.Connection, delivery: int, failure: Failure, *, end
     connection.execute(
         "UPDATE deliveries SET until = NULL, failing = failing + 1, code = ?, reason = ?, since = coalesce(since, ?),"
         " due = ?, ended_at = coalesce(?, ended_at) WHERE id = ?",
-        (failure.code, failure.message, at, due, ended, delivery),
+        (failure.code, failure.message, now(), due, ended, delivery),
     )
 
 

@@ -21,7 +21,7 @@ from pipeline.ledger.deliveries import (
     Taken,
     look_pause,
 )
-from pipeline.sinks.sqlite import batching, changing, registering
+from pipeline.sinks.sqlite import batching, changing, clock, registering
 from pipeline.sinks.sqlite.batching import TASK
 from pipeline.sinks.sqlite.granting import CHANGES, OPEN, SETTLES
 from pipeline.sqlitefile import SqliteFile, now, uptime
@@ -94,7 +94,7 @@ class SqliteDeliveries:
         """As `Deliveries.sending`."""
 
         def mark(connection: sqlite3.Connection) -> None:
-            at = now()
+            at = clock.kept(connection)
             connection.execute(
                 "UPDATE batches SET state = 'sending', tries = tries + 1, looks = 0, handle = NULL, sent_at = ?,"
                 " settled_at = ? WHERE id = ?",
@@ -116,12 +116,11 @@ class SqliteDeliveries:
 
         def end(connection: sqlite3.Connection) -> None:
             batching.split(connection, delivery, batch, list(remote))
-            at = now()
-            connection.execute("UPDATE batches SET state = 'done', ended_at = ? WHERE id = ?", (at, batch))
+            connection.execute("UPDATE batches SET state = 'done', ended_at = ? WHERE id = ?", (now(), batch))
             connection.execute(
                 "UPDATE deliveries SET until = NULL, ended_at = ?, failing = 0, refusals = 0, code = NULL,"
                 " reason = NULL, since = NULL, due = 0, delivered = delivered + ? WHERE id = ?",
-                (at, len(pairs), delivery),
+                (clock.kept(connection), len(pairs), delivery),
             )
 
         return self._under(delivery, lease, end)
@@ -136,7 +135,7 @@ class SqliteDeliveries:
         """As `Deliveries.unsure`."""
 
         def write(connection: sqlite3.Connection) -> None:
-            at = now()
+            at = clock.kept(connection)
             connection.execute(
                 f"UPDATE batches SET state = 'unsure', handle = ?1, look_due = ?2, {SETTLES} WHERE id = ?4",
                 (handle, at + look_pause(0), at, batch),
@@ -152,7 +151,7 @@ class SqliteDeliveries:
             connection.execute(
                 "UPDATE batches SET state = CASE WHEN ?1 THEN 'ready' ELSE state END, looks = looks + 1,"
                 " look_due = min(?2, settled_at) WHERE id = ?3",
-                (batch.settled, now() + look_pause(batch.looks), batch.id),
+                (batch.settled, clock.kept(connection) + look_pause(batch.looks), batch.id),
             )
             connection.execute("UPDATE deliveries SET until = NULL WHERE id = ?", (delivery,))
 
@@ -164,7 +163,8 @@ class SqliteDeliveries:
         def write(connection: sqlite3.Connection) -> None:
             if batch is not None:
                 connection.execute("UPDATE batches SET state = 'ready' WHERE id = ? AND state = 'sending'", (batch,))
-            batching.fail(connection, delivery, failure, ended=now() if sent else None, wait=True)
+            ended = clock.kept(connection) if sent else None
+            batching.fail(connection, delivery, failure, ended=ended, wait=True)
 
         return self._under(delivery, lease, write)
 
@@ -197,7 +197,7 @@ class SqliteDeliveries:
 
     def report(self) -> list[dict[str, Any]]:
         """As `Deliveries.report`."""
-        return self._rows(
+        rows = self._rows(
             "SELECT d.id, p.name || '/' || d.name AS name, p.name AS project, d.kind, d.target, d.stamp, d.retired,"
             " coalesce(d.paused_at, p.paused) AS paused_at, d.failing, d.code, d.reason, d.since, d.due, d.ended_at,"
             " d.imports, d.delivered, d.updated, d.deleted, d.kept, d.refused,"
@@ -207,6 +207,9 @@ class SqliteDeliveries:
             f" coalesce({OPEN.format('b.tasks')}, 0) AS batch_tasks, d.until IS NOT NULL AS granted, d.label_config"
             " FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id ORDER BY p.id, d.id"
         )
+        with self._file.read() as connection:
+            ahead = clock.ahead(connection)
+        return [row | {name: row[name] and row[name] + ahead for name in ("due", "ended_at")} for row in rows]
 
     def refused(self, delivery: int, after: int, limit: int) -> list[dict[str, Any]]:
         """As `Deliveries.refused`."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.ledger.deliveries import DeliveryLoad, Granted, Step
 from pipeline.sinks.outboxes import Range, whole
+from pipeline.sinks.sqlite import clock
 from pipeline.sinks.sqlite.owners import LOCAL, Owners
 from pipeline.sqlitefile import now, uptime, write_rows
 
@@ -74,7 +75,7 @@ class SqliteDeliveryTick:
         return not started and not epoch.startswith(LOCAL)
 
     def _end(self, delivery: int) -> None:
-        at = now()
+        at = clock.kept(self._connection)
         lost = self._connection.execute(
             f"UPDATE batches SET state = 'unsure', look_due = ?3, {SETTLES}"
             " WHERE delivery_id = ?1 AND state = 'sending'",
@@ -87,7 +88,7 @@ class SqliteDeliveryTick:
 
     def now(self) -> float:
         """As `DeliveryTick.now`."""
-        return now()
+        return clock.begun(self._connection)
 
     def load(self) -> list[DeliveryLoad]:
         """As `DeliveryTick.load`."""
