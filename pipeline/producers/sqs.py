@@ -27,7 +27,7 @@ from pipeline.events import ObjectEvent, UndecodableEvent, check_key, new_id, re
 from pipeline.notifications import Route, Target, decode
 from pipeline.producers import Notices
 from pipeline.stores.s3 import S3Store
-from pipeline.stores.s3.access import session
+from pipeline.stores.s3.access import region, session
 from pipeline.stores.s3.options import parse
 from pipeline.stores.scope import Scope
 
@@ -273,11 +273,11 @@ def _client(source: Source) -> Any:
     place = urlsplit(source.notifications or "")
     endpoint = f"{place.scheme}://{place.netloc}" if place.scheme in ("http", "https") else None
     host = place.hostname or ""
-    region = host.split(".")[1] if host.startswith("sqs.") and host.endswith("amazonaws.com") else None
+    own = host.split(".")[1] if host.startswith("sqs.") and host.endswith("amazonaws.com") else None
     return credentials.client(
         "sqs",
         endpoint_url=endpoint,
-        region_name=region or options.region or credentials.region_name or "us-east-1",
+        region_name=own or region(credentials),
         config=Config(
             retries={"mode": "adaptive", "total_max_attempts": 3},
             connect_timeout=5,

@@ -4,8 +4,11 @@ of S3: keys that obstore can't name, versions, signing."""
 from __future__ import annotations
 
 import base64
+import os
+import ssl
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import boto3
@@ -30,6 +33,7 @@ CONNECT_SECONDS = 5
 REQUEST_SECONDS = 60
 ATTEMPTS = 4
 VERSIONS_PAGE = 1000
+FALLBACK_REGION = "us-east-1"
 CREDENTIALS_MINUTES = 10
 """obstore asks for credentials again after this less five minutes; boto3 gives none that end before ten."""
 
@@ -46,8 +50,10 @@ class Meta(NamedTuple):
 
 def session(options: S3Options) -> boto3.Session:
     """A boto3 session with the credentials that the options ask for. Raises UsageError where there are none."""
+    # boto3 knows AWS_DEFAULT_REGION alone; all others of AWS's programs know this one, and pods are given it.
+    named = options.region or os.environ.get("AWS_REGION") or None
     try:
-        found = boto3.Session(profile_name=options.profile, region_name=options.region)
+        found = boto3.Session(profile_name=options.profile, region_name=named)
         if options.role_arn is not None:
             found = _assumed(found, options)
         if not options.anonymous and found.get_credentials() is None:
@@ -68,7 +74,25 @@ def _assumed(base: boto3.Session, options: S3Options) -> boto3.Session:
     )
     refreshed = DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)
     core._credentials = refreshed  # type: ignore[attr-defined]  # noqa: SLF001 - a session takes none otherwise
-    return boto3.Session(botocore_session=core, region_name=options.region or base.region_name)
+    return boto3.Session(botocore_session=core, region_name=base.region_name)
+
+
+def region(credentials: boto3.Session) -> str:
+    """The region for which all that goes by a session is signed, unless its address names another."""
+    return str(credentials.region_name or FALLBACK_REGION)
+
+
+def _trusted(options: S3Options, credentials: boto3.Session) -> bytes | None:
+    """The certificates of AWS_CA_BUNDLE, or of a profile's `ca_bundle`. Raises UsageError where they can't be read."""
+    path = credentials._session.get_config_variable("ca_bundle")  # noqa: SLF001 - what boto3 itself goes by
+    if not path:
+        return None
+    try:
+        ssl.create_default_context(cafile=path)
+        return Path(path).read_bytes()
+    except OSError as error:
+        why = f"AWS_CA_BUNDLE is no file of certificates ({error.strerror or type(error).__name__})"
+        raise UsageError(f"{options.canonical}: {why}") from None
 
 
 class Plain:
@@ -82,6 +106,9 @@ class Plain:
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
             "timeout": timedelta(seconds=REQUEST_SECONDS),
         }
+        trusted = _trusted(options, credentials)
+        if trusted is not None:
+            client["root_certificate"] = trusted
         if options.requester_pays:
             settings["request_payer"] = True
         key = options.sse_key()
@@ -98,7 +125,7 @@ class Plain:
             settings["endpoint"] = options.endpoint if _path_style(options) else options.host_of_bucket
         self._store = ObstoreS3(
             options.bucket,
-            region=options.region or credentials.region_name or "us-east-1",
+            region=region(credentials),
             virtual_hosted_style_request=not _path_style(options),
             client_options=client,
             retry_config={"max_retries": ATTEMPTS - 1, "retry_timeout": timedelta(seconds=REQUEST_SECONDS)},
@@ -164,7 +191,7 @@ class Full:
         self._client = credentials.client(
             "s3",
             endpoint_url=options.endpoint,
-            region_name=options.region or credentials.region_name or "us-east-1",
+            region_name=region(credentials),
             config=Config(
                 signature_version=UNSIGNED if options.anonymous else "s3v4",
                 s3={"addressing_style": _addressing(options)},

@@ -27,7 +27,9 @@ class S3Options(BaseModel):
     bucket: str = Field(min_length=1, description="The bucket.")
     prefix: str = Field("", description="The folder in it, without a slash at the end.")
     endpoint: str | None = Field(None, description="The URL of a store that speaks like S3.")
-    region: str | None = Field(None, description="The bucket's region.")
+    region: str | None = Field(
+        None, description="The bucket's region, else that of AWS_REGION, AWS_DEFAULT_REGION or the profile."
+    )
     profile: str | None = Field(None, description="A profile of the shared AWS configuration.")
     role_arn: str | None = Field(None, description="A role to assume.")
     external_id: str | None = Field(None, description="The external id that the role asks for.")
