@@ -37,7 +37,7 @@ from pipeline.producers.problems import Problems
 from pipeline.producers.queues import Taking
 from pipeline.producers.seen import RecentKeys, SeenKeys
 from pipeline.producers.sifting import Sieve, event_of, is_news
-from pipeline.stores import Entry, Store, is_queue
+from pipeline.stores import Entry, Store, has_latency, is_queue
 from pipeline.stores.scope import OF_AGE, Scope
 
 PAGE_KEYS = 1000
@@ -208,7 +208,7 @@ class _Listing:
         """Have the page after a key listed: ahead of its turn, where the store has latency to hide."""
         store = self._runner.store
         ask = partial(store.list, self._start(after), PAGE_KEYS)
-        name = f"list-{self._name}" if hasattr(store, "concurrency") else None
+        name = f"list-{self._name}" if has_latency(store) else None
         self._latest = Asked(name, self._clock, ask, self._stop)
         return self._latest
 

@@ -133,6 +133,11 @@ def is_queue(store: Store) -> TypeGuard[Queue]:
     return hasattr(store, "positioned")
 
 
+def has_latency(store: Store) -> bool:
+    """Whether a store's answers take their time: it says how many may be under way at once, be it one."""
+    return hasattr(store, "concurrency")
+
+
 def concurrency(store: Store) -> int:
     """How many objects are read from a store at once for each worker thread; one where it has no latency to hide."""
     return max(1, int(getattr(store, "concurrency", 1)))

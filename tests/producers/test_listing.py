@@ -216,8 +216,9 @@ def test_a_row_that_was_recorded_after_the_page_was_asked_for_is_not_judged(hous
     assert house.bring_in() == [("created", "b")]
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
 def test_a_page_is_listed_while_the_one_before_is_compared_and_overrules_nothing_recorded_meanwhile(
-    house: House,
+    house: House, concurrency: int
 ) -> None:
     """What is recorded after the next page was asked for, and before its turn, is newer than that page."""
     for key in "abcdef":
@@ -228,6 +229,7 @@ def test_a_page_is_listed_while_the_one_before_is_compared_and_overrules_nothing
     later = ObjectEvent("inbox", "e", version="newer than the listing")
     runner = house.passes()
     runner.store = store = Counting(house.store)
+    store.concurrency = concurrency
     runner.log = Interrupted(
         house.log, lambda: store.second.wait(5) and house.ledger.record("test", [later], {}, {"inbox": "ignore"})
     )
