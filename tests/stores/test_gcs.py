@@ -265,6 +265,8 @@ def test_an_object_of_a_bucket_that_is_not_there_is_not_gone(front: Front, bucke
 
     with pytest.raises(UnavailableError, match="bucket"), store.open(key):
         pass
+    with pytest.raises(UnavailableError, match="bucket"):
+        store.head(key)
     store.close()
 
 

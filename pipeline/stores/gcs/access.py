@@ -77,9 +77,12 @@ class Plain:
             **settings,
         )
 
-    def head(self, key: str) -> Meta:
-        """What is there now."""
-        return _meta(self._asked(lambda store: obstore.head(store, key)))
+    def head(self, key: str) -> Meta | None:
+        """What is there now; None for a 404, which does not say whether it is the object or the bucket."""
+        try:
+            return _meta(self._asked(lambda store: obstore.head(store, key)))
+        except FileNotFoundError:
+            return None
 
     def first(self, key: str) -> tuple[Meta, bytes | None]:
         """What is there now, with its bytes if it is small."""

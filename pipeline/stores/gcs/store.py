@@ -95,7 +95,8 @@ class GcsStore:
         whole = self._folder + key
         try:
             with converted(self.uri(key)):
-                return self._entry(self._way(whole).head(whole))
+                # Only the other client's answer has a body, which says what it is that is missing.
+                return self._entry(self._way(whole).head(whole) or self._full.head(whole))
         except ObjectGone:
             return None
 
