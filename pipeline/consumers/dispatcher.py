@@ -51,6 +51,16 @@ class Scope(NamedTuple):
     left_out: Callable[[ObjectEvent], str | None] | None = None
 
 
+class _Batch(NamedTuple):
+    """What one poll gave and is to be recorded. Of `records` those go that were put aside, so that a batch which is
+    tried again meets none of them a second time."""
+
+    consumer: Consumer
+    records: list[Record]
+    positions: Mapping[int, int]
+    effects: Counter[Effect]
+
+
 class Dispatcher:
     """Reads the log and records it. `recorded` is called whenever there may be new work."""
 
@@ -122,7 +132,14 @@ class Dispatcher:
         self._metrics.add("received_events_total", len(polled.records))
         effects: Counter[Effect] = Counter()
         started = time.monotonic()
-        if not self._insist(lambda: self._record(consumer, polled, effects), consumer):
+        good, bad, reasons = self._sort_out(polled.records)
+        if others := len(polled.records) - len(good) - len(bad):
+            self._metrics.add("discarded_events_total", others, reason="out_of_scope")
+        # Once a batch: what is tried again while the database is away must not be buried again.
+        if bad and not self._insist(lambda: self._bury(consumer, bad, reasons, "unreadable"), consumer):
+            return {}
+        batch = _Batch(consumer, good, polled.positions, effects)
+        if not self._insist(lambda: self._record(batch), consumer):
             return {}
         self._reached |= polled.positions
         reached("dispatcher.recorded")
@@ -159,16 +176,17 @@ class Dispatcher:
                 self._answered()
                 return True
 
-    def _record(self, consumer: Consumer, polled: Polled, effects: Counter[Effect]) -> None:
-        good, bad, reasons = self._sort_out(polled.records)
-        if bad:
-            consumer.dead(bad, reasons)
-            self._buried(len(bad), "unreadable")
-        if others := len(polled.records) - len(good) - len(bad):
-            self._metrics.add("discarded_events_total", others, reason="out_of_scope")
+    def _bury(self, consumer: Consumer, records: Sequence[Record], reasons: Sequence[str], code: str) -> None:
+        consumer.dead(records, reasons)
+        count = len(records)
+        self._metrics.add("dead_letters_total", count, reason=code)
+        self._metrics.add("discarded_events_total", count, reason="dead_letter")
+        self._metrics.add("errors_total", count, stage="record", code=code)
+
+    def _record(self, batch: _Batch) -> None:
         started = time.monotonic()
-        effects.clear()
-        self._write(consumer, good, polled.positions, effects)
+        batch.effects.clear()
+        self._write(batch, tuple(batch.records), batch.positions)
         self._metrics.observe("record_duration_seconds", time.monotonic() - started)
 
     def _sort_out(self, records: Sequence[Record]) -> tuple[list[Record], list[Record], list[str]]:
@@ -196,31 +214,24 @@ class Dispatcher:
             self._metrics.add("left_out_objects_total", source=event.source, rule=rule)
         return rule is None
 
-    def _write(
-        self, consumer: Consumer, records: Sequence[Record], positions: Mapping[int, int], effects: Counter[Effect]
-    ) -> None:
-        """Record a batch; one that the database refuses is halved until the bad record is alone."""
+    def _write(self, batch: _Batch, records: Sequence[Record], positions: Mapping[int, int]) -> None:
+        """Record a part of a batch; one that the database refuses is halved until the bad record is alone."""
         try:
             events = self._events(records)
-            effects.update(self._ledger.record(self._log.name, events, positions, self._policy, self._reached))
+            batch.effects.update(self._ledger.record(self._log.name, events, positions, self._policy, self._reached))
         except DataRefused as error:
             if not records:
                 raise
             if len(records) == 1:
                 place = {"partition": records[0].partition, "offset": records[0].offset}
                 _log.warning(logs.DEAD_LETTERS, extra=place | {"error": str(error)})
-                consumer.dead(records, [str(error)])
-                self._buried(1, "refused")
-                self._write(consumer, [], positions, effects)
+                self._bury(batch.consumer, records, [str(error)], "refused")
+                batch.records.remove(records[0])
+                self._write(batch, (), positions)
                 return
             middle = len(records) // 2
-            self._write(consumer, records[:middle], {}, effects)
-            self._write(consumer, records[middle:], positions, effects)
-
-    def _buried(self, count: int, reason: str) -> None:
-        self._metrics.add("dead_letters_total", count, reason=reason)
-        self._metrics.add("discarded_events_total", count, reason="dead_letter")
-        self._metrics.add("errors_total", count, stage="record", code=reason)
+            self._write(batch, records[:middle], {})
+            self._write(batch, records[middle:], positions)
 
     @staticmethod
     def _events(records: Sequence[Record]) -> list[ObjectEvent]:

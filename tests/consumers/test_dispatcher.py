@@ -150,6 +150,34 @@ def test_a_database_that_is_down_is_waited_for(house: House) -> None:
     assert house.metric("up", role="dispatch") == 1
 
 
+def test_bad_records_are_put_aside_once_however_long_the_database_is_away(house: House) -> None:
+    """A batch that is tried again and again buries what cannot be read, and counts what it passes over, only once."""
+    told = Told()
+    passed_over = event("a", source="other")
+    made = dispatcher(house, ledger=Down(house, 3))
+    assert made.take(told, polled(UndecodableEvent(b"?", "not JSON"), passed_over, event("a"))) == {"new": 1}
+    assert told.buried == [(0, "not JSON")]
+    assert house.metric("dead_letters_total", reason="unreadable") == 1
+    assert house.metric("discarded_events_total", reason="out_of_scope") == 1
+
+
+def test_a_refused_record_is_put_aside_once_where_the_database_goes_away_after_it(house: House) -> None:
+    """What the database refused before it went away is not refused and buried again when it is back."""
+
+    class Leaves(Down):
+        def record(self, *args: Any) -> Any:
+            if told.buried and not self.asked.is_set():
+                self.failures = 2
+            return super().record(*args) if told.buried else house.ledger.record(*args)
+
+    told = Told()
+    events = [event(f"{n}", version="\ud800" if n == 1 else "v") for n in range(4)]
+    assert dispatcher(house, ledger=Leaves(house, 0)).take(told, polled(*events))
+    assert [offset for offset, _ in told.buried] == [1]
+    assert sorted(house.states()) == ["0", "2", "3"]
+    assert house.ledger.positions("log") == {0: 4}
+
+
 def test_stop_while_waiting_commits_nothing(house: House) -> None:
     """Stopped while the database is down, the dispatcher leaves the batch to be read again."""
     told, down = Told(), Down(house, float("inf"))
