@@ -120,6 +120,18 @@ def check_key(key: str) -> str | None:
     return None if key else "the key is empty"
 
 
+def usable(events: Iterable[ObjectEvent]) -> tuple[list[ObjectEvent], str | None]:
+    """The events whose keys can be kept in the ledger, and why the first of the others cannot; None where all can."""
+    kept: list[ObjectEvent] = []
+    first = None
+    for event in events:
+        reason = check_key(event.key)
+        if reason is None:
+            kept.append(event)
+        first = first or reason
+    return kept, first
+
+
 def to_attributes(event: ObjectEvent) -> dict[str, Any]:
     """The CloudEvents context attributes of an event, in their JSON types."""
     attributes: dict[str, Any] = {

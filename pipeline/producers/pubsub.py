@@ -38,7 +38,7 @@ from google.cloud.pubsub_v1.types import StreamingPullRequest, StreamingPullResp
 
 from pipeline.config import Source
 from pipeline.errors import RetriableError, UnavailableError, UsageError
-from pipeline.events import ObjectEvent, UndecodableEvent, check_key, refusal
+from pipeline.events import ObjectEvent, UndecodableEvent, refusal, usable
 from pipeline.notifications import Route, Target
 from pipeline.notifications.gcs import decode_message, to_document
 from pipeline.producers import Notices
@@ -149,16 +149,20 @@ class PubSubProducer:
         events: list[ObjectEvent] = []
         read: list[_Message] = []
         for message in messages:
-            try:
-                found = decode_message(message.attributes, message.data, self._route)
-                events += [event._replace(id=message.id) for event in found if check_key(event.key) is None]
-            except RetriableError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
-                if not self._put_aside(message, refusal(error)):
-                    continue
-            read.append(message)
+            found, reason = self._read(message)
+            events += [event._replace(id=message.id) for event in found]
+            if reason is None or self._put_aside(message, reason):
+                read.append(message)
         return Notices(events, lambda: self._acknowledge(read))
+
+    def _read(self, message: _Message) -> tuple[list[ObjectEvent], str | None]:
+        """The events in a message that can be kept, and why not all that it tells of can; None where all can."""
+        try:
+            return usable(decode_message(message.attributes, message.data, self._route))
+        except RetriableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
+            return [], refusal(error)
 
     def _put_aside(self, message: _Message, reason: str) -> bool:
         """Whether a message that can't be read may be acknowledged: it is among the dead letters, or can't be kept."""

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.config import Source
 from pipeline.errors import RetriableError, UnavailableError, UsageError
-from pipeline.events import ObjectEvent, UndecodableEvent, check_key, new_id, refusal
+from pipeline.events import ObjectEvent, UndecodableEvent, new_id, refusal, usable
 from pipeline.notifications import Route, Target, decode
 from pipeline.producers import Notices
 from pipeline.stores.s3 import S3Store
@@ -146,21 +146,25 @@ class SqsProducer:
         events: list[ObjectEvent] = []
         read: list[_Message] = []
         for message in messages:
-            try:
-                found = decode(message.body, self._route)
-                events += [event._replace(id=new_id()) for event in found if check_key(event.key) is None]
-            except RetriableError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
-                if not self._put_aside(url, message, refusal(error)):
-                    continue
-            read.append(message)
+            found, reason = self._read(message)
+            events += [event._replace(id=new_id()) for event in found]
+            if reason is None or self._put_aside(url, message, reason):
+                read.append(message)
         return Notices(events, lambda: self._delete(url, read))
+
+    def _read(self, message: _Message) -> tuple[list[ObjectEvent], str | None]:
+        """The events in a message that can be kept, and why not all that it tells of can; None where all can."""
+        try:
+            return usable(decode(message.body, self._route))
+        except RetriableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
+            return [], refusal(error)
 
     def _put_aside(self, url: str, message: _Message, reason: str) -> bool:
         """Whether a message that can't be read may be deleted: it is among the dead letters, or can't be kept."""
         if self._bury is not None:
-            self._bury([UndecodableEvent(message.body.encode(), reason)])
+            self._bury([UndecodableEvent(message.body.encode(errors="replace"), reason)])
             return True
         with self._asking():
             attributes = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])

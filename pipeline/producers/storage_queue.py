@@ -14,13 +14,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.storage.queue import ExponentialRetry, QueueClient
 
 from pipeline.config import Source
 from pipeline.errors import RetriableError, UnavailableError, UsageError
-from pipeline.events import ObjectEvent, UndecodableEvent, check_key, new_id, refusal
+from pipeline.events import ObjectEvent, UndecodableEvent, new_id, refusal, usable
 from pipeline.notifications import Route, Target, decode
 from pipeline.notifications.azure import folders, unwrapped
 from pipeline.producers import Notices
@@ -63,6 +64,15 @@ class _Message:
         self.receipt = receipt
         self.body = body
         self.lock = threading.Lock()
+
+
+class _Said(NamedTuple):
+    """The events in a message that can be kept, why not all that it tells of can (None where all can), and whether it
+    tells of a whole folder."""
+
+    events: list[ObjectEvent]
+    reason: str | None
+    of_folder: bool = False
 
 
 class StorageQueueProducer:
@@ -143,17 +153,22 @@ class StorageQueueProducer:
         events: list[ObjectEvent] = []
         lost = False
         for message in messages:
-            try:
-                body = unwrapped(message.body)
-                found = [event for event in decode(body, self._route) if check_key(event.key) is None]
-                lost = lost or (not found and self._store.options.bucket in folders(body))
-            except RetriableError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
-                self._put_aside(message, refusal(error))
-            else:
-                events += [event._replace(id=new_id()) for event in found]
+            found, reason, of_folder = self._read(message)
+            events += [event._replace(id=new_id()) for event in found]
+            lost = lost or of_folder
+            if reason is not None:
+                self._put_aside(message, reason)
         return Notices(events, lambda: self._delete(messages, pool), lost)
+
+    def _read(self, message: _Message) -> _Said:
+        try:
+            body = unwrapped(message.body)
+            events, reason = usable(decode(body, self._route))
+            return _Said(events, reason, not events and self._store.options.bucket in folders(body))
+        except RetriableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
+            return _Said([], refusal(error))
 
     def _put_aside(self, message: _Message, reason: str) -> None:
         """Put what can't be read among the dead letters; drop it aloud where there are none."""

@@ -250,6 +250,21 @@ def test_a_message_that_cannot_be_read_goes_to_the_dead_letters(
             decode(letter.body, lambda _bucket, _key: [])
 
 
+def test_a_key_that_cannot_be_kept_is_put_aside(opened: Open, put: Put, left: Callable[[], int]) -> None:
+    """A message with a key that no ledger holds goes to the dead letters with why, and the others are read."""
+    buried: list[UndecodableEvent] = []
+    put("in/" + "ü" * 600)
+    put("in/a.json")
+    bench = opened(bury=buried.extend)
+    events = bench.settle(1)
+    while not buried:
+        bench.next().settle()
+
+    assert [event.key for event in events] == ["a.json"]
+    assert_soon(lambda: left() == 0)
+    assert [letter.reason for letter in buried] == ["the key is 1200 bytes long, more than 1024"]
+
+
 def test_a_dead_letter_that_cannot_be_kept_is_not_acknowledged(opened: Open, put: Put, left: Callable[[], int]) -> None:
     """While the dead letters don't answer, the message stays where it is."""
 

@@ -247,6 +247,20 @@ def test_a_message_that_cannot_be_read_goes_to_the_dead_letters(
     assert all(letter.reason for letter in buried)
 
 
+def test_a_key_that_cannot_be_kept_is_put_aside(
+    opened: Open, put: Callable[[Any], None], left: Callable[[], int]
+) -> None:
+    """A message with a key that no ledger holds goes to the dead letters with why, and its other keys are read."""
+    buried: list[UndecodableEvent] = []
+    body = s3_event("in/a.json", "in/nul%00", "in/" + "k" * 1025)
+    put(body)
+    events = opened(bury=buried.extend).settle(1)
+
+    assert [event.key for event in events] == ["a.json"]
+    assert_soon(lambda: left() == 0)
+    assert buried == [UndecodableEvent(orjson.dumps(body), "the key holds a NUL character")]
+
+
 def test_a_dead_letter_that_cannot_be_kept_is_not_deleted(
     opened: Open, put: Callable[[Any], None], left: Callable[[], int]
 ) -> None:

@@ -321,6 +321,18 @@ def test_a_message_that_cannot_be_read_goes_to_the_dead_letters(
     assert all(letter.reason for letter in buried)
 
 
+def test_a_key_that_cannot_be_kept_is_put_aside(opened: Open, put: Put, left: Callable[[], int]) -> None:
+    """A message with a key that no ledger holds goes to the dead letters with why, and the others are read."""
+    buried: list[UndecodableEvent] = []
+    put([grid_event("in/" + "ü" * 600), grid_event("in/b.json")])
+    put(grid_event("in/a.json"))
+    events = opened(bury=buried.extend).settle(2)
+
+    assert sorted(event.key for event in events) == ["a.json", "b.json"]
+    until(lambda: left() == 0)
+    assert [letter.reason for letter in buried] == ["the key is 1200 bytes long, more than 1024"]
+
+
 def test_a_dead_letter_that_cannot_be_kept_is_not_deleted(opened: Open, put: Put, left: Callable[[], int]) -> None:
     """While the dead letters don't answer, the message stays where it is."""
 
