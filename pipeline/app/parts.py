@@ -119,7 +119,7 @@ def open_data(config: Config, stack: ExitStack, route: Route = nowhere, *, reado
     name = registry.scheme(config.database)
     if name == SQLITE:
         return _open_sqlite(config, stack, route, readonly=readonly)
-    ledger: Ledger = registry.load("sinks", name)(config.database)
+    ledger: Ledger = registry.load("sinks", name)(config.database, workers=config.limits.workers)
     stack.callback(ledger.close)
     if not readonly:
         ledger.migrate()

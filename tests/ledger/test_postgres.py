@@ -6,13 +6,16 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from deploy.services.model import Service
+from pipeline.app.parts import open_data
+from pipeline.config import Config, Limits, Project, Source
 from pipeline.errors import DataRefused, NewerSchema, UnavailableError, UsageError
 from pipeline.ledger import Tick
 from pipeline.sinks.postgres import PostgresLedger, database, schedule
@@ -96,6 +99,30 @@ def test_a_connection_lost_in_the_commit(postgres_bench: Bench, monkeypatch: pyt
     monkeypatch.undo()
     assert cuts
     assert postgres_bench.texts("a") == ["a"]
+
+
+def test_leases_have_connections_of_their_own(postgres_bench: Bench, postgres_place: str) -> None:
+    """While commits hold every connection there is, a lease is renewed and a process says that it lives."""
+    lease, _ = postgres_bench.begin("a")
+    with (
+        closing(PostgresLedger(postgres_place, connections=1)) as ledger,
+        ledger._database._connection(),
+    ):
+        assert ledger.renew(lease, 60.0)
+        ledger.beat("worker", 2, 6.0)
+
+
+def test_connections_for_every_worker(database_url: str, tmp_path: Path) -> None:
+    """A process has connections for each of its worker threads and what it stages, up to a bound."""
+    source = Source(name="inbox", project="p", url="inbox")
+    parts = {"projects": {"p": Project()}, "sources": (source,), "limits": Limits(workers=12)}
+    config = Config(database=database_url, folder=tmp_path, **parts)
+    with ExitStack() as stack:
+        ledger = open_data(config, stack, readonly=False).ledger
+        assert isinstance(ledger, PostgresLedger)
+        for _ in range(2 * 12 + 10):
+            stack.enter_context(ledger._database._connection())
+    assert [database.connections_for(workers) for workers in (2, 12, 256)] == [14, 34, 64]
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,11 @@ Job = Callable[["Transaction"], T]
 Row = tuple[Any, ...]
 
 CONNECTIONS = 10
+"""Most connections of a process beside those of its worker threads."""
+WORKERS_CONNECTIONS = 2
+"""A worker thread commits while its stager writes a piece of a large file."""
+CONNECTIONS_LIMIT = 64
+"""Most in one process, of the hundred that a server has by default: what has none waits for one."""
 CONNECT_SECONDS = 5.0
 """How long a connection is waited for before the caller is told that the server does not answer."""
 KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -95,6 +100,11 @@ class Transaction:
                 " ON CONFLICT (source_id, name, shard) DO UPDATE SET n = counters.n + excluded.n, at = excluded.at",
                 (random.randrange(SHARDS), *columns(moved, 3)),  # noqa: S311 - spreads load, guards nothing
             )
+
+
+def connections_for(workers: int) -> int:
+    """Most connections of a process with so many worker threads."""
+    return min(CONNECTIONS + WORKERS_CONNECTIONS * workers, CONNECTIONS_LIMIT)
 
 
 class Database:

@@ -24,7 +24,7 @@ from pipeline.ledger import (
 )
 from pipeline.sinks.postgres import passes, queues, record, schedule, schema, standings, work
 from pipeline.sinks.postgres.commit import Batch
-from pipeline.sinks.postgres.database import CONNECTIONS, Database
+from pipeline.sinks.postgres.database import Database, connections_for
 from pipeline.sinks.postgres.deliveries import PostgresDeliveries
 from pipeline.sinks.postgres.reports import PostgresReports
 from pipeline.sinks.postgres.revisions import decide
@@ -34,12 +34,20 @@ from pipeline.tasks import RejectedRow, Task
 
 T = TypeVar("T")
 
+LEASE_CONNECTIONS = 2
+"""Connections that nothing uses but the renewing of leases: the renewer's thread, and a claim that is in doubt."""
+
 
 class PostgresLedger:
-    """`pipeline.ledger.Ledger` in the PostgreSQL database at a URL (or any string that libpq takes)."""
+    """`pipeline.ledger.Ledger` in the PostgreSQL database at a URL (or any string that libpq takes).
 
-    def __init__(self, url: str, *, connections: int = CONNECTIONS) -> None:
-        self._database = Database(url, connections)
+    `workers` are the worker threads that it has connections for, unless `connections` says how many there are at most.
+    """
+
+    def __init__(self, url: str, *, workers: int = 0, connections: int | None = None) -> None:
+        self._database = Database(url, connections or connections_for(workers))
+        # A lease that is not renewed in time cancels its claim, so that this waits for none that commits hold.
+        self._leases = Database(url, LEASE_CONNECTIONS)
 
     def made(self) -> bool:
         """As `Ledger.made`."""
@@ -71,6 +79,7 @@ class PostgresLedger:
 
     def close(self) -> None:
         """As `Ledger.close`."""
+        self._leases.close()
         self._database.close()
 
     def positions(self, log: str) -> dict[int, int]:
@@ -116,7 +125,7 @@ class PostgresLedger:
 
     def renew(self, lease: int, seconds: float) -> bool:
         """As `Ledger.renew`."""
-        return self._database.write(lambda tx: work.renew(tx, lease, seconds))
+        return self._leases.write(lambda tx: work.renew(tx, lease, seconds))
 
     def stage(
         self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]
@@ -148,7 +157,7 @@ class PostgresLedger:
 
     def beat(self, worker: str, threads: int, seconds: float, commits: tuple[int, float] = (0, 0.0)) -> None:
         """As `Ledger.beat`."""
-        self._database.write(lambda tx: work.beat(tx, worker, threads, seconds, commits))
+        self._leases.write(lambda tx: work.beat(tx, worker, threads, seconds, commits))
 
     def sweep(self, limit: int) -> int:
         """As `Ledger.sweep`."""
