@@ -165,7 +165,8 @@ class Ledger(Protocol):
         made since it began, in how many seconds together."""
 
     def sweep(self, limit: int) -> int:
-        """Delete at most about `limit` staged rows that will never be published, and old history."""
+        """Delete at most about `limit` staged rows that will never be published, old passes, and processes that
+        ended long ago."""
 
     # passes
     def begin_pass(self, source_id: int, previous: Pass | None = None) -> Pass:

@@ -29,6 +29,13 @@ class ClaimContract:
 
         assert bench.tick(turn) == [bench.row(key, "inbox")["id"] for key in ("c", "a", "b")]
 
+    def test_ended_processes_are_forgotten(self, bench: Bench) -> None:
+        """Sweeping deletes the rows of processes that ended more than a day ago, and no others."""
+        for name, seconds in (("long gone", -90_000.0), ("ended", -80_000.0), ("lives", 60.0)):
+            bench.ledger.beat(name, 2, seconds)
+        assert bench.ledger.sweep(100) == 0
+        assert bench.execute("SELECT name FROM workers ORDER BY name") == [("ended",), ("lives",)]
+
     def test_load(self, bench: Bench) -> None:
         """The picture counts what waits, what is claimed, what runs, who works and what ended."""
         bench.note("a", "b", "c", "d", size=10)

@@ -16,6 +16,8 @@ from pipeline.tasks import RejectedRow
 
 PASSES_KEPT = 20
 """Passes of a source that the ledger remembers."""
+WORKERS_KEPT_SECONDS = 86400.0
+"""How long the row of a process stays that has ended: each has a name of its own."""
 
 
 def start(tx: Transaction, lease: int, worker: str, seconds: float) -> list[Work]:
@@ -140,6 +142,9 @@ def sweep(tx: Transaction, limit: int) -> int:
         "DELETE FROM passes WHERE id = ANY(ARRAY(SELECT id FROM (SELECT id, row_number() OVER"
         " (PARTITION BY source_id ORDER BY id DESC) AS age FROM passes) AS p WHERE age > %s))",
         (PASSES_KEPT,),
+    )
+    tx.execute(
+        "DELETE FROM workers WHERE until < clock_timestamp() - make_interval(secs => %s)", (WORKERS_KEPT_SECONDS,)
     )
     found = tx.rows(
         "SELECT object_id, lease, state FROM imports AS i WHERE state IN ('staged', 'discarded')"

@@ -160,7 +160,7 @@ class SqliteLedger:
 
     def sweep(self, limit: int) -> int:
         """As `Ledger.sweep`."""
-        return self._file.write(lambda connection: work.sweep(connection, limit))
+        return self._file.write(lambda connection: work.sweep(connection, limit, self._boot))
 
     def begin_pass(self, source_id: int, previous: Pass | None = None) -> Pass:
         """As `Ledger.begin_pass`."""

@@ -15,11 +15,13 @@ from pipeline.sinks.sqlite.commit import INSERT_REJECTED, TaskRow, insert_tasks,
 from pipeline.sinks.sqlite.record import add_counts, write_history
 from pipeline.sinks.sqlite.schedule import end_leases
 from pipeline.sinks.texts import reason_text, text_of, worker_lost
-from pipeline.sqlitefile import now
+from pipeline.sqlitefile import now, uptime
 from pipeline.tasks import RejectedRow
 
 PASSES_KEPT = 20
 """Passes of a source that the ledger remembers."""
+WORKERS_KEPT_SECONDS = 86400.0
+"""How long the row of a process stays that has ended: each has a name of its own."""
 
 
 def start(connection: sqlite3.Connection, lease: int, worker: str, until: float) -> list[Work]:
@@ -120,13 +122,14 @@ def _child_died(connection: sqlite3.Connection, lease: int, object_id: int) -> N
     standings.take(connection, source_id, [Outcome(object_id, "failed", reason=reason)])
 
 
-def sweep(connection: sqlite3.Connection, limit: int) -> int:
+def sweep(connection: sqlite3.Connection, limit: int, boot: str) -> int:
     """As `Ledger.sweep`."""
     connection.execute(
         "DELETE FROM passes WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER"
         " (PARTITION BY source_id ORDER BY id DESC) AS age FROM passes) WHERE age > ?)",
         (PASSES_KEPT,),
     )
+    connection.execute("DELETE FROM workers WHERE boot <> ? OR until < ?", (boot, uptime() - WORKERS_KEPT_SECONDS))
     row = connection.execute(
         "SELECT object_id, lease, state FROM imports WHERE state IN ('staged', 'discarded')"
         " AND lease NOT IN (SELECT id FROM leases) LIMIT 1"
