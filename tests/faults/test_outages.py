@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ NEEDED_BY = {
 """Which roles cannot work without a server."""
 PARTS = {"watch": ("watch",), "dispatch": ("dispatch", "schedule"), "work": ("work",)}
 """What a role's process tells of in `up`."""
+SAYING = {"watch": {"watch"}, "dispatch": {"dispatcher", "scheduler"}, "work": {"work"}}
+"""What a role's process tells of in its log while the database is away."""
+ATTEMPTS = 4
+"""So many failures while a server is away are a long outage: they come ever later."""
 
 
 class Telling:
@@ -185,6 +190,35 @@ def test_network_cut_between_passes(world: World, resting: Role) -> None:
         world.proxies["postgres"].mend()
     until(lambda: resting.ready()[0] == 200 and resting.metric("up", role="watch"), what="ready")
     assert len(resting.lines("recovered")) == 1
+
+
+def test_a_long_outage_of_the_database(world: World) -> None:
+    """A database that is away for many attempts makes every role wait: each of its parts says so in one line, and in
+    one more that it goes on."""
+    roles = world.installation.roles
+    dispatch = next(role for role in roles if role.name == "dispatch")
+    before = {role.name: told(role) for role in roles}
+    tried = dispatch.metric("errors_total", stage="record")
+    world.proxies["postgres"].cut()
+    try:
+        world.installation.put(20)
+        until(lambda: dispatch.metric("errors_total", stage="record") >= tried + ATTEMPTS, what="many attempts")
+        for role in roles:
+            until(lambda role=role: role.ready()[0] == 503, what=f"{role.name} unready")
+    finally:
+        world.proxies["postgres"].mend()
+    for role in roles:
+        until(lambda role=role: role.ready()[0] == 200, what=lambda role=role: f"{role.name} ready: {role.ready()}")
+        lines = told(role) - before[role.name]
+        assert {part for _, part in lines} >= SAYING[role.name]
+        assert lines == Counter(
+            (event, part) for event in ("waiting", "recovered") for part in {part for _, part in lines}
+        )
+
+
+def told(role: Role) -> Counter[tuple[str, str]]:
+    """How often each part of a role has said that it waits, or that it goes on."""
+    return Counter((event, str(line["role"])) for event in ("waiting", "recovered") for line in role.lines(event))
 
 
 @pytest.mark.parametrize("server", REACHED)
