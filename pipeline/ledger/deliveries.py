@@ -22,6 +22,8 @@ OUTBOX_TASKS = 10_000
 """Tasks that one row of the outbox stands for, at most."""
 PAGE_TASKS = 2_000
 """Tasks that are read, or written, in one transaction."""
+PAGE_BYTES = 16 * 1024 * 1024
+"""A page of tasks that are read ends with the one that fills this, which is as large as one task may be."""
 CHANGES_AT_ONCE = 100
 """Updates and deletions that one grant brings."""
 REFUSALS_PAUSE = 20
@@ -294,7 +296,7 @@ class Deliveries(Protocol):
         """Let a grant end in `seconds` from now."""
 
     def peek(self, delivery: int, limit: int) -> Page:
-        """What the outbox speaks of, up to `limit` tasks."""
+        """What the outbox speaks of, up to `limit` tasks and PAGE_BYTES."""
 
     def begin(self, delivery: int, lease: int) -> int | None:
         """A new batch, to be filled; None if the grant has ended."""
@@ -303,7 +305,7 @@ class Deliveries(Protocol):
         """Write what was decided of a page; the grant does not end before `seconds` from now."""
 
     def items(self, batch: int, after: int, limit: int) -> list[Item]:
-        """The tasks of a batch by number, as they are now."""
+        """The tasks of a batch by number, as they are now, up to `limit` and PAGE_BYTES."""
 
     def split(self, delivery: int, lease: int, batch: int, keep: Sequence[int]) -> bool:
         """Leave these tasks in a batch; the others go into a new one, which is ready."""
@@ -331,7 +333,7 @@ class Deliveries(Protocol):
         """End a grant that has nothing to do, or nothing more."""
 
     def changes(self, delivery: int, limit: int) -> list[Change]:
-        """Updates and deletions that are due."""
+        """Updates and deletions that are due, up to `limit` and PAGE_BYTES of tasks."""
 
     def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
         """What became of changes, by task. What was deleted there by us and is live here goes into the outbox."""

@@ -75,7 +75,7 @@ class Bench:
         """Commit outcomes."""
         return self.ledger.commit(lease, outcomes)
 
-    def imported(self, *keys: str, texts: Sequence[str] = ("a",), version: str = "v1", **outcome: Any) -> None:
+    def imported(self, *keys: str, texts: Sequence[str | Task] = ("a",), version: str = "v1", **outcome: Any) -> None:
         """Bring objects to `done` with these tasks."""
         lease, work = self.begin(*keys, version=version)
         self.commit(lease, *(done(each, texts, version=version, **outcome) for each in work))

@@ -11,35 +11,13 @@ from pipeline.ledger.deliveries import (
     Batch,
     Failure,
     Grant,
-    Item,
-    Page,
     Taken,
-    Waiting,
     backoff,
 )
 from pipeline.sinks.outboxes import whole
 from pipeline.sinks.postgres.database import Transaction, array, columns
 from pipeline.sinks.postgres.granting import OPEN, SETTLES, insert
-from pipeline.tasks import Task
 
-OUTBOX_ROWS = 2_000
-"""Rows of the outbox that one page looks at, at most."""
-
-TASK = "t.row, t.data::text, t.annotations::text, t.predictions::text, t.meta::text, t.extra::text, t.external_id"
-# The rows' own order and bound stand inside: outside, all that a row of the outbox stands for would be read first.
-# What is known of one task stands inside, too: joined, it is a walk over all that is delivered for each row, as long as
-# statistics are from a time when that was little.
-PEEK = (
-    f"SELECT b.id, t.lease, t.position, t.id, t.revision, {TASK},"
-    " t.archived_at IS NULL AND coalesce(i.state = 'live', false), x.state, coalesce(x.revision, 0)"
-    " FROM outbox AS b CROSS JOIN LATERAL (SELECT * FROM task_rows AS t WHERE t.object_id = b.object_id"
-    " AND (t.lease, t.position) >= (b.lease, b.position) AND (t.lease, t.position) < (b.to_lease, b.to_position)"
-    " ORDER BY t.lease, t.position LIMIT %(limit)s) AS t"
-    " LEFT JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease"
-    " LEFT JOIN LATERAL (SELECT x.state, x.revision FROM delivered AS x"
-    " WHERE x.delivery_id = b.delivery_id AND x.task_id = t.id LIMIT 1) AS x ON true"
-    " WHERE b.id = ANY(%(rows)s::bigint[]) ORDER BY b.id, t.lease, t.position LIMIT %(limit)s"
-)
 # The delivery stands in the list, too: as a number of its own it would be all that is looked up in the index.
 _TOLD = (
     "FROM unnest(%s::bigint[], %s::bigint[], %s::text[]) AS u (delivery, task, told)"
@@ -78,28 +56,6 @@ def start(tx: Transaction, which: tuple[int, int], worker: str, seconds: float) 
     ((what, stamp, refusals),) = rows
     batch = Batch(*found[0]) if found else None
     return Grant(delivery, lease, what, stamp, batch, probe=refusals >= REFUSALS_PAUSE)
-
-
-def peek(tx: Transaction, delivery: int, limit: int) -> Page:
-    """As `Deliveries.peek`."""
-    rows: list[int] = []
-    tasks = 0
-    for row, some in tx.rows(
-        "SELECT id, tasks FROM outbox WHERE delivery_id = %s AND done_at IS NULL ORDER BY id LIMIT %s",
-        (delivery, OUTBOX_ROWS),
-    ):
-        rows.append(row)
-        tasks += some
-        if tasks >= limit:
-            break
-    if not rows:
-        return Page((), (), complete=True)
-    found = tx.execute(PEEK, {"rows": array(rows), "limit": limit}).fetchall()
-    waiting = [
-        Waiting(row[0], row[1], row[2], Item(row[3], row[4], Task(*row[5:12])), row[12], row[13], row[14])
-        for row in found
-    ]
-    return Page(rows, waiting, complete=len(found) < limit)
 
 
 def begin(tx: Transaction, delivery: int, lease: int) -> int | None:

@@ -1,31 +1,14 @@
-"""Changes of single delivered tasks on PostgreSQL: which are due, and what becomes of them."""
+"""Changes of single delivered tasks on PostgreSQL: what becomes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.ledger.deliveries import Change, Changed, Item
+from pipeline.ledger.deliveries import Changed
 from pipeline.sinks.outboxes import Range
-from pipeline.sinks.postgres.batching import TASK
 from pipeline.sinks.postgres.database import Transaction, array
 from pipeline.sinks.postgres.granting import insert
-from pipeline.tasks import Task
-
-_LIVE = (
-    "(t.archived_at IS NULL AND coalesce((SELECT i.state = 'live' FROM imports AS i"
-    " WHERE i.object_id = t.object_id AND i.lease = t.lease), false))"
-)
-
-
-def changes(tx: Transaction, delivery: int, limit: int) -> list[Change]:
-    """As `Deliveries.changes`."""
-    rows = tx.rows(
-        f"SELECT t.id, t.revision, {TASK}, coalesce(x.remote_id, ''), x.pending = 'delete' AND NOT {_LIVE}"
-        " FROM delivered AS x JOIN task_rows AS t ON t.id = x.task_id"
-        " WHERE x.delivery_id = %s AND x.pending IS NOT NULL AND x.state = 'done' ORDER BY x.task_id LIMIT %s",
-        (delivery, limit),
-    )
-    return [Change(Item(row[0], row[1], Task(*row[2:9])), row[9], row[10]) for row in rows]
+from pipeline.sinks.postgres.paging import LIVE
 
 
 def changed(tx: Transaction, delivery: int, outcomes: Mapping[int, Changed]) -> None:
@@ -62,7 +45,7 @@ def _anew(tx: Transaction, delivery: int, deleted: Sequence[int]) -> None:
     if deleted:
         rows = tx.rows(
             "SELECT t.object_id, t.lease, t.position, t.lease, t.position + 1, 1 FROM task_rows AS t"
-            f" WHERE t.id = ANY(%s::bigint[]) AND {_LIVE}",
+            f" WHERE t.id = ANY(%s::bigint[]) AND {LIVE}",
             (array(deleted),),
         )
         insert(tx, delivery, [Range(*row) for row in rows])

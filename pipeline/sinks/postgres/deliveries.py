@@ -20,11 +20,9 @@ from pipeline.ledger.deliveries import (
     Taken,
     look_pause,
 )
-from pipeline.sinks.postgres import batching, changing, registering
-from pipeline.sinks.postgres.batching import TASK
+from pipeline.sinks.postgres import batching, changing, paging, registering
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.granting import CHANGES, OPEN
-from pipeline.tasks import Task
 
 
 class PostgresDeliveries:
@@ -57,7 +55,7 @@ class PostgresDeliveries:
 
     def peek(self, delivery: int, limit: int) -> Page:
         """As `Deliveries.peek`."""
-        return self._database.write(lambda tx: batching.peek(tx, delivery, limit))
+        return self._database.write(lambda tx: paging.peek(tx, delivery, limit))
 
     def begin(self, delivery: int, lease: int) -> int | None:
         """As `Deliveries.begin`."""
@@ -69,15 +67,7 @@ class PostgresDeliveries:
 
     def items(self, batch: int, after: int, limit: int) -> list[Item]:
         """As `Deliveries.items`."""
-        rows = self._database.read(
-            lambda tx: tx.rows(
-                f"SELECT t.id, t.revision, {TASK} FROM (SELECT task_id FROM delivered WHERE batch_id = %s"
-                " AND task_id > %s AND state = 'batched' ORDER BY task_id LIMIT %s) AS x"
-                " JOIN task_rows AS t ON t.id = x.task_id ORDER BY t.id",
-                (batch, after, limit),
-            )
-        )
-        return [Item(row[0], row[1], Task(*row[2:])) for row in rows]
+        return self._database.read(lambda tx: paging.items(tx, batch, after, limit))
 
     def split(self, delivery: int, lease: int, batch: int, keep: Sequence[int]) -> bool:
         """As `Deliveries.split`."""
@@ -125,7 +115,7 @@ class PostgresDeliveries:
 
     def changes(self, delivery: int, limit: int) -> list[Change]:
         """As `Deliveries.changes`."""
-        return self._database.read(lambda tx: changing.changes(tx, delivery, limit))
+        return self._database.read(lambda tx: paging.changes(tx, delivery, limit))
 
     def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
         """As `Deliveries.changed`."""

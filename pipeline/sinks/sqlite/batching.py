@@ -12,10 +12,7 @@ from pipeline.ledger.deliveries import (
     Batch,
     Failure,
     Grant,
-    Item,
-    Page,
     Taken,
-    Waiting,
     backoff,
 )
 from pipeline.sinks.outboxes import whole
@@ -23,21 +20,9 @@ from pipeline.sinks.sqlite import clock
 from pipeline.sinks.sqlite.granting import OPEN, SETTLES, insert
 from pipeline.sinks.texts import text_of
 from pipeline.sqlitefile import now, uptime, write_rows
-from pipeline.tasks import Task
 
-OUTBOX_ROWS = 2_000
-"""Rows of the outbox that one page looks at, at most."""
 DAY = 86_400.0
 
-TASK = "t.row, t.data, t.annotations, t.predictions, t.meta, t.extra, t.external_id"
-PEEK = (
-    f"SELECT b.id, t.lease, t.position, t.id, t.revision, {TASK}, t.archived_at IS NULL AND i.state = 'live',"
-    " x.state, coalesce(x.revision, 0) FROM outbox AS b CROSS JOIN task_rows AS t ON t.object_id = b.object_id"
-    " AND (t.lease, t.position) >= (b.lease, b.position) AND (t.lease, t.position) < (b.to_lease, b.to_position)"
-    " LEFT JOIN imports AS i ON i.object_id = t.object_id AND i.lease = t.lease"
-    " LEFT JOIN delivered AS x ON x.delivery_id = b.delivery_id AND x.task_id = t.id"
-    " WHERE b.delivery_id = ? AND b.done_at IS NULL AND b.id <= ? ORDER BY b.id, t.lease, t.position LIMIT ?"
-)
 _MEMBERS = (
     "INSERT INTO delivered (delivery_id, task_id, batch_id, revision, state, reason) VALUES {rows}"
     " ON CONFLICT (delivery_id, task_id) DO UPDATE SET batch_id = excluded.batch_id, revision = excluded.revision,"
@@ -78,28 +63,6 @@ def start(connection: sqlite3.Connection, which: tuple[int, int], worker: str, u
     ).fetchone()
     batch = None if found is None else Batch._make((*found[:4], bool(found[4]), found[5]))
     return Grant(delivery, lease, row[0], row[1], batch, probe=row[2] >= REFUSALS_PAUSE)
-
-
-def peek(connection: sqlite3.Connection, delivery: int, limit: int) -> Page:
-    """As `Deliveries.peek`."""
-    rows: list[int] = []
-    tasks = 0
-    for row, some in connection.execute(
-        "SELECT id, tasks FROM outbox WHERE delivery_id = ? AND done_at IS NULL ORDER BY id LIMIT ?",
-        (delivery, OUTBOX_ROWS),
-    ):
-        rows.append(row)
-        tasks += some
-        if tasks >= limit:
-            break
-    if not rows:
-        return Page((), (), complete=True)
-    found = connection.execute(PEEK, (delivery, rows[-1], limit)).fetchall()
-    waiting = [
-        Waiting(row[0], row[1], row[2], Item(row[3], row[4], Task(*row[5:12])), bool(row[12]), row[13], row[14])
-        for row in found
-    ]
-    return Page(rows, waiting, complete=len(found) < limit)
 
 
 def begin(connection: sqlite3.Connection, delivery: int, lease: int) -> int | None:

@@ -1,32 +1,15 @@
-"""Changes of single delivered tasks on SQLite: which are due, and what becomes of them."""
+"""Changes of single delivered tasks on SQLite: what becomes of them."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from pipeline.ledger.deliveries import Change, Changed, Item
+from pipeline.ledger.deliveries import Changed
 from pipeline.sinks.outboxes import Range
-from pipeline.sinks.sqlite.batching import TASK
 from pipeline.sinks.sqlite.granting import insert
+from pipeline.sinks.sqlite.paging import LIVE
 from pipeline.sinks.texts import text_of
-from pipeline.tasks import Task
-
-_LIVE = (
-    "(t.archived_at IS NULL AND coalesce((SELECT i.state = 'live' FROM imports AS i"
-    " WHERE i.object_id = t.object_id AND i.lease = t.lease), 0))"
-)
-
-
-def changes(connection: sqlite3.Connection, delivery: int, limit: int) -> list[Change]:
-    """As `Deliveries.changes`."""
-    rows = connection.execute(
-        f"SELECT t.id, t.revision, {TASK}, coalesce(x.remote_id, ''), x.pending = 'delete' AND NOT {_LIVE}"
-        " FROM delivered AS x INDEXED BY delivered_pending CROSS JOIN task_rows AS t ON t.id = x.task_id"
-        " WHERE x.delivery_id = ? AND x.pending IS NOT NULL AND x.state = 'done' ORDER BY x.task_id LIMIT ?",
-        (delivery, limit),
-    )
-    return [Change(Item(row[0], row[1], Task(*row[2:9])), row[9], bool(row[10])) for row in rows]
 
 
 def changed(connection: sqlite3.Connection, delivery: int, outcomes: Mapping[int, Changed]) -> None:
@@ -59,7 +42,7 @@ def _anew(connection: sqlite3.Connection, delivery: int, deleted: Sequence[int])
     """Put what was deleted there and has come back here into the outbox: it may have been looked at before."""
     rows = connection.execute(
         "SELECT t.object_id, t.lease, t.position, t.lease, t.position + 1, 1 FROM task_rows AS t"
-        f" WHERE t.id IN (SELECT value FROM json_each(?)) AND {_LIVE}",
+        f" WHERE t.id IN (SELECT value FROM json_each(?)) AND {LIVE}",
         (text_of(deleted),),
     ).fetchall()
     insert(connection, delivery, [Range(*row) for row in rows])

@@ -21,11 +21,9 @@ from pipeline.ledger.deliveries import (
     Taken,
     look_pause,
 )
-from pipeline.sinks.sqlite import batching, changing, clock, registering
-from pipeline.sinks.sqlite.batching import TASK
+from pipeline.sinks.sqlite import batching, changing, clock, paging, registering
 from pipeline.sinks.sqlite.granting import CHANGES, OPEN, SETTLES
 from pipeline.sqlitefile import SqliteFile, now, uptime
-from pipeline.tasks import Task
 
 
 class SqliteDeliveries:
@@ -63,7 +61,7 @@ class SqliteDeliveries:
     def peek(self, delivery: int, limit: int) -> Page:
         """As `Deliveries.peek`."""
         with self._file.read() as connection:
-            return batching.peek(connection, delivery, limit)
+            return paging.peek(connection, delivery, limit)
 
     def begin(self, delivery: int, lease: int) -> int | None:
         """As `Deliveries.begin`."""
@@ -79,12 +77,7 @@ class SqliteDeliveries:
     def items(self, batch: int, after: int, limit: int) -> list[Item]:
         """As `Deliveries.items`."""
         with self._file.read() as connection:
-            rows = connection.execute(
-                f"SELECT t.id, t.revision, {TASK} FROM delivered AS x CROSS JOIN task_rows AS t ON t.id = x.task_id"
-                " WHERE x.batch_id = ? AND x.task_id > ? AND x.state = 'batched' ORDER BY x.task_id LIMIT ?",
-                (batch, after, limit),
-            )
-            return [Item(row[0], row[1], Task(*row[2:])) for row in rows]
+            return paging.items(connection, batch, after, limit)
 
     def split(self, delivery: int, lease: int, batch: int, keep: Sequence[int]) -> bool:
         """As `Deliveries.split`."""
@@ -175,7 +168,7 @@ class SqliteDeliveries:
     def changes(self, delivery: int, limit: int) -> list[Change]:
         """As `Deliveries.changes`."""
         with self._file.read() as connection:
-            return changing.changes(connection, delivery, limit)
+            return paging.changes(connection, delivery, limit)
 
     def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
         """As `Deliveries.changed`."""
