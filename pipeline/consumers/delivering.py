@@ -19,7 +19,7 @@ from pipeline.consumers.broker import Queue
 from pipeline.errors import LabelfeedError, RetriableError
 from pipeline.faults import reached
 from pipeline.ledger import Ledger, Tick
-from pipeline.ledger.deliveries import DeliveryLoad, Granted, next_steps
+from pipeline.ledger.deliveries import DeliveryLoad, Granted, Step, next_steps
 from pipeline.metrics import Metrics
 from pipeline.waiting import Patience, our_error
 
@@ -29,7 +29,7 @@ IDLE_SECONDS = 0.2
 """... and so much more while there is nothing to do, unless something wakes it."""
 GRANT_SECONDS, LONGEST_GRANT_SECONDS = 15.0, 600.0
 """How long a grant waits for a sender to start it, then it is given to another one; twice as long each time that nobody
-did. Its message may still be in the queue, behind other work: there are to be few of them."""
+did, where no other delivery waits for it. Its message may still be in the queue, behind other work."""
 BACKFILL_OBJECTS = 2_000
 """Objects that one turn puts into the outbox of a delivery that is new to its project."""
 TELL_SECONDS = 2.0
@@ -40,9 +40,11 @@ _log = logging.getLogger(__name__)
 
 
 class Turned(NamedTuple):
-    """What a turn did: grants to send messages of, grants that ended, objects put into an outbox."""
+    """What a turn did: grants to send messages of, each with how its delivery stood before, at which time; grants that
+    ended, objects put into an outbox."""
 
-    grants: list[Granted]
+    grants: list[tuple[DeliveryLoad, Step, Granted]]
+    at: float
     ended: int
     filled: int
 
@@ -61,6 +63,7 @@ class Delivering:
         self._told_at = 0.0
         self._swept = time.monotonic()
         self._unstarted: Counter[int] = Counter()
+        self._granted: dict[int, float] = {}
 
     def run(self) -> None:
         """Work until `stop` is called."""
@@ -100,8 +103,11 @@ class Delivering:
         turned = self._ledger.tick(lambda tick: self._turn(tick, epoch))
         if turned is None:
             return True
-        for granted in turned.grants:
-            # A grant whose message is lost ends soon by itself.
+        for load, step, granted in turned.grants:
+            self._unstarted[load.id] = 0 if _begun(load) else self._unstarted[load.id] + 1
+            if step == "import":
+                self._granted[load.id] = turned.at
+            # A grant whose message is lost ends by itself.
             self._queue.deliver(granted)
         if turned.grants:
             reached("scheduler.granted")
@@ -114,20 +120,21 @@ class Delivering:
         now = deliveries.now()
         ended = deliveries.expire(epoch)
         filled = deliveries.backfill(BACKFILL_OBJECTS)
-        ours = [load for load in deliveries.load() if self._ours(load)]
-        steps = list(next_steps(ours, now, self._every))
+        loads = deliveries.load()
+        steps = list(next_steps(loads, now, self._every, self._granted))
         # Without a worker each grant would end unstarted, and leave its message in the queue.
         taken = steps if steps and deliveries.workers() else []
-        return Turned([deliveries.grant(load, step, epoch, self._seconds(load)) for load, step in taken], ended, filled)
+        projects = Counter(load.project for load in loads if not load.retired)
+        grants = [
+            (load, step, deliveries.grant(load, step, epoch, self._seconds(load, alone=projects[load.project] == 1)))
+            for load, step in taken
+        ]
+        return Turned(grants, now, ended, filled)
 
-    def _seconds(self, load: DeliveryLoad) -> float:
-        """How long a grant may wait, by how many before it were not started."""
-        self._unstarted[load.id] = 0 if load.started or load.last is None else self._unstarted[load.id] + 1
-        return min(GRANT_SECONDS * 2.0 ** self._unstarted[load.id], LONGEST_GRANT_SECONDS)
-
-    def _ours(self, load: DeliveryLoad) -> bool:
-        """Whether this configuration speaks of it: an import by hand shares a ledger with others."""
-        return load.name in self._every
+    def _seconds(self, load: DeliveryLoad, *, alone: bool) -> float:
+        """How long a grant may wait, by how many before it were not started. Others of its project wait as long."""
+        unstarted = 0 if _begun(load) or not alone else self._unstarted[load.id] + 1
+        return min(GRANT_SECONDS * 2.0**unstarted, LONGEST_GRANT_SECONDS)
 
     def _tell(self) -> None:
         if time.monotonic() - self._told_at < TELL_SECONDS:
@@ -150,6 +157,11 @@ class Delivering:
             return
         if swept >= SWEEP_ROWS:
             self._swept -= SWEEP_SECONDS
+
+
+def _begun(load: DeliveryLoad) -> bool:
+    """Whether somebody has begun what was granted last, if anything was."""
+    return load.started or load.last is None
 
 
 def every(config: Config) -> Mapping[str, float]:

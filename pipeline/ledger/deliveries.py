@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pipeline.tasks import Task
@@ -24,6 +25,7 @@ PAGE_TASKS = 2_000
 """Tasks that are read, or written, in one transaction."""
 PAGE_BYTES = 16 * 1024 * 1024
 """A page of tasks that are read ends with the one that fills this, which is as large as one task may be."""
+NEVER: Mapping[int, float] = MappingProxyType({})
 CHANGES_AT_ONCE = 100
 """Updates and deletions that one grant brings."""
 REFUSALS_PAUSE = 20
@@ -61,7 +63,7 @@ class DeliveryLoad(NamedTuple):
 
     `granted`: somebody has a grant. `batch` is the state of its oldest open batch; `waiting` whether the outbox
     has something, `changes` whether updates or deletions are to be made, `last` what was granted last, and `started`
-    whether anybody began that.
+    whether anybody began that. `retired`: no configuration has it, though a grant may go on.
     """
 
     id: int
@@ -76,6 +78,7 @@ class DeliveryLoad(NamedTuple):
     changes: bool = False
     last: str | None = None
     started: bool = True
+    retired: bool = False
 
     @property
     def project(self) -> str:
@@ -205,17 +208,23 @@ def next_step(load: DeliveryLoad, now: float, every: float) -> Step | None:
 
 
 def next_steps(
-    loads: Sequence[DeliveryLoad], now: float, every: Mapping[str, float]
+    loads: Sequence[DeliveryLoad], now: float, every: Mapping[str, float], granted: Mapping[int, float] = NEVER
 ) -> Iterator[tuple[DeliveryLoad, Step]]:
-    """What may be begun now. `every` says by delivery how many seconds lie between two imports into any delivery of its
-    project, one of which has one in flight then; with 0 they do not look at each other. Where several wait, the one
-    whose last import is the longest ago has its turn."""
+    """What may be begun now.
+
+    `every` says by delivery how many seconds lie between two imports into any delivery of its project, one of which has
+    one in flight then; with 0 they do not look at each other. Of what is not in it, or is retired, nothing is begun,
+    but its imports count. `granted` is when each was granted an import last: the one that has had none for the longest
+    time has its turn, whatever came of that.
+    """
     ended: dict[str, float] = {}
     for load in loads:
         ends = math.inf if load.granted and load.last == "import" else load.ended_at
         ended[load.project] = max(ends, ended.get(load.project, 0.0))
-    for load in sorted(loads, key=lambda load: load.ended_at):
-        seconds = every[load.name]
+    for load in sorted(loads, key=lambda load: max(load.ended_at, granted.get(load.id, 0.0))):
+        seconds = every.get(load.name)
+        if seconds is None or load.retired:
+            continue
         step = next_step(load._replace(ended_at=ended[load.project]) if seconds else load, now, seconds)
         if step == "import":
             ended[load.project] = math.inf
@@ -261,7 +270,7 @@ class DeliveryTick(Protocol):
         """The database's clock."""
 
     def load(self) -> Sequence[DeliveryLoad]:
-        """Every delivery that is not retired."""
+        """Every delivery, those that are retired, too."""
 
     def workers(self) -> bool:
         """Whether any process lives that could take a grant."""

@@ -74,6 +74,41 @@ class GrantContract:
         assert {one.delivery for one in messages.sent} == {row.id for row in rows}
         assert len(messages.sent) == len(TWO)
 
+    def test_a_delivery_that_nobody_sends_for_holds_up_no_other(self, bench: Bench) -> None:
+        """Where no worker starts what one delivery is granted, the other one of its project soon has its turn."""
+        bench.ledger.deliveries().register(TWO)
+        bench.imported("k", texts=("x",))
+        bench.ledger.beat("w", 1, 3600.0)
+        messages = Messages()
+        delivering = _delivering(bench, messages, EVERY)
+        for _ in range(4):
+            delivering.step()
+            assert _left(bench) < 2 * GRANT_SECONDS
+            _end(bench)
+        first, second, *others = [one.delivery for one in messages.sent]
+        assert first != second
+        assert others == [first, second]
+
+    def test_what_is_retired_counts(self, bench: Bench) -> None:
+        """An import into a delivery that is in no configuration any more keeps the others of its project at a distance;
+        none is begun into it."""
+        rows = bench.ledger.deliveries().register(TWO)
+        bench.imported("k", texts=("x",))
+        bench.ledger.beat("w", 1, 60.0)
+        messages = Messages()
+        delivering = _delivering(bench, messages, EVERY)
+        delivering.step()
+        (first,) = messages.sent
+        (other,) = [one for one, row in zip(TWO, rows, strict=True) if row.id != first.delivery]
+        bench.ledger.deliveries().register([other])
+        delivering.step()
+        _import(bench, rows, first)
+        delivering.step()
+        assert messages.sent == [first]
+        bench.execute(f"UPDATE deliveries SET ended_at = {_past(bench)}")
+        delivering.step()
+        assert [one.name for one in messages.sent[1:]] == [f"cats/{other.name}"]
+
     def test_nothing_is_granted_that_nobody_takes(self, bench: Bench) -> None:
         """Without a living worker no grant is made, whose message would stay in the queue."""
         bench.ledger.deliveries().register(TWO)
@@ -122,8 +157,9 @@ def _past(bench: Bench) -> str:
 def _left(bench: Bench) -> float:
     """Seconds until the one grant ends."""
     if _is_sqlite(bench):
-        return float(bench.execute("SELECT until FROM deliveries")[0][0]) - uptime()
-    return float(bench.execute("SELECT extract(epoch FROM until - clock_timestamp())::float8 FROM deliveries")[0][0])
+        return float(bench.execute("SELECT max(until) FROM deliveries")[0][0]) - uptime()
+    left = "extract(epoch FROM max(until) - clock_timestamp())::float8"
+    return float(bench.execute(f"SELECT {left} FROM deliveries")[0][0])
 
 
 def _end(bench: Bench) -> None:
