@@ -104,7 +104,9 @@ class Behind:
         return any(
             row["granted"] or (row["batch"] != "unsure" and max(row["due"], ended + known[row["name"]]) <= now)
             for row in rows
-            if row["failing"] and row["paused_at"] is None
+            if row["failing"]
+            and row["paused_at"] is None
+            and (row["waiting_tasks"] or row["changes"] or row["granted"])
         )
 
 

@@ -67,6 +67,14 @@ def test_a_next_attempt_is_waited_for(sqlite_bench: Bench, held: Ask) -> None:
     assert held() == HELD
 
 
+def test_a_delivery_without_anything_to_try_is_not_waited_for(sqlite_bench: Bench, held: Ask) -> None:
+    """What a delivery failed at before its last tasks were set aside is no attempt that is to come."""
+    change(sqlite_bench, "a", "paused_at = NOW")
+    sqlite_bench.execute("DELETE FROM outbox WHERE delivery_id = (SELECT id FROM deliveries WHERE name = 'b')")
+    change(sqlite_bench, "b", "failing = 1, due = NOW - 1")
+    assert held() == HELD
+
+
 def test_deliveries_that_take_turns_are_not_waited_for_in_turn(sqlite_bench: Bench, held: Ask) -> None:
     """Of two that fail in turns each has its attempt an interval after the other's, and none is due in between."""
     change(sqlite_bench, "a", f"failing = 1, ended_at = NOW - {EVERY + 1}")
