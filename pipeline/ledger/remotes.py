@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from pipeline.errors import UsageError
 from pipeline.ledger.deliveries import DeliveryIdentity
 
 
 def renamed(
-    deliveries: Sequence[DeliveryIdentity], known: Mapping[DeliveryIdentity, int]
+    deliveries: Sequence[DeliveryIdentity], known: Mapping[DeliveryIdentity, int], held: Container[int] = ()
 ) -> Mapping[int, DeliveryIdentity]:
     """Which of the ledger's rows (`known`, identity → number) go on under a new name of the configuration: of those
-    with the same remote the project's own, if no other delivery of the configuration is that.
+    with the same remote the project's own, if no other delivery of the configuration is that. `held` keep their names:
+    processes that run know them by these.
 
     Raises:
         UsageError: a name that is new stands for a remote that another delivery has brought tasks to.
@@ -25,6 +26,8 @@ def renamed(
         for one in free:
             row = _earlier(one, deliveries, known)
             if row is not None:
+                if known[row] in held:
+                    raise UsageError(_told(one, [row], f"a configuration in use calls it so, so name it {row.name!r}"))
                 found[known[row]] = one
                 names.discard((row.project, row.name))
         names |= {(one.project, one.name) for one in free}

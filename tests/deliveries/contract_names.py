@@ -27,8 +27,7 @@ class NamesContract:
         """The ledger's deliveries that are not retired."""
         return {row["name"]: row["id"] for row in desk.ledger.report() if not row["retired"]}
 
-    @pytest.mark.parametrize("retired", [False, True])
-    @pytest.mark.parametrize("keep", [False, True])
+    @pytest.mark.parametrize(("retired", "keep"), [(False, False), (True, False), (True, True)])
     def test_a_renamed_delivery_sends_nothing_again(self, bench: Bench, retired: bool, keep: bool) -> None:
         """What a delivery has brought stays known when it has another name, at once or later; what came meanwhile is
         brought, too."""
@@ -41,6 +40,13 @@ class NamesContract:
         assert self.names(desk) == {"cats/studio": desk.row.id}
         desk.steps()
         assert desk.remote.texts() == ["x", "y"]
+
+    def test_a_name_in_use_stays(self, bench: Bench) -> None:
+        """An import by hand renames no delivery of a configuration that other processes go on with."""
+        desk = self.delivered(bench)
+        with pytest.raises(UsageError, match="name it 'remote'"):
+            desk.ledger.register([STUDIO], keep=True)
+        assert self.names(desk) == {"cats/remote": desk.row.id}
 
     def test_a_name_for_the_first_where_a_second_comes(self, bench: Bench) -> None:
         """A delivery that gets a name because another one is added goes on; the other one begins."""

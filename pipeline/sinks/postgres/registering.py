@@ -15,7 +15,9 @@ from pipeline.sinks.postgres.schema import MIGRATING
 def register(tx: Transaction, deliveries: Sequence[DeliveryIdentity], *, keep: bool) -> list[DeliveryRow]:
     """As `Deliveries.register`."""
     tx.execute("SELECT pg_advisory_xact_lock(%s, hashtext(current_schema()))", (MIGRATING,))
-    for number, one in renamed(deliveries, _known(tx)).items():
+    known = _known(tx)
+    held = {number for number, live in known.values() if live and keep}
+    for number, one in renamed(deliveries, {row: number for row, (number, _) in known.items()}, held).items():
         tx.execute("UPDATE deliveries SET name = %s WHERE id = %s", (one.name, number))
     found = []
     for one in sorted(deliveries):
@@ -46,11 +48,12 @@ def register(tx: Transaction, deliveries: Sequence[DeliveryIdentity], *, keep: b
     return found
 
 
-def _known(tx: Transaction) -> dict[DeliveryIdentity, int]:
+def _known(tx: Transaction) -> dict[DeliveryIdentity, tuple[int, bool]]:
+    """The ledger's deliveries: their numbers, and whether a configuration in use has them."""
     return {
-        DeliveryIdentity(*row): number
-        for number, *row in tx.rows(
-            "SELECT d.id, p.name, d.name, d.kind, d.target FROM deliveries AS d"
+        DeliveryIdentity(*row): (number, live)
+        for number, live, *row in tx.rows(
+            "SELECT d.id, NOT d.retired, p.name, d.name, d.kind, d.target FROM deliveries AS d"
             " JOIN projects AS p ON p.id = d.project_id"
         )
     }

@@ -16,7 +16,9 @@ def register(
     connection: sqlite3.Connection, deliveries: Sequence[DeliveryIdentity], *, keep: bool
 ) -> list[DeliveryRow]:
     """As `Deliveries.register`."""
-    for number, one in renamed(deliveries, _known(connection)).items():
+    known = _known(connection)
+    held = {number for number, live in known.values() if live and keep}
+    for number, one in renamed(deliveries, {row: number for row, (number, _) in known.items()}, held).items():
         connection.execute("UPDATE deliveries SET name = ? WHERE id = ?", (one.name, number))
     found = []
     for one in deliveries:
@@ -44,11 +46,12 @@ def register(
     return found
 
 
-def _known(connection: sqlite3.Connection) -> dict[DeliveryIdentity, int]:
+def _known(connection: sqlite3.Connection) -> dict[DeliveryIdentity, tuple[int, bool]]:
+    """The ledger's deliveries: their numbers, and whether a configuration in use has them."""
     return {
-        DeliveryIdentity(*row): number
-        for number, *row in connection.execute(
-            "SELECT d.id, p.name, d.name, d.kind, d.target FROM deliveries AS d"
+        DeliveryIdentity(*row): (number, not retired)
+        for number, retired, *row in connection.execute(
+            "SELECT d.id, d.retired, p.name, d.name, d.kind, d.target FROM deliveries AS d"
             " JOIN projects AS p ON p.id = d.project_id"
         )
     }
