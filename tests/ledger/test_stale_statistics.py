@@ -128,7 +128,8 @@ def delivered(bench: Bench) -> None:
 
 
 def test_a_page_of_the_outbox_reads_its_own_tasks(bench: Bench) -> None:
-    """What is known of a delivery's tasks is looked up for each, however little was delivered when it was counted."""
+    """What is known of a delivery's tasks is looked up for each, however little was delivered when it was counted; so
+    are the tasks of a batch, and those that have changed."""
     delivered(bench)
     bench.execute(
         "INSERT INTO imports (object_id, lease, state, mode, at) SELECT id, 1, 'live', 'new', now() FROM objects"
@@ -143,4 +144,14 @@ def test_a_page_of_the_outbox_reads_its_own_tasks(bench: Bench) -> None:
     for statement in paging.PEEK:
         plan = explained(bench, statement, {"rows": array(ids), "limit": CLAIMED})
         assert plan.buffers < 20 * CLAIMED
+    some = f"SELECT id FROM task_rows ORDER BY id LIMIT {CLAIMED}"
+    bench.execute(f"UPDATE delivered SET batch_id = 2, state = 'batched' WHERE task_id IN ({some})")
+    bench.execute(f"UPDATE delivered SET pending = 'update' WHERE task_id IN ({some} OFFSET {CLAIMED})")
+    for count, reading, values in (
+        ("batch_id = 2", paging.ITEMS, (2, 0, CLAIMED)),
+        ("pending = 'update'", paging.CHANGES, (1, CLAIMED)),
+    ):
+        assert bench.execute(f"SELECT count(*) FROM delivered WHERE {count}") == [(CLAIMED,)]
+        for statement in reading:
+            assert explained(bench, statement, values).buffers < 20 * CLAIMED
     bench.execute("TRUNCATE objects, counters, outbox, delivered, imports, task_rows")

@@ -48,10 +48,12 @@ _SETTINGS = (
 # it for each commit. Each transaction sets this for itself, because a pooler shares sessions. For the same reason
 # lists are joined by `id = ANY(ARRAY[u.id])`, which can be nothing but a look into the index for each of them: with
 # `id = u.id` it walked over the whole index and, for each row that it found there, over the list.
-_BEGIN = (
-    f"BEGIN; {_SETTINGS} SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
+LOOKING_UP = (
+    " SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
     " SET LOCAL enable_seqscan = off; SET LOCAL enable_material = off;"
-    " SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8"
+)
+_BEGIN = (
+    f"BEGIN; {_SETTINGS}{LOOKING_UP} SELECT pg_current_xact_id()::text, extract(epoch FROM clock_timestamp())::float8"
 )
 _BEGIN_READ = f"BEGIN READ ONLY; {_SETTINGS}"
 _READ_AT = " SELECT NULL, extract(epoch FROM clock_timestamp())::float8"

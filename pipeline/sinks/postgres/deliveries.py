@@ -21,7 +21,7 @@ from pipeline.ledger.deliveries import (
     look_pause,
 )
 from pipeline.sinks.postgres import batching, changing, paging, registering
-from pipeline.sinks.postgres.database import Database, Transaction
+from pipeline.sinks.postgres.database import LOOKING_UP, Database, Transaction
 from pipeline.sinks.postgres.granting import CHANGES, OPEN
 
 
@@ -67,7 +67,7 @@ class PostgresDeliveries:
 
     def items(self, batch: int, after: int, limit: int) -> list[Item]:
         """As `Deliveries.items`."""
-        return self._database.read(lambda tx: paging.items(tx, batch, after, limit))
+        return self._database.read(lambda tx: paging.items(tx, batch, after, limit), LOOKING_UP)
 
     def split(self, delivery: int, lease: int, batch: int, keep: Sequence[int]) -> bool:
         """As `Deliveries.split`."""
@@ -115,7 +115,7 @@ class PostgresDeliveries:
 
     def changes(self, delivery: int, limit: int) -> list[Change]:
         """As `Deliveries.changes`."""
-        return self._database.read(lambda tx: paging.changes(tx, delivery, limit))
+        return self._database.read(lambda tx: paging.changes(tx, delivery, limit), LOOKING_UP)
 
     def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
         """As `Deliveries.changed`."""
