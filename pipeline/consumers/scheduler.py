@@ -29,7 +29,8 @@ from pipeline.waiting import Patience, our_error
 BUSY_SECONDS = 0.05
 """Between two turns while objects are claimed, unless something wakes the scheduler."""
 WAITING_SECONDS = 0.1
-"""... while there are some, but no room for them: then the workers have work for longer than this."""
+"""... while there are some, but no room for them: then the workers have work for longer than this, or are to have less
+than they could do while the database is slow."""
 IDLE_SECONDS = 0.2
 """... while there are none."""
 SHORTEST_SECONDS = 0.02
