@@ -8,6 +8,7 @@
     │   └── NewerSchema            the database was written by a newer program
     ├── RetriableError             the same thing may work later, after `retry_after` seconds
     │   ├── UnavailableError       a server, a disk or a lock does not answer
+    │   │   └── ChangesFailed      ... to some of a delivery's changes; tells what became of others
     │   ├── ObjectUnsettled        the object changed while it was read
     │   └── BatchUnsure            a delivery's batch may have arrived; ask before sending it again
     └── TerminalError              trying again cannot help
@@ -26,7 +27,7 @@ the log. Messages hold canonical URIs only: never a signature, a token or a pass
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class LabelfeedError(Exception):
@@ -84,6 +85,19 @@ class UnavailableError(RetriableError):
     """A server, a disk or a lock does not answer; nothing is wrong with the object itself."""
 
     code = "unavailable"
+
+
+class ChangesFailed(UnavailableError):
+    """Some of a delivery's changes could not be brought, the last one for this reason.
+
+    `made` is what became of the others, as `pipeline.sinks.Delivery.change` gives it; `last` is the last task that
+    failed. What is neither there nor before it was not tried.
+    """
+
+    def __init__(self, error: RetriableError, made: Mapping[int, Any], last: int) -> None:
+        super().__init__(str(error), retry_after=error.retry_after, code=error.code)
+        self.made = made
+        self.last = last
 
 
 class ObjectUnsettled(RetriableError):

@@ -14,14 +14,16 @@ from contextlib import AbstractContextManager, nullcontext
 
 from pipeline import logs
 from pipeline.consumers.filling import Filling, FillingAhead, Outlet, decided
-from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, LeaseLost
+from pipeline.errors import BatchRefused, BatchUnsure, ChangesFailed, LabelfeedError, LeaseLost
 from pipeline.faults import reached
 from pipeline.ledger import Ledger
 from pipeline.ledger.deliveries import (
     CHANGES_AT_ONCE,
     PAGE_TASKS,
     Batch,
+    Change,
     Changed,
+    ChangeOutcome,
     Failure,
     Grant,
 )
@@ -62,6 +64,9 @@ class Deliverer:
         # Lasting threads: a ledger keeps a connection for each.
         self._pool = ThreadPoolExecutor(max(1, len(outlets)), thread_name_prefix="deliver-ahead")
         self._ahead: dict[int, FillingAhead] = {}
+        self._behind: dict[int, int] = {}
+        """Delivery → the task after which its changes go on, once some have failed: those that fail again and again
+        are not to be the first each time."""
 
     def run(self, delivery: int, lease: int) -> None:
         """Run one grant to its end; does nothing if it has ended or was started."""
@@ -260,7 +265,9 @@ class Deliverer:
         # What is begun at the latest moment is over, and written, while the grant lasts.
         seconds = ASK_SECONDS + max(CHANGE_SECONDS, outlet.timeout) + MARGIN_SECONDS
         self._keep(self._ledger.renew(*held, seconds))
-        changes = self._ledger.changes(grant.delivery, CHANGES_AT_ONCE)
+        changes = self._changes(outlet)
+        made: Mapping[int, tuple[ChangeOutcome, str]] = {}
+        failure = None
         try:
             name = f"{grant.stamp}-c{grant.lease}"
             made = outlet.delivery.change(changes, name, _before(latest), outlet.throttle.bytes_per_import)
@@ -268,15 +275,31 @@ class Deliverer:
             raise
         except LabelfeedError as error:
             failure = Failure(error.code, str(error), getattr(error, "retry_after", None))
-            self._keep(self._ledger.failed(*held, None, failure, sent=False))
+            if isinstance(error, ChangesFailed):
+                made = error.made
+                self._behind[outlet.id] = error.last
             self._failing(outlet, failure)
+        if failure is not None and not made:
+            self._keep(self._ledger.failed(*held, None, failure, sent=False))
             return
         reached("deliverer.changed")
         told_of = {one.item.id: (one.item.revision, one.delete) for one in changes}
-        self._keep(self._ledger.changed(*held, {task: Changed(*told_of[task], *told) for task, told in made.items()}))
+        outcomes = {task: Changed(*told_of[task], *told) for task, told in made.items()}
+        # Where the remote names no time, the others go on at once; what has failed is told when it is all that is left.
+        waits = failure if failure is not None and failure.retry_after else None
+        self._keep(self._ledger.changed(*held, outcomes, waits))
         for outcome in ("done", "kept", "gone"):
             count = sum(told[0] == outcome for told in made.values())
             self._metrics.add("delivered_tasks_total", count, delivery=outlet.name, outcome=_SHOWN[outcome])
+
+    def _changes(self, outlet: Outlet) -> Sequence[Change]:
+        """The changes whose turn it is."""
+        changes = self._ledger.changes(outlet.id, CHANGES_AT_ONCE, self._behind.get(outlet.id, 0))
+        if not changes and self._behind.pop(outlet.id, 0):
+            changes = self._ledger.changes(outlet.id, CHANGES_AT_ONCE)
+        elif outlet.id in self._behind:
+            self._behind[outlet.id] = changes[-1].item.id
+        return changes
 
     # --- telling ---
 

@@ -341,11 +341,14 @@ class Deliveries(Protocol):
     def rest(self, delivery: int, lease: int) -> bool:
         """End a grant that has nothing to do, or nothing more."""
 
-    def changes(self, delivery: int, limit: int) -> list[Change]:
-        """Updates and deletions that are due, up to `limit` and PAGE_BYTES of tasks."""
+    def changes(self, delivery: int, limit: int, after: int = 0) -> list[Change]:
+        """Updates and deletions that are due, of tasks `after` a number, up to `limit` and PAGE_BYTES of tasks."""
 
-    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
-        """What became of changes, by task. What was deleted there by us and is live here goes into the outbox."""
+    def changed(
+        self, delivery: int, lease: int, outcomes: Mapping[int, Changed], failure: Failure | None = None
+    ) -> bool:
+        """What became of changes, by task. What was deleted there by us and is live here goes into the outbox. With a
+        `failure`, nothing is begun for a while. Ends the grant."""
 
     def pause(self, delivery: int) -> None:
         """Begin nothing until `resume`."""

@@ -61,7 +61,8 @@ class Delivery(Protocol):
     ) -> Mapping[int, tuple[ChangeOutcome, str]]:
         """Bring updates and deletions of single tasks, under a name that is new each time; our number → what came of
         it, and why. What is not in the answer is tried again. Where several go together, they have at most `most`
-        bytes; one that is larger by itself is kept from there. Raises UnavailableError.
+        bytes; one that is larger by itself is kept from there. Raises UnavailableError, and ChangesFailed where others
+        were tried, too: it tells what became of them.
 
         `ready` is called before every request that changes something, and raises LeaseLost where the grant might end
         within such a request: another sender may have brought later changes by then.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pipeline.config.models import JsonLines
-from pipeline.errors import LeaseLost, UnavailableError
+from pipeline.errors import ChangesFailed, LeaseLost, UnavailableError
 from pipeline.ledger.deliveries import Change
 from pipeline.sinks import CHANGE_SECONDS, Delivery
 from pipeline.sinks.jsonl import JsonLinesDelivery
 from pipeline.sinks.label_studio import LabelStudioDelivery
+from pipeline.sinks.label_studio.delivery import MOST_FAILURES
 from tests.deliveries.contract_delivery import MOST, item, send
 from tests.deliveries.desk import Desk
 from tests.deliveries.little import Little, first, instead, little
@@ -32,6 +34,13 @@ def studio() -> Iterator[Little]:
     """A stand-in for a Label Studio."""
     with little() as made:
         yield made
+
+
+@pytest.fixture(params=["sqlite_bench", "postgres_bench"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """A ledger, in either database."""
+    found: Bench = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
@@ -241,6 +250,116 @@ def test_a_change_that_went_elsewhere_is_not_made(studio: Little, delivery: Labe
         studio.spoils.append((method, "/api/tasks/", instead(NO_LABEL_STUDIO[name])))
         with pytest.raises(UnavailableError):
             delivery.change([change], CHANGED, Patience(), MOST)
+
+
+def revised(bench: Bench, delivery: LabelStudioDelivery, tasks: int) -> Desk:
+    """A delivery of a file with so many tasks, all of which have changed since they were delivered."""
+    desk = Desk(bench)
+    desk.outlet = desk.outlet._replace(delivery=delivery)
+    desk.sender = desk.another()
+    bench.policy["inbox"] = "replace"
+    bench.imported("a", texts=tuple(f"old {n}" for n in range(tasks)))
+    desk.steps()
+    new = tuple(f"new {n}" for n in range(tasks))
+    bench.again("a", lambda work: done(work, new, mode="replace"), version="v2")
+    return desk
+
+
+def always(studio: Little, status: int, tasks: Sequence[int], **headers: str) -> None:
+    """The Label Studio answers every change of these tasks so."""
+    answer = instead(Answer.of(status, {"detail": "what a pity"}, **headers))
+    studio.spoils += [("PATCH", f"/api/tasks/{number}/", answer) for number in tasks for _ in range(20)]
+
+
+def patched(studio: Little) -> Counter[str]:
+    """How often each task was changed, or was to be."""
+    return Counter(path for method, path in studio.asked if method == "PATCH")
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, "server_error"), (302, "refused"), (404, "no_project")])
+def test_a_task_that_always_fails_holds_up_no_other(
+    sqlite_bench: Bench, studio: Little, delivery: LabelStudioDelivery, status: int, code: str
+) -> None:
+    """Where the change of one task always fails, each other is made, once, and then the failure is told; it is made
+    as soon as it can be."""
+    desk = revised(sqlite_bench, delivery, 150)
+    always(studio, status, [3])
+    desk.steps()
+    assert studio.tasks[3]["data"]["text"].startswith("old")
+    assert sum(text.startswith("new") for text in studio.texts()) == 149
+    assert {count for path, count in patched(studio).items() if path != "/api/tasks/3/"} == {1}
+    report = desk.report()
+    assert (report["updated"], report["changes"], report["failing"], report["code"]) == (149, True, 1, code)
+    assert str(status) in report["reason"]
+    studio.spoils.clear()
+    desk.overdue("due")
+    desk.steps()
+    assert (desk.report()["updated"], desk.report()["failing"]) == (150, 0)
+
+
+def test_many_tasks_that_always_fail_hold_up_no_other(
+    sqlite_bench: Bench, studio: Little, delivery: LabelStudioDelivery
+) -> None:
+    """However many tasks fail each time that they are changed, those behind them have their turn."""
+    bad = range(1, 3 * MOST_FAILURES + 1)
+    desk = revised(sqlite_bench, delivery, len(bad) + 20)
+    always(studio, 500, bad)
+    for _ in range(5):
+        desk.overdue("due")
+        desk.steps()
+    assert sum(text.startswith("new") for text in studio.texts()) == 20
+    assert {count for path, count in patched(studio).items() if int(path.split("/")[3]) not in bad} == {1}
+    assert desk.report()["code"] == "server_error"
+
+
+@pytest.mark.parametrize("status", [0, 401, 403, 429])
+def test_what_is_about_no_task_ends_the_round(studio: Little, delivery: LabelStudioDelivery, status: int) -> None:
+    """Where there is no answer, or one about the token or about too much, no other task is asked for; what was made
+    before is told."""
+    made = send(delivery, [item(1), item(2), item(3)])
+    always(studio, status, [2])
+    changes = [Change(item(n, f"new {n}", 2), made[n], delete=False) for n in (1, 2, 3)]
+    with pytest.raises(ChangesFailed) as caught:
+        delivery.change(changes, CHANGED, Patience(), MOST)
+    assert (caught.value.made, caught.value.last) == ({1: ("done", "")}, 2)
+    assert studio.count("GET", "/api/tasks/3/") == 0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_was_made_before_the_remote_asks_for_time(
+    bench: Bench, studio: Little, delivery: LabelStudioDelivery, status: int
+) -> None:
+    """Where the remote names a time after some changes, those are written, and nothing is asked before it is over."""
+    desk = revised(bench, delivery, 5)
+    always(studio, status, [3], Retry_After="100")
+    desk.steps()
+    asked = len(studio.asked)
+    desk.steps()
+    report = desk.report()
+    assert (report["updated"], report["failing"], len(studio.asked)) == (2, 1, asked)
+    assert report["due"] > desk.bench.ledger.now() + 50
+    studio.spoils.clear()
+    desk.overdue("due")
+    desk.steps()
+    assert patched(studio) == {f"/api/tasks/{n}/": 1 + (n == 3) for n in range(1, 6)}
+
+
+REFUSED: dict[str, tuple[str, bool]] = {
+    "PATCH": ("/api/tasks/1/", False), "DELETE": ("/api/tasks/1/", True), "POST": ("/api/predictions/", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", REFUSED)
+@pytest.mark.parametrize("status", [400, 406, 409, 410, 413, 415, 422, 423, 451])
+def test_a_change_that_is_refused_is_kept(
+    studio: Little, delivery: LabelStudioDelivery, method: str, status: int
+) -> None:
+    """What is answered of one task alone sets its change aside, with the reason."""
+    made = send(delivery, [item(1)])
+    path, delete = REFUSED[method]
+    studio.spoils.append((method, path, instead(Answer.of(status, {"detail": "what a pity"}))))
+    change = Change(item(1, "new", 2, predictions=[choice("b")]), made[1], delete=delete)
+    assert delivery.change([change], CHANGED, Patience(), MOST) == {1: ("kept", "what a pity")}
 
 
 def test_files_of_changes_are_bounded(sqlite_bench: Bench, tmp_path: Path) -> None:

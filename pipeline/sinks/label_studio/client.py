@@ -29,6 +29,8 @@ _OK, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY = 200, 401, 403, 404, 429
 _MOVED, _SERVER = 300, 500
 _REFUSALS = frozenset({400, 413, 422})
 """What a Label Studio, or a proxy that bounds bodies, answers of what was sent: it is bad or too large."""
+_REFUSALS_OF_ONE = _REFUSALS | {406, 409, 410, 415, 423, 451}
+"""What can only be about the one task that a request changes."""
 _NOT_TAKEN = frozenset({401, 403, 404, 405, 407, 410, 411, 414, 415, 417, 421, 425, 426, 428, 429, 431, 451})
 """What is answered before a request is looked into: for want of a right, a header or a moment. All others (such as 408,
 409 and 499) some proxies answer also of requests that they have let through."""
@@ -60,14 +62,14 @@ class Client:
         JSON. Raises UnavailableError where there is no answer, or one that is none: of what was sent before, it says
         nothing."""
         try:
-            return self._told(lambda: self._requested("GET", path, self._headers(), how), missing=missing)
+            return self._told(lambda: self._requested("GET", path, self._headers(), how), _REFUSALS, missing=missing)
         except BatchRefused as error:
             raise UnavailableError(f"{self.url} refuses a question: {error}", code="refused") from None
 
     def tell(
         self, method: str, path: str, ready: Callable[[], None], *, value: object = None, missing: bool = False
     ) -> Any:
-        """The JSON of an answer to a request that changes something, and may be made again; with `missing`, None
+        """The JSON of an answer to a request that changes one task, and may be made again; with `missing`, None
         as in `ask`. `ready` is called when all that comes before it is over, and before each part of it.
 
         Raises:
@@ -84,16 +86,16 @@ class Client:
             headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
             return self._requested(method, path, headers, {"content": _guarded(_cut(body), ready)})
 
-        return self._told(request, missing=missing)
+        return self._told(request, _REFUSALS_OF_ONE, missing=missing)
 
-    def _told(self, request: Callable[[], httpx.Response], *, missing: bool) -> Any:
+    def _told(self, request: Callable[[], httpx.Response], refusals: frozenset[int], *, missing: bool) -> Any:
         answer = request()
         if answer.status_code == _UNAUTHORIZED and self._refreshes:
             self._access_until = 0.0
             answer = request()
         if missing and answer.status_code == _MISSING and _document(answer):
             return None
-        return self._read(answer)
+        return self._read(answer, refusals)
 
     def _requested(self, method: str, path: str, headers: Mapping[str, str], how: Mapping[str, Any]) -> httpx.Response:
         try:
@@ -154,7 +156,7 @@ class Client:
             raise UnavailableError(f"{self.url} gave no access token", code="unauthorized")
         self._access, self._access_until = told["access"], time.monotonic() + ACCESS_SECONDS
 
-    def _read(self, answer: httpx.Response) -> Any:
+    def _read(self, answer: httpx.Response, refusals: frozenset[int] = _REFUSALS) -> Any:
         status = answer.status_code
         if status in _REFUSING:
             code, what = _REFUSING[status]
@@ -163,7 +165,7 @@ class Client:
             raise UnavailableError(
                 f"{self.url} takes no more for now (429)", retry_after=_retry_after(answer), code="too_many"
             )
-        if status in _REFUSALS:
+        if status in refusals:
             raise BatchRefused(_reason(answer), _reasons(answer))
         if not _OK <= status < _MOVED:
             code = "refused" if _MOVED <= status < _SERVER else "server_error"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import orjson
 
 from pipeline.config.models import LabelStudio
-from pipeline.errors import BatchRefused, BatchUnsure, LeaseLost, UnavailableError
+from pipeline.errors import BatchRefused, BatchUnsure, ChangesFailed, LeaseLost, UnavailableError
 from pipeline.ledger.deliveries import Change, ChangeOutcome, Item
 from pipeline.sinks import Encoded
 from pipeline.sinks.label_studio.client import Client
@@ -18,10 +18,14 @@ from pipeline.sinks.label_studio.client import Client
 POLL_SECONDS = 0.5
 """Between two questions for an import that goes on behind its answer."""
 FIND_PAGE = 500
+MOST_FAILURES = 10
+"""So many tasks may fail in one round of changes; then the others wait for the next one."""
 EMPTY_CONFIG = "<View></View>"
 """What a new project has, and what means that it has none."""
 MARK = "labelfeed"
 """The key in a task's meta under which batch and number stand."""
+_OF_A_REQUEST = frozenset({"server_error", "refused", "no_project", "no_json"})
+"""Codes of answers that may be about one task, unlike those about the token or too many requests, and none at all."""
 
 
 class LabelStudioDelivery:
@@ -77,15 +81,25 @@ class LabelStudioDelivery:
         """As `Delivery.change`: one question, and a request or a few, for each. Nothing is changed that has
         annotations. What there is no time for is left out."""
         made: dict[int, tuple[ChangeOutcome, str]] = {}
+        failed: ChangesFailed | None = None
+        failures = 0
         for change in changes:
             try:
                 ready()
-                told = self._delete(change, ready) if change.delete else self._update(change, name, ready)
+                made[change.item.id] = (
+                    self._delete(change, ready) if change.delete else self._update(change, name, ready)
+                )
             except LeaseLost:
-                if made:
+                if not made and failed is None:
+                    raise
+                break
+            except UnavailableError as error:
+                failures += 1
+                failed = ChangesFailed(error, made, change.item.id)
+                if _ends(error) or failures >= MOST_FAILURES:
                     break
-                raise
-            made[change.item.id] = told
+        if failed is not None:
+            raise failed
         return made
 
     def label_config(self) -> str | None:
@@ -213,6 +227,11 @@ class LabelStudioDelivery:
         for one in ours:
             value = _told(one) | {"task": int(change.remote_id)}
             self._client.tell("POST", "/api/predictions/", ready, value=value)
+
+
+def _ends(error: UnavailableError) -> bool:
+    """Whether a failure means that no other change is to be tried now."""
+    return error.code not in _OF_A_REQUEST or error.retry_after is not None
 
 
 def _listed(tasks: Sequence[Encoded]) -> Iterator[bytes]:

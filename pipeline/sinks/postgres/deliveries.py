@@ -113,13 +113,21 @@ class PostgresDeliveries:
         """As `Deliveries.rest`."""
         return self._under(delivery, lease, lambda tx: batching.rest(tx, delivery))
 
-    def changes(self, delivery: int, limit: int) -> list[Change]:
+    def changes(self, delivery: int, limit: int, after: int = 0) -> list[Change]:
         """As `Deliveries.changes`."""
-        return self._database.read(lambda tx: paging.changes(tx, delivery, limit), LOOKING_UP)
+        return self._database.read(lambda tx: paging.changes(tx, delivery, limit, after), LOOKING_UP)
 
-    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
+    def changed(
+        self, delivery: int, lease: int, outcomes: Mapping[int, Changed], failure: Failure | None = None
+    ) -> bool:
         """As `Deliveries.changed`."""
-        return self._under(delivery, lease, lambda tx: changing.changed(tx, delivery, outcomes))
+
+        def write(tx: Transaction) -> None:
+            changing.changed(tx, delivery, outcomes)
+            if failure is not None:
+                batching.fail(tx, delivery, failure, ended=False, wait=True)
+
+        return self._under(delivery, lease, write)
 
     def pause(self, delivery: int) -> None:
         """As `Deliveries.pause`."""

@@ -97,7 +97,8 @@ ITEMS = _reading(
 CHANGES = _reading(
     f"SELECT x.task_id, coalesce(x.remote_id, '') AS remote_id, x.pending = 'delete' AND NOT {LIVE} AS gone, t.id,"
     f" t.revision, {_TASK} FROM delivered AS x JOIN task_rows AS t ON t.id = x.task_id"
-    " WHERE x.delivery_id = %s AND x.pending IS NOT NULL AND x.state = 'done' ORDER BY x.task_id LIMIT %s",
+    " WHERE x.delivery_id = %s AND x.task_id > %s AND x.pending IS NOT NULL AND x.state = 'done'"
+    " ORDER BY x.task_id LIMIT %s",
     "c.task_id, c.remote_id, c.gone, c.id, c.revision",
     "c.task_id",
 )
@@ -127,9 +128,9 @@ def items(tx: Transaction, batch: int, after: int, limit: int) -> list[Item]:
     return [_item(row) for row in _read(tx, ITEMS, (batch, after, limit))[0]]
 
 
-def changes(tx: Transaction, delivery: int, limit: int) -> list[Change]:
+def changes(tx: Transaction, delivery: int, limit: int, after: int) -> list[Change]:
     """As `Deliveries.changes`."""
-    return [Change(_item(row[3:]), row[1], row[2]) for row in _read(tx, CHANGES, (delivery, limit))[0]]
+    return [Change(_item(row[3:]), row[1], row[2]) for row in _read(tx, CHANGES, (delivery, after, limit))[0]]
 
 
 def _item(row: tuple[object, ...]) -> Item:

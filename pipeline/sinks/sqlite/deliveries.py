@@ -165,14 +165,22 @@ class SqliteDeliveries:
         """As `Deliveries.rest`."""
         return self._under(delivery, lease, lambda connection: batching.rest(connection, delivery))
 
-    def changes(self, delivery: int, limit: int) -> list[Change]:
+    def changes(self, delivery: int, limit: int, after: int = 0) -> list[Change]:
         """As `Deliveries.changes`."""
         with self._file.read() as connection:
-            return paging.changes(connection, delivery, limit)
+            return paging.changes(connection, delivery, limit, after)
 
-    def changed(self, delivery: int, lease: int, outcomes: Mapping[int, Changed]) -> bool:
+    def changed(
+        self, delivery: int, lease: int, outcomes: Mapping[int, Changed], failure: Failure | None = None
+    ) -> bool:
         """As `Deliveries.changed`."""
-        return self._under(delivery, lease, lambda connection: changing.changed(connection, delivery, outcomes))
+
+        def write(connection: sqlite3.Connection) -> None:
+            changing.changed(connection, delivery, outcomes)
+            if failure is not None:
+                batching.fail(connection, delivery, failure, ended=None, wait=True)
+
+        return self._under(delivery, lease, write)
 
     def pause(self, delivery: int) -> None:
         """As `Deliveries.pause`."""

@@ -34,7 +34,8 @@ ITEMS = (
 CHANGES = (
     f"SELECT coalesce(x.remote_id, ''), x.pending = 'delete' AND NOT {LIVE}, t.id, t.revision, {_TASK}"
     " FROM delivered AS x INDEXED BY delivered_pending CROSS JOIN task_rows AS t ON t.id = x.task_id"
-    " WHERE x.delivery_id = ? AND x.pending IS NOT NULL AND x.state = 'done' ORDER BY x.task_id LIMIT ?"
+    " WHERE x.delivery_id = ? AND x.task_id > ? AND x.pending IS NOT NULL AND x.state = 'done'"
+    " ORDER BY x.task_id LIMIT ?"
 )
 
 
@@ -62,9 +63,9 @@ def items(connection: sqlite3.Connection, batch: int, after: int, limit: int) ->
     return [item for _, item in _within_bytes(connection, ITEMS, (batch, after, limit))[0]]
 
 
-def changes(connection: sqlite3.Connection, delivery: int, limit: int) -> list[Change]:
+def changes(connection: sqlite3.Connection, delivery: int, limit: int, after: int) -> list[Change]:
     """As `Deliveries.changes`."""
-    found, _ = _within_bytes(connection, CHANGES, (delivery, limit))
+    found, _ = _within_bytes(connection, CHANGES, (delivery, after, limit))
     return [Change(item, row[0], bool(row[1])) for row, item in found]
 
 
