@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -71,6 +73,20 @@ def test_everything_goes_along(
     tasks = said(capsys, "tasks")
     assert sorted(str(task["data"]["text"]) for task in tasks) == ["CC", "a", "b", "d", "new"]  # type: ignore[index]
     assert cli.run(["verify"]) == 0
+
+
+def test_numbers_go_on(place: Path, database_url: str) -> None:
+    """No batch gets a number that one had before, though that one is forgotten."""
+    with closing(sqlite3.connect("labelfeed.db")) as old:
+        old.execute("INSERT INTO batches (id, delivery_id, state, created_at) VALUES (41, 1, 'done', 0)")
+        old.execute("DELETE FROM batches")
+        old.commit()
+    assert cli.run(["migrate", "sqlite:///labelfeed.db", database_url]) == 0
+    with psycopg.connect(database_url) as new:
+        made = new.execute(
+            "INSERT INTO batches (delivery_id, state, created_at) VALUES (1, 'done', now()) RETURNING id"
+        )
+        assert made.fetchone() == (42,)
 
 
 def test_only_an_empty_database_is_moved_into(place: Path, database_url: str) -> None:

@@ -102,10 +102,15 @@ def _move(old: sqlite3.Connection, new: psycopg.Connection[Any], told: Told) -> 
     for source_id, *counts in old.execute(f"SELECT id, {', '.join(COUNTERS)} FROM sources"):
         for name, count in zip(COUNTERS, counts, strict=True):
             new.execute(_COUNT, (source_id, name, count))
+    # Rows with the last numbers may be gone: what was named after them is not.
+    newest: dict[str, int] = dict(old.execute("SELECT name, seq FROM sqlite_sequence"))
     for table in _NUMBERED:
-        new.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table} HAVING count(*) > 0")
-    (newest,) = old.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'leases'").fetchone()
-    new.execute(_LEASES, (newest,))
+        new.execute(
+            f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), greatest(max(id), %(newest)s)) FROM {table}"
+            " HAVING greatest(max(id), %(newest)s) > 0",
+            {"newest": newest.get(table, 0)},
+        )
+    new.execute(_LEASES, (newest.get("leases", 0),))
     for table in TABLES:
         _compare(old, new, table)
 
