@@ -269,7 +269,7 @@ class Deliverer:
         made: Mapping[int, tuple[ChangeOutcome, str]] = {}
         failure = None
         try:
-            name = f"{grant.stamp}-c{grant.lease}"
+            name = f"{grant.stamp}-{grant.number}"
             made = outlet.delivery.change(changes, name, _before(latest), outlet.throttle.bytes_per_import)
         except LeaseLost:
             raise

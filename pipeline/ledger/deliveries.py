@@ -106,7 +106,8 @@ class Batch(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """A started grant. `probe`: the last ones were refused, so try one task. `changed` ones are due for a change."""
+    """A started grant. `probe`: the last ones were refused, so try one task. `number`: that of its changes, of the same
+    sequence as the numbers of batches, so that it is above those of all that this delivery brought before."""
 
     delivery: int
     lease: int
@@ -114,6 +115,7 @@ class Grant(NamedTuple):
     stamp: str
     batch: Batch | None = None
     probe: bool = False
+    number: int = 0
 
 
 class Item(NamedTuple):

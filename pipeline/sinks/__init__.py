@@ -59,7 +59,8 @@ class Delivery(Protocol):
     def change(
         self, changes: Sequence[Change], name: str, ready: Callable[[], None], most: int
     ) -> Mapping[int, tuple[ChangeOutcome, str]]:
-        """Bring updates and deletions of single tasks, under a name that is new each time; our number → what came of
+        """Bring updates and deletions of single tasks, under a name that is new each time, as a batch's are: it ends
+        with a number above those of all batches and changes that were brought before. Gives our number → what came of
         it, and why. What is not in the answer is tried again. Where several go together, they have at most `most`
         bytes; one that is larger by itself is kept from there. Raises UnavailableError, and ChangesFailed where others
         were tried, too: it tells what became of them.

@@ -85,7 +85,7 @@ class DeliveryContract:
         """A changed task is changed there, a deleted one is gone, others stay; a repeat does no harm."""
         made = send(room.delivery, [item(n) for n in (1, 2, 3)])
         changes = [Change(item(1, "new", 2), made[1], delete=False), Change(item(2, "x", 2), made[2], delete=True)]
-        for name in ("0a1b2c3d-c1", "0a1b2c3d-c2"):
+        for name in ("0a1b2c3d-2", "0a1b2c3d-3"):
             told = room.delivery.change(changes, name, ready, MOST)
             assert told[1][0] == "done"
             assert told[2][0] in ("done", "gone")
@@ -118,7 +118,7 @@ class FilesContract(DeliveryContract):
         texts = {1: "a" * 300, 2: "b" * 2000, 3: "c" * 300, 4: "d" * 300}
         changes = [Change(item(n, text, 2), made[n], delete=False) for n, text in texts.items()]
         changes.insert(0, Change(item(5, "e" * 2000), made[5], delete=True))
-        told = room.delivery.change(changes, "0a1b2c3d-c1", ready, 1024)
+        told = room.delivery.change(changes, "0a1b2c3d-2", ready, 1024)
         assert {number: outcome for number, (outcome, _) in told.items()} == {
             5: "done",
             1: "done",
@@ -127,7 +127,24 @@ class FilesContract(DeliveryContract):
         }
         assert told[2][1].startswith("too_large")
         assert {number: data["text"][0] for number, data in room.held().items()} == {1: "a", 2: "t", 3: "c", 4: "t"}
-        assert room.delivery.change([changes[2]], "0a1b2c3d-c2", ready, 1024).keys() == {2}
+        assert room.delivery.change([changes[2]], "0a1b2c3d-3", ready, 1024).keys() == {2}
+
+    @pytest.mark.parametrize("numbers", [(8, 9, 10), (9, 10, 11), (98, 99, 100)])
+    def test_what_was_deleted_and_comes_back(self, room: Room, numbers: tuple[int, int, int]) -> None:
+        """Tasks that are sent again after their deletion, or named in a change since, are there, and deleted once more
+        they are not: in the same revision all the time, in whatever order names are sorted."""
+        first, second, third = (f"0a1b2c3d-{number}" for number in numbers)
+        made = send(room.delivery, [item(n) for n in (1, 2, 3)], first)
+        room.delivery.change([Change(item(n), made[n], delete=True) for n in (1, 2, 3)], second, ready, MOST)
+        assert room.held() == {}
+        send(room.delivery, [item(1), item(2)], third)
+        assert room.held().keys() == {1, 2}
+        room.delivery.change([Change(item(3), made[3], delete=False)], "0a1b2c3d-1000", ready, MOST)
+        room.delivery.change([Change(item(2), made[2], delete=True)], "0a1b2c3d-1001", ready, MOST)
+        assert room.held().keys() == {1, 3}
+        # A repeat of what came before changes nothing.
+        send(room.delivery, [item(1), item(2)], third)
+        assert room.held().keys() == {1, 3}
 
 
 class FileRoom:
@@ -138,7 +155,7 @@ class FileRoom:
         self._read = read
 
     def held(self) -> dict[int, Any]:
-        """As a reader does who goes by the manifests: the line of the highest revision is the task."""
+        """As a reader does who goes by the manifests: the line of the highest order is the task."""
         files = self._read()
         assert not [name for name in files if name.endswith(".part")]
         newest: dict[int, dict[str, Any]] = {}
@@ -148,6 +165,6 @@ class FileRoom:
                 lines = files[manifest["file"]].decode().split("\n")[:-1]
                 assert (len(lines), len(files[manifest["file"]])) == (manifest["tasks"], manifest["bytes"])
                 for line in map(json.loads, lines):
-                    if line["revision"] >= newest.get(line["id"], line)["revision"]:
+                    if line["id"] not in newest or line["order"] > newest[line["id"]]["order"]:
                         newest[line["id"]] = line
         return {number: line["data"] for number, line in sorted(newest.items()) if not line.get("deleted")}

@@ -134,7 +134,7 @@ class TestLabelStudio(DeliveryContract):
                 Change(item(1, "new", 2), made[1], delete=False),
                 Change(item(2, "new", 2, predictions=[choice("b")]), made[2], delete=False),
             ],
-            "0a1b2c3d-c1",
+            "0a1b2c3d-2",
             ready,
             MOST,
         )

@@ -1,7 +1,8 @@
 """Tasks as files of JSON lines: `BATCH.jsonl`, which counts once there is a manifest `manifests/BATCH.json` of it.
 
-Whoever reads goes by the manifests. A task that was changed comes again, in a file of changes, with a higher
-`revision`; one that was deleted as `{"id": …, "deleted": true}`. So the line of the highest revision is the task.
+Whoever reads goes by the manifests. A task that was changed comes again, in a file of changes; one that was deleted as
+`{"id": …, "deleted": true}`, and one that has come back since once more, maybe in the same `revision`. Files are
+numbered as they are begun, and each line bears its file's number as `order`: the line of the highest one is the task.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class JsonLinesDelivery:
     def encode(self, batch: str, item: Item) -> bytes:
         """As `Delivery.encode`."""
         task = item.task
-        parts = [f'{{"id":{item.id}', f'"revision":{item.revision}', f'"batch":"{batch}"', f'"data":{task.data}']
+        parts = [f"{{{_head(batch, item)}", f'"data":{task.data}']
         named = {"annotations": task.annotations, "predictions": task.predictions, "meta": task.meta}
         parts += [f'"{name}":{text}' for name, text in named.items() if text]
         if task.external_id is not None:
@@ -90,7 +91,7 @@ class JsonLinesDelivery:
     def _line(self, name: str, change: Change) -> bytes:
         item = change.item
         if change.delete:
-            return f'{{"id":{item.id},"revision":{item.revision},"batch":"{name}","deleted":true}}'.encode()
+            return f'{{{_head(name, item)},"deleted":true}}'.encode()
         return self.encode(name, item)
 
     def _write(self, name: str, lines: Sequence[bytes], ids: Sequence[int], ready: Callable[[], None]) -> None:
@@ -103,3 +104,9 @@ class JsonLinesDelivery:
         self._place.write(f"{name}.jsonl", body)
         ready()
         self._place.write(f"{MANIFESTS}{name}.json", orjson.dumps(manifest))
+
+
+def _head(name: str, item: Item) -> str:
+    """What every line begins with."""
+    number = int(name.rpartition("-")[2])
+    return f'"id":{item.id},"revision":{item.revision},"batch":"{name}","order":{number}'

@@ -55,7 +55,14 @@ def start(tx: Transaction, which: tuple[int, int], worker: str, seconds: float) 
     )
     ((what, stamp, refusals),) = rows
     batch = Batch(*found[0]) if found else None
-    return Grant(delivery, lease, what, stamp, batch, probe=refusals >= REFUSALS_PAUSE)
+    number = _number(tx) if what == "change" else 0
+    return Grant(delivery, lease, what, stamp, batch, probe=refusals >= REFUSALS_PAUSE, number=number)
+
+
+def _number(tx: Transaction) -> int:
+    """A number of the batches' sequence that no batch has."""
+    ((number,),) = tx.rows("SELECT nextval(pg_get_serial_sequence('batches', 'id'))")
+    return int(number)
 
 
 def begin(tx: Transaction, delivery: int, lease: int) -> int | None:

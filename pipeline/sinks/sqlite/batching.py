@@ -62,17 +62,29 @@ def start(connection: sqlite3.Connection, which: tuple[int, int], worker: str, u
         (clock.steady(connection), delivery),
     ).fetchone()
     batch = None if found is None else Batch._make((*found[:4], bool(found[4]), found[5]))
-    return Grant(delivery, lease, row[0], row[1], batch, probe=row[2] >= REFUSALS_PAUSE)
+    number = _number(connection, delivery) if row[0] == "change" else 0
+    return Grant(delivery, lease, row[0], row[1], batch, probe=row[2] >= REFUSALS_PAUSE, number=number)
 
 
 def begin(connection: sqlite3.Connection, delivery: int, lease: int) -> int | None:
     """As `Deliveries.begin`."""
     if not held(connection, delivery, lease):
         return None
+    return _begun(connection, delivery)
+
+
+def _begun(connection: sqlite3.Connection, delivery: int) -> int:
     batch: int = connection.execute(
         "INSERT INTO batches (delivery_id, state, created_at) VALUES (?, 'filling', ?) RETURNING id", (delivery, now())
     ).fetchone()[0]
     return batch
+
+
+def _number(connection: sqlite3.Connection, delivery: int) -> int:
+    """A number of the batches' sequence that no batch has."""
+    number = _begun(connection, delivery)
+    connection.execute("DELETE FROM batches WHERE id = ?", (number,))
+    return number
 
 
 def rest(connection: sqlite3.Connection, delivery: int) -> None:
