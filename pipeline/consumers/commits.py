@@ -187,6 +187,7 @@ def _refused(outcome: Outcome) -> Outcome:
         "failed",
         version=outcome.version,
         reason=reason,
+        rejected_count=outcome.rejected_count if outcome.staged else 0,
         size=outcome.size,
         staged=outcome.staged,
     )

@@ -147,7 +147,8 @@ class Ledger(Protocol):
         self, lease: int, object_id: int, first: int, tasks: Sequence[Task], rejected: Sequence[RejectedRow]
     ) -> Callable[[], None]:
         """Make tasks of a large file ready, from position `first` on; the call that it gives writes them, invisible
-        until the file's outcome is committed, and raises LeaseLost."""
+        until the file's outcome is committed, and raises LeaseLost, or UnavailableError where the database has lost
+        what was staged before."""
 
     def unstage(self, lease: int, object_id: int) -> None:
         """Forget what was staged for an object under this lease."""

@@ -13,7 +13,7 @@ import pytest
 from pipeline import logs
 from pipeline.consumers import importer as importers
 from pipeline.consumers.importer import Importer
-from pipeline.errors import ObjectFailed, ObjectUnsettled, UnavailableError
+from pipeline.errors import DataRefused, ObjectFailed, ObjectUnsettled, UnavailableError
 from pipeline.ledger import STAGE_ROWS
 from pipeline.parsers import Parser
 from pipeline.tasks import Parsed, RejectedRow, Task
@@ -449,6 +449,29 @@ def test_refused_data_fails_the_one_object(house: House, monkeypatch: pytest.Mon
     house.bring_in(*"abcde")
     assert house.states() == {"a": "done", "b": "done", "c": "failed", "d": "done", "e": "done"}
     assert house.rows()["c"]["reason"]["code"] == "internal"
+
+
+def test_refused_data_of_a_large_file_keeps_what_was_rejected(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the database refuse the outcome of a staged file, its rejected rows stay, and are counted."""
+
+    def parse(body: Any, rules: Any) -> Iterator[Parsed]:
+        yield Parsed(rejected=[RejectedRow(1, "syntax", "broken")])
+        yield from pieces(11, 1000)(body, rules)
+
+    parsed_by(monkeypatch, parse)
+    house.put("large", "x")
+    house.note("large")
+    real, refusals = house.ledger, iter([DataRefused("no")])
+
+    def commit(lease: int, outcomes: Any) -> Any:
+        for error in refusals:
+            raise error
+        return real.commit(lease, outcomes)
+
+    house.importer(Instead(real, commit=commit)).run(house.claim()[0].lease)
+    assert (house.states(), house.rows()["large"]["rejected"]) == ({"large": "failed"}, 1)
+    with house.file.read() as connection:
+        assert connection.execute("SELECT count(*) FROM rejected").fetchone() == (1,)
 
 
 def test_store_with_latency_is_read_ahead(house: House) -> None:

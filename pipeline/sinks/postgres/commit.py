@@ -19,6 +19,7 @@ from pipeline.sinks.postgres.database import Conflict, Transaction, array, colum
 from pipeline.sinks.postgres.granting import to_outbox
 from pipeline.sinks.postgres.record import write_history
 from pipeline.sinks.postgres.rows import REJECTED_COLUMNS, columns_of, rejected_lines, task_lines
+from pipeline.sinks.postgres.work import check_staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,12 @@ class Batch:
         return cls(lease, outcomes, filled, tasks, rejected)
 
     def write(self, tx: Transaction) -> Committed:
-        """As `Ledger.commit`."""
+        """As `Ledger.commit`. Raises UnavailableError where the database has lost what was staged."""
         found = tx.rows("SELECT source_id, open FROM leases WHERE id = %s FOR UPDATE", (self.lease,))
         owned = self._owned(tx) if found else {}
         kept = [outcome for outcome in self.outcomes if outcome.object_id in owned]
         if kept:
+            check_staged(tx, self.lease, kept)
             plan = Plan(self.lease, tx.at, _PostgresTables(tx, self.lease))
             plan.take_all(kept, owned)
             _write_plan(tx, self.lease, found[0][0], plan)

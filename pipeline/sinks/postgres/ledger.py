@@ -136,7 +136,9 @@ class PostgresLedger:
             lines = task_lines(columns, object_id, lease, enumerate(tasks, first))
         except UnicodeEncodeError as error:
             raise DataRefused(f"the database refuses the data: {error}") from error
-        return lambda: self._database.write(lambda tx: work.stage(tx, lease, object_id, (columns, lines), rejected))
+        return lambda: self._database.write(
+            lambda tx: work.stage(tx, lease, object_id, first, (columns, lines), rejected)
+        )
 
     def unstage(self, lease: int, object_id: int) -> None:
         """As `Ledger.unstage`; more than one transaction."""

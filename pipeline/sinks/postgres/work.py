@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.errors import LeaseLost
+from pipeline.errors import LeaseLost, UnavailableError
 from pipeline.ledger import LOST_WORKERS_LIMIT, STAGE_ROWS, Outcome, Work
+from pipeline.sinks.outcomes import writes_rejected
 from pipeline.sinks.postgres import standings
 from pipeline.sinks.postgres.database import Transaction, array
 from pipeline.sinks.postgres.record import write_history
@@ -18,6 +19,14 @@ PASSES_KEPT = 20
 """Passes of a source that the ledger remembers."""
 WORKERS_KEPT_SECONDS = 86400.0
 """How long the row of a process stays that has ended: each has a name of its own."""
+STAGED = (
+    "SELECT o.id, (SELECT coalesce(max(t.position) + 1, 0) FROM task_rows AS t"
+    " WHERE t.object_id = o.id AND t.lease = o.lease),"
+    " (SELECT coalesce(max(r.n) + 1, 0) FROM rejected_rows AS r WHERE r.object_id = o.id AND r.lease = o.lease)"
+    " FROM objects AS o WHERE o.id = ANY(%s::bigint[]) AND o.lease = %s"
+)
+"""How many tasks and rejected rows are staged for objects that are still under a lease: both are numbered without a
+gap, so that the last number tells."""
 
 
 def start(tx: Transaction, lease: int, worker: str, seconds: float) -> list[Work]:
@@ -64,11 +73,16 @@ def beat(tx: Transaction, worker: str, threads: int, seconds: float, commits: tu
 
 
 def stage(
-    tx: Transaction, lease: int, object_id: int, tasks: tuple[str, bytes], rejected: Sequence[RejectedRow]
+    tx: Transaction, lease: int, object_id: int, first: int, tasks: tuple[str, bytes], rejected: Sequence[RejectedRow]
 ) -> None:
-    """As `Ledger.stage`, for tasks as columns and their lines."""
-    if not tx.rows("SELECT 1 FROM objects WHERE id = %s AND lease = %s", (object_id, lease)):
+    """As `Ledger.stage`, for tasks as columns and their lines. Raises UnavailableError where those before are not
+    there."""
+    found = tx.rows(STAGED, (array([object_id]), lease))
+    if not found:
         raise LeaseLost(f"lease {lease} has ended")
+    ((_, there, first_rejected),) = found
+    if there != first:
+        raise _rows_lost()
     # The import's row is locked even if it is there: a sweep must not delete it between.
     tx.execute(
         "INSERT INTO imports (object_id, lease, state, mode, at) VALUES (%s, %s, 'staged', 'new', clock_timestamp())"
@@ -78,10 +92,30 @@ def stage(
     if tasks[1]:
         tx.copy("task_rows", *tasks)
     if rejected:
-        ((first,),) = tx.rows(
-            "SELECT coalesce(max(n) + 1, 0) FROM rejected_rows WHERE object_id = %s AND lease = %s", (object_id, lease)
-        )
-        tx.copy("rejected_rows", REJECTED_COLUMNS, rejected_lines(object_id, lease, rejected, first))
+        tx.copy("rejected_rows", REJECTED_COLUMNS, rejected_lines(object_id, lease, rejected, first_rejected))
+
+
+def check_staged(tx: Transaction, lease: int, outcomes: Sequence[Outcome]) -> None:
+    """Raise UnavailableError where the database has not all that was staged for these outcomes."""
+    staged = [outcome for outcome in outcomes if outcome.staged]
+    if not staged:
+        return
+    found = {row[0]: row[1:] for row in tx.rows(STAGED, (array(outcome.object_id for outcome in staged), lease))}
+    for outcome in staged:
+        tasks, rejected = found.get(outcome.object_id, (outcome.task_count, outcome.rejected_count))
+        if (outcome.state == "done" and tasks != outcome.task_count) or (
+            writes_rejected(outcome) and rejected != outcome.rejected_count
+        ):
+            raise _rows_lost()
+
+
+def _rows_lost() -> UnavailableError:
+    """What was staged is not there, or twice: the claim is given back, and imported from its start under a new lease.
+
+    A replica that took over too early has lost commits that were acknowledged. It also gives their numbers out again,
+    so that a transaction whose end nobody heard may be taken for committed, as another one was.
+    """
+    return UnavailableError("the database has lost rows that were staged; the file is read again", code="rows_lost")
 
 
 def unstage(tx: Transaction, lease: int, object_id: int) -> bool:
