@@ -123,6 +123,24 @@ def test_an_object_that_comes_between_two_looks_is_there(
     assert (head.key, head.size) == (key, 2)
 
 
+@pytest.mark.parametrize("code", [b"InvalidObjectState", b"AccessDenied"])
+@pytest.mark.parametrize("refused", [("GET",), ("GET", "HEAD")])
+def test_an_empty_object_that_may_not_be_read_is_listed(
+    server: Service, store: S3Store, front: Front, unique: str, code: bytes, refused: tuple[str, ...]
+) -> None:
+    """One that is archived, or under a key that we may not use, stops no listing, and is told from a folder's mark."""
+    client = s3_client(server)
+    for key in ("empty", "mark/", "mark/x.json"):
+        client.put_object(Bucket=unique, Key=key, Body=b"")
+
+    def fault(method: str, target: str) -> Answer | None:
+        looked = method in refused and target.partition("?")[0].endswith("/empty")
+        return Answer(403, b"<Error><Code>%s</Code></Error>" % code) if looked else None
+
+    front.fault = fault
+    assert sorted(entry.key for entry in listed(store)) == ["empty", "mark/x.json"]
+
+
 def test_no_file_of_an_identity_is_no_missing_object(
     server: Service, unique: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

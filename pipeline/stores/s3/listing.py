@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
 
+from botocore.exceptions import ClientError
 from obstore.exceptions import InvalidPathError
 
 from pipeline.errors import ObjectGone, UnavailableError
 from pipeline.stores import Entry, Page
 from pipeline.stores.paths import AFTER_SLASH, nameable
 from pipeline.stores.s3.access import Full, Meta, Plain, maybe_mark
-from pipeline.stores.s3.failures import converted
+from pipeline.stores.s3.failures import code_of, converted
 from pipeline.stores.s3.options import S3Options
 from pipeline.stores.streams import Stream, Streams
 
 LOOKUPS_LIMIT = 16
 """Empty objects of a page that are looked up one by one; with more of them, the page is asked of boto3."""
+REFUSED_LOOKS = frozenset({"400", "403"})
+"""The answer to a HEAD has no word of S3's: 400 where the object is under a key of its owner's own."""
 DIRECTORY_BUCKET = "--x-s3"
 """S3 Express lists in no order; its buckets are named so."""
 UNORDERED_SERVERS = ("seaweedfs",)
@@ -132,10 +135,9 @@ class Listings:
         doubtful = {meta.key for meta in found if maybe_mark(meta)}
         if not doubtful:
             return found
-        if len(doubtful) > LOOKUPS_LIMIT:
+        marks = self._looked_up(doubtful) if len(doubtful) <= LOOKUPS_LIMIT else None
+        if marks is None:
             marks = doubtful - self._listed(place, found[-1].key, limit)
-        else:
-            marks = {key for key in doubtful if not self._is_there(key)}
         unique: dict[str, Meta] = {}
         for meta in found:
             # An object comes before the mark of a folder of the same name, which must not take its place.
@@ -143,7 +145,19 @@ class Listings:
                 unique.setdefault(meta.key, meta)
         return list(unique.values())
 
+    def _looked_up(self, doubtful: Iterable[str]) -> set[str] | None:
+        """Which of these are no objects; None where we may not look at one: it may be listed all the same."""
+        try:
+            return {key for key in doubtful if not self._is_there(key)}
+        except ClientError as error:
+            if code_of(error) in REFUSED_LOOKS:
+                return None
+            raise
+
     def _is_there(self, key: str) -> bool:
+        # What is archived, or under a key that we may not use, is there by a HEAD, and refused to a GET.
+        if self._full.head(key) is not None:
+            return True
         try:
             with converted(self._options.canonical):
                 self._full.first(key)
