@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,12 @@ from tests.stores.front import Answer, Front, front_of
 
 pytestmark = pytest.mark.usefixtures("aws")
 EVENTS = 1000
-POLL_SECONDS = 20.0
-"""Far less than Kafka's longest time between two polls, and far more than a busy machine takes."""
+SILENT = 20
+"""Sources of a bucket."""
+POLL_SECONDS = 10.0
+"""Far less than Kafka's longest time between two polls, and than a second for each silent source; far more than a busy
+machine takes."""
+DEADLINE_SECONDS = 20.0
 VERSIONING = b"<VersioningConfiguration><Status>%s</Status></VersioningConfiguration>"
 
 
@@ -61,18 +66,33 @@ def front() -> Iterator[Front]:
         yield made
 
 
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_buckets_that_do_not_answer_hold_up_nobody(opened: Open, silent: str, front: Front) -> None:
-    """A poll's worth of events of silent buckets is routed in seconds, and those of another bucket as it answers."""
+    """A poll's worth of events of silent buckets is routed in seconds, however many sources they concern, and those of
+    another bucket as it answers."""
     front.fault = lambda _method, _target: Answer(200, b"<VersioningConfiguration/>")
-    feeds = {name: opened(name, silent) for name in ("silent1", "silent2")} | {"good": opened("good", front.url)}
+    read = opened("silent", silent)
+    names = [f"silent{number}" for number in range(SILENT)]
+    feeds = {"good": opened("good", front.url)} | dict.fromkeys(names, read) | {"other": opened("other", silent)}
     route = route_of(feeds)
     began = time.monotonic()
-    found = [target for number in range(EVENTS) for name in feeds for target in route(name, f"{number}")]
+    found = [
+        target
+        for number in range(EVENTS)
+        for bucket in ("good", "silent", "other")
+        for target in route(bucket, f"{number}")
+    ]
 
     assert time.monotonic() - began < POLL_SECONDS
-    assert {target.source: target.by_version_id for target in found} == {
-        "silent1": True, "silent2": True, "good": False,
-    }  # fmt: skip
+    told = {target.source: target.by_version_id for target in found}
+    assert told == {"good": False, "other": True} | dict.fromkeys(names, True)
     assert len(found) == EVENTS * len(feeds)
 
 
@@ -99,6 +119,30 @@ def test_a_bucket_that_answers_again_is_believed(
     assert len(front.asked) == asked
     up = True
     monkeypatch.setattr(routes, "AGAIN_SECONDS", 0.0)
-    assert told() is by_version_id
+    until(lambda: told() is by_version_id and len(front.asked) == asked + 1)
     assert told() is by_version_id
     assert len(front.asked) == asked + 1
+
+
+def test_a_bucket_that_is_asked_again_is_not_waited_for(
+    opened: Open, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the answer to a second question takes, events are routed meanwhile."""
+    monkeypatch.setattr(routes, "ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(routes, "AGAIN_SECONDS", 0.0)
+    asked, answering = threading.Event(), threading.Event()
+
+    def slow(_method: str, _target: str) -> Answer:
+        asked.set()
+        answering.wait(DEADLINE_SECONDS)
+        return Answer(200, VERSIONING % b"")
+
+    front.fault = lambda _method, _target: Answer(400)
+    route = route_of({"bucket": opened("bucket", front.url)})
+    assert [target.by_version_id for target in route("bucket", "key")] == [True]
+    front.fault = slow
+    for _ in range(EVENTS):
+        assert [target.by_version_id for target in route("bucket", "key")] == [True]
+    assert asked.wait(DEADLINE_SECONDS)
+    answering.set()
+    until(lambda: [target.by_version_id for target in route("bucket", "key")] == [False])
