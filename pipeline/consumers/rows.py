@@ -32,7 +32,7 @@ class Rows:
 
     __slots__ = (
         "_before_stage", "_fail", "_lease", "_ledger", "_most", "_object_id", "_pieces", "_staged_rejected",
-        "_staged_tasks", "_stager", "_under_way", "bytes", "first_rejected", "rejected", "staged", "tasks",
+        "_staged_tasks", "_stager", "_under_way", "_written", "bytes", "first_rejected", "rejected", "staged", "tasks",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,7 @@ class Rows:
         self._pieces = 0
         self._staged_tasks = 0
         self._staged_rejected = 0
+        self._written = (0, 0)
         self.tasks: list[Task] = []
         self.rejected: list[RejectedRow] = []
         self.first_rejected: RejectedRow | None = None
@@ -111,8 +112,14 @@ class Rows:
     def settle(self) -> None:
         """Wait for the piece that is on its way. Raises LeaseLost and DatabaseDown."""
         under_way, self._under_way = self._under_way, None
-        if under_way is not None:
+        if under_way is None:
+            return
+        try:
             _answered(under_way.result)
+        except Exception:
+            # What is not there must not count: the ledger would take it for lost.
+            self._staged_tasks, self._staged_rejected = self._written
+            raise
 
     def _reject(self, rejected: list[RejectedRow]) -> None:
         first = self.first_rejected = self.first_rejected or rejected[0]
@@ -136,6 +143,7 @@ class Rows:
         self.settle()
         self._under_way = self._stager.submit(_write, write)
         self.staged = True
+        self._written = (self._staged_tasks, self._staged_rejected)
         self._staged_tasks += len(self.tasks)
         self._staged_rejected += len(self.rejected)
         self.tasks, self.rejected = [], []

@@ -120,6 +120,31 @@ def test_a_file_of_which_a_piece_is_lost_is_imported_again(
     assert bench.execute("SELECT lease, row FROM rejected_rows") == [(leases[1], ROWS + 1)]
 
 
+@pytest.mark.parametrize(("refused", "bad"), [(1, 1), (1, 2), (3, 3)])
+def test_a_piece_that_the_database_refuses_fails_its_file(
+    postgres_bench: Bench, feed: Feed, tmp_path: Path, refused: int, bad: int
+) -> None:
+    """What was refused does not count as lost, whichever piece held a bad row: the file ends, and no claim comes
+    back."""
+    bench = postgres_bench
+    lines = [f'{{"text": "t{number}"}}' for number in range(ROWS)]
+    lines[refused * STAGE_ROWS + STAGE_ROWS // 2] = '{"text": "refuse me"}'
+    lines[bad * STAGE_ROWS + STAGE_ROWS // 2 + 1] = "{nope"
+    (tmp_path / "large.jsonl").write_text("\n".join(lines))
+    bench.execute("ALTER TABLE task_rows ADD CHECK (data->>'text' <> 'refuse me')")
+    bench.note("large.jsonl", version=None)
+    (claim,) = bench.claims()
+    renewer = Renewer(bench.ledger, "tester", LIMITS.lease)
+    with closing(Importer({"inbox": feed}, bench.ledger, Metrics(), "tester", LIMITS, renewer)) as importer:
+        importer.run(claim.lease)
+    row = bench.row("large.jsonl")
+    assert (row["state"], bench.execute("SELECT code FROM objects"), bench.count("tasks")) == (
+        "failed",
+        [("internal",)],
+        0,
+    )
+
+
 def stage(bench: Bench, lease: int, object_id: int, first: int, tasks: int, bad: int = 0) -> None:
     """Stage a piece."""
     pieces = [task(f"s{number}", number + 1) for number in range(first, first + tasks)]
