@@ -91,13 +91,14 @@ class ChangesFailed(UnavailableError):
     """Some of a delivery's changes could not be brought, the last one for this reason.
 
     `made` is what became of the others, as `pipeline.sinks.Delivery.change` gives it; `last` is the last task that
-    failed. What is neither there nor before it was not tried.
+    failed. What is neither there nor before it was not tried. `waits`: nothing is to be tried for a while.
     """
 
-    def __init__(self, error: RetriableError, made: Mapping[int, Any], last: int) -> None:
+    def __init__(self, error: RetriableError, made: Mapping[int, Any], last: int, *, waits: bool) -> None:
         super().__init__(str(error), retry_after=error.retry_after, code=error.code)
         self.made = made
         self.last = last
+        self.waits = waits
 
 
 class ObjectUnsettled(RetriableError):

@@ -268,6 +268,7 @@ class Deliverer:
         changes = self._changes(outlet)
         made: Mapping[int, tuple[ChangeOutcome, str]] = {}
         failure = None
+        waits = False
         try:
             name = f"{grant.stamp}-{grant.number}"
             made = outlet.delivery.change(changes, name, _before(latest), outlet.throttle.bytes_per_import)
@@ -276,7 +277,7 @@ class Deliverer:
         except LabelfeedError as error:
             failure = Failure(error.code, str(error), getattr(error, "retry_after", None))
             if isinstance(error, ChangesFailed):
-                made = error.made
+                made, waits = error.made, error.waits
                 self._behind[outlet.id] = error.last
             self._failing(outlet, failure)
         if failure is not None and not made:
@@ -285,9 +286,8 @@ class Deliverer:
         reached("deliverer.changed")
         told_of = {one.item.id: (one.item.revision, one.delete) for one in changes}
         outcomes = {task: Changed(*told_of[task], *told) for task, told in made.items()}
-        # Where the remote names no time, the others go on at once; what has failed is told when it is all that is left.
-        waits = failure if failure is not None and failure.retry_after else None
-        self._keep(self._ledger.changed(*held, outcomes, waits))
+        # What was about one task alone holds up no other; it is told when it is all that is left.
+        self._keep(self._ledger.changed(*held, outcomes, failure if waits else None))
         for outcome in ("done", "kept", "gone"):
             count = sum(told[0] == outcome for told in made.values())
             self._metrics.add("delivered_tasks_total", count, delivery=outlet.name, outcome=_SHOWN[outcome])

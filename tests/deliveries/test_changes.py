@@ -326,19 +326,23 @@ def test_what_is_about_no_task_ends_the_round(studio: Little, delivery: LabelStu
     assert studio.count("GET", "/api/tasks/3/") == 0
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("status", "told", "waits"),
+    [(429, {"Retry_After": "100"}, 50.0), (503, {"Retry_After": "100"}, 50.0), (429, {}, 0.0), (403, {}, 0.0)],
+)
 def test_what_was_made_before_the_remote_asks_for_time(
-    bench: Bench, studio: Little, delivery: LabelStudioDelivery, status: int
+    bench: Bench, studio: Little, delivery: LabelStudioDelivery, status: int, told: dict[str, str], waits: float
 ) -> None:
-    """Where the remote names a time after some changes, those are written, and nothing is asked before it is over."""
+    """Where the remote names a time after some changes, or takes no more, those are written; nothing is asked before
+    that time, or the back-off, is over."""
     desk = revised(bench, delivery, 5)
-    always(studio, status, [3], Retry_After="100")
+    always(studio, status, [3], **told)
     desk.steps()
     asked = len(studio.asked)
     desk.steps()
     report = desk.report()
     assert (report["updated"], report["failing"], len(studio.asked)) == (2, 1, asked)
-    assert report["due"] > desk.bench.ledger.now() + 50
+    assert report["due"] > desk.bench.ledger.now() + waits
     studio.spoils.clear()
     desk.overdue("due")
     desk.steps()

@@ -95,8 +95,8 @@ class LabelStudioDelivery:
                 break
             except UnavailableError as error:
                 failures += 1
-                failed = ChangesFailed(error, made, change.item.id)
-                if _ends(error) or failures >= MOST_FAILURES:
+                failed = ChangesFailed(error, made, change.item.id, waits=_ends(error))
+                if failed.waits or failures >= MOST_FAILURES:
                     break
         if failed is not None:
             raise failed
