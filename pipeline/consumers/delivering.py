@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline import logs
@@ -124,12 +124,19 @@ class Delivering:
         steps = list(next_steps(loads, now, self._every, self._granted))
         # Without a worker each grant would end unstarted, and leave its message in the queue.
         taken = steps if steps and deliveries.workers() else []
-        projects = Counter(load.project for load in loads if not load.retired)
         grants = [
-            (load, step, deliveries.grant(load, step, epoch, self._seconds(load, alone=projects[load.project] == 1)))
+            (load, step, deliveries.grant(load, step, epoch, self._seconds(load, alone=self._alone(load, loads))))
             for load, step in taken
         ]
         return Turned(grants, now, ended, filled)
+
+    def _alone(self, load: DeliveryLoad, loads: Sequence[DeliveryLoad]) -> bool:
+        """Whether no other delivery waits for the end of what this one is granted."""
+        return not self._every[load.name] or not any(
+            other.id != load.id and other.project == load.project and (other.waiting or other.batch is not None)
+            for other in loads
+            if other.name in self._every and not other.retired and not other.paused
+        )
 
     def _seconds(self, load: DeliveryLoad, *, alone: bool) -> float:
         """How long a grant may wait, by how many before it were not started. Others of its project wait as long."""
