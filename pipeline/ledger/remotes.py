@@ -27,7 +27,9 @@ def renamed(
             row = _earlier(one, deliveries, known)
             if row is not None:
                 if known[row] in held:
-                    raise UsageError(_told(one, [row], f"a configuration in use calls it so, so name it {row.name!r}"))
+                    raise UsageError(
+                        _told(one, [row], f"name it {row.name!r}, or start `labelfeed run` with the new name first")
+                    )
                 found[known[row]] = one
                 names.discard((row.project, row.name))
         names |= {(one.project, one.name) for one in free}
