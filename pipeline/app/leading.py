@@ -13,7 +13,7 @@ from pipeline import logs
 from pipeline.errors import LabelfeedError
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics
-from pipeline.producers.runner import ROLE, SourceRunner
+from pipeline.producers.runner import SourceRunner
 from pipeline.waiting import Patience, our_error
 
 LEAD_SECONDS = 10.0
@@ -37,7 +37,7 @@ class Leading:
         self._ledger = ledger
         self._metrics = metrics
         self._leads = False
-        self._patience = Patience(ROLE, source=source, longest=RENEW_SECONDS)
+        self._patience = Patience("lead", source=source, longest=RENEW_SECONDS)
 
     def run(self, holder: str, stop: threading.Event) -> None:
         """Lead whenever nobody else does, under the name of `holder`, until `stop` is set."""

@@ -93,7 +93,7 @@ def test_an_error_of_ours_ends_no_standing_by(house: House) -> None:
 
 def test_a_leader_whose_database_is_away_waits_and_says_so_once(house: House, caplog: pytest.LogCaptureFixture) -> None:
     """However long it is until the next pass, it is unready while the lead cannot be renewed, and leads on after."""
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "pipeline")
     ledger = Ledger(house.ledger)
     with leads(house, ledger, poll=3600.0) as made:
         until(lambda: house.metric("passes_total", source="inbox", outcome="complete") == 1)
