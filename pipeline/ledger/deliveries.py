@@ -187,6 +187,20 @@ class Changed(NamedTuple):
     outcome: ChangeOutcome
     reason: str
 
+    @property
+    def gone(self) -> bool:
+        """Whether the remote no longer has the task."""
+        return self.outcome == "gone" or (self.outcome == "done" and self.delete)
+
+    @property
+    def counted(self) -> Literal["updated", "deleted", "kept"]:
+        """As which the delivery counts it."""
+        return "kept" if self.outcome == "kept" else "deleted" if self.gone else "updated"
+
+    def state(self, pending: str | None) -> str:
+        """What the task is now, of which `pending` was to be told: what we meant to delete may come back."""
+        return "done" if not self.gone else "deleted" if pending == "delete" else "gone"
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -22,14 +22,13 @@ def changed(tx: Transaction, delivery: int, outcomes: Mapping[int, Changed]) -> 
         )
     )
     for task, one in outcomes.items():
-        gone = one.outcome == "gone" or (one.outcome == "done" and one.delete)
-        state = "done" if not gone else "deleted" if pendings[task] == "delete" else "gone"
+        state = one.state(pendings[task])
         tx.execute(
             "UPDATE delivered SET pending = NULL, revision = %s, state = %s, reason = %s,"
             " remote_id = CASE WHEN %s THEN NULL ELSE remote_id END WHERE delivery_id = %s AND task_id = %s",
-            (one.revision, state, one.reason or None, gone, delivery, task),
+            (one.revision, state, one.reason or None, one.gone, delivery, task),
         )
-        counted["kept" if one.outcome == "kept" else "deleted" if gone else "updated"] += 1
+        counted[one.counted] += 1
         if state == "deleted":
             deleted.append(task)
     _anew(tx, delivery, deleted)

@@ -20,14 +20,13 @@ def changed(connection: sqlite3.Connection, delivery: int, outcomes: Mapping[int
         ((pending,),) = connection.execute(
             "SELECT pending FROM delivered WHERE delivery_id = ? AND task_id = ?", (delivery, task)
         ).fetchall()
-        gone = one.outcome == "gone" or (one.outcome == "done" and one.delete)
-        state = "done" if not gone else "deleted" if pending == "delete" else "gone"
+        state = one.state(pending)
         connection.execute(
             "UPDATE delivered SET pending = NULL, revision = ?, state = ?, reason = ?,"
             " remote_id = CASE WHEN ? THEN NULL ELSE remote_id END WHERE delivery_id = ? AND task_id = ?",
-            (one.revision, state, one.reason or None, gone, delivery, task),
+            (one.revision, state, one.reason or None, one.gone, delivery, task),
         )
-        counted["kept" if one.outcome == "kept" else "deleted" if gone else "updated"] += 1
+        counted[one.counted] += 1
         if state == "deleted":
             deleted.append(task)
     _anew(connection, delivery, deleted)
