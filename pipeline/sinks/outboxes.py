@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.ledger import Outcome
@@ -11,6 +11,8 @@ from pipeline.sinks.outcomes import Before
 
 LAST_LEASE = 2**62
 """Beyond the number of any import."""
+ROWS = 2_000
+"""Rows of the outbox that one page looks at, at most."""
 
 
 class Range(NamedTuple):
@@ -27,6 +29,17 @@ class Range(NamedTuple):
 def whole(object_id: int, tasks: int) -> Range:
     """All tasks that an object ever had: some have changed, or are archived, or have come back."""
     return Range(object_id, 0, 0, LAST_LEASE, 0, max(tasks, 1))
+
+
+def enough(rows: Iterable[tuple[int, int]], limit: int) -> list[int]:
+    """The first rows of an outbox (number, tasks) that have at least `limit` tasks together, or all."""
+    found, tasks = [], 0
+    for row, some in rows:
+        found.append(row)
+        tasks += some
+        if tasks >= limit:
+            break
+    return found
 
 
 def ranges(lease: int, outcomes: Sequence[Outcome], owned: Mapping[int, Before]) -> Iterator[Range]:

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.ledger.deliveries import PAGE_BYTES, PAGE_TASKS, Change, Item, Page, Waiting
+from pipeline.sinks.outboxes import ROWS, enough
 from pipeline.sinks.postgres.database import Row, Transaction, array
 from pipeline.tasks import Task
-
-OUTBOX_ROWS = 2_000
-"""Rows of the outbox that one page looks at, at most."""
 
 _JSON = ("data", "annotations", "predictions", "meta", "extra")
 _STORED = " + ".join(f"coalesce(pg_column_size(t.{name}), 0)" for name in _JSON)
@@ -106,16 +104,8 @@ CHANGES = _reading(
 
 def peek(tx: Transaction, delivery: int, limit: int) -> Page:
     """As `Deliveries.peek`."""
-    rows: list[int] = []
-    tasks = 0
-    for row, some in tx.rows(
-        "SELECT id, tasks FROM outbox WHERE delivery_id = %s AND done_at IS NULL ORDER BY id LIMIT %s",
-        (delivery, OUTBOX_ROWS),
-    ):
-        rows.append(row)
-        tasks += some
-        if tasks >= limit:
-            break
+    asked = "SELECT id, tasks FROM outbox WHERE delivery_id = %s AND done_at IS NULL ORDER BY id LIMIT %s"
+    rows = enough(tx.rows(asked, (delivery, ROWS)), limit)
     if not rows:
         return Page((), (), complete=True)
     found, cut = _read(tx, PEEK, {"rows": array(rows), "limit": limit})

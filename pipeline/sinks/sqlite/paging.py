@@ -8,10 +8,8 @@ from contextlib import closing
 from typing import Any
 
 from pipeline.ledger.deliveries import PAGE_BYTES, Change, Item, Page, Waiting
+from pipeline.sinks.outboxes import ROWS, enough
 from pipeline.tasks import Task
-
-OUTBOX_ROWS = 2_000
-"""Rows of the outbox that one page looks at, at most."""
 
 _TASK = "t.row, t.data, t.annotations, t.predictions, t.meta, t.extra, t.external_id"
 LIVE = (
@@ -41,16 +39,8 @@ CHANGES = (
 
 def peek(connection: sqlite3.Connection, delivery: int, limit: int) -> Page:
     """As `Deliveries.peek`."""
-    rows: list[int] = []
-    tasks = 0
-    for row, some in connection.execute(
-        "SELECT id, tasks FROM outbox WHERE delivery_id = ? AND done_at IS NULL ORDER BY id LIMIT ?",
-        (delivery, OUTBOX_ROWS),
-    ):
-        rows.append(row)
-        tasks += some
-        if tasks >= limit:
-            break
+    asked = "SELECT id, tasks FROM outbox WHERE delivery_id = ? AND done_at IS NULL ORDER BY id LIMIT ?"
+    rows = enough(connection.execute(asked, (delivery, ROWS)), limit)
     if not rows:
         return Page((), (), complete=True)
     found, full = _within_bytes(connection, PEEK, (delivery, rows[-1], limit))
