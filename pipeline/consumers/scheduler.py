@@ -35,6 +35,8 @@ IDLE_SECONDS = 0.2
 """... while there are none."""
 SHORTEST_SECONDS = 0.02
 """Between two turns, however often it is woken: events and commits come in hundreds."""
+SUPPLIED_SECONDS = 0.05
+"""... and while a further claim waits for each worker thread: nobody stands idle meanwhile."""
 GAUGE_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 SWEEP_ROWS = 5000
@@ -75,6 +77,7 @@ class Scheduler:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._gauged = self._swept = 0.0
+        self._shortest = SHORTEST_SECONDS
         self._pauses = Pauses(metrics)
         self.held: Mapping[str, str] = {}
         """Sources of which something is ready that no passing of time lets go on, and why, for a person."""
@@ -94,7 +97,7 @@ class Scheduler:
             except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
                 self._wait(our_error(error))
                 continue
-            self._stop.wait(SHORTEST_SECONDS)
+            self._stop.wait(self._shortest)
             self._wake.wait(pause)
             self._wake.clear()
 
@@ -135,6 +138,7 @@ class Scheduler:
         self._send(turn.claims)
         self._tell(turn)
         self._sweep()
+        self._shortest = SUPPLIED_SECONDS if turn.supplied else SHORTEST_SECONDS
         if turn.claims:
             return BUSY_SECONDS
         return WAITING_SECONDS if turn.more else IDLE_SECONDS

@@ -60,6 +60,15 @@ class Turn:
     projects: dict[str, Wait] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def supplied(self) -> bool:
+        """Whether a claim waits for each thread behind the one that it works on."""
+        load = self.load
+        if load is None or load.threads <= 0:
+            return False
+        idle = max(0, load.threads - load.running)
+        return load.waiting + len(self.claims) - idle >= load.threads
+
 
 class Turns:
     """Takes turns; keeps in mind what may be forgotten. `eager` and `windows` as the scheduler has them; `clock` is

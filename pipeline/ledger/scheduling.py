@@ -99,7 +99,10 @@ class Candidates:
         return Candidate(self.ids[place], self.due[place], self.sizes[place], self.lost[place])
 
     def __add__(self, more: Self) -> Self:
-        return self if not more else more if not self else type(self).of([*self, *more])
+        if not more or not self:
+            return self or more
+        columns = ((self.ids, more.ids), (self.due, more.due), (self.sizes, more.sizes), (self.lost, more.lost))
+        return type(self)(*([*ours, *others] for ours, others in columns))
 
     def parted(self) -> tuple[Self, Self]:
         """Those that no worker was lost with, and the others."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import throttle
 from pipeline.config import Config
 from pipeline.consumers.counting import Counting, Counts
-from pipeline.ledger import Reports
+from pipeline.consumers.turns import Turn
+from pipeline.ledger import Claim, Load, Reports
 from pipeline.throttle import AGE_SECONDS, Wait
 from tests.consumers.world import BEGIN, Lease, World, heaviest
 
@@ -300,3 +303,18 @@ def test_without_workers_it_is_told() -> None:
     world.put("a", 10)
     world.run(1)
     assert world.last.sources == {"a": Wait("workers")}
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "claims", "supplied"),
+    [(0, 0, 4, True), (0, 0, 3, False), (2, 2, 0, True), (2, 0, 2, True), (2, 1, 0, False), (1, 2, 0, False)],
+)
+def test_turns_are_rare_only_while_nobody_can_stand_idle(
+    running: int, waiting: int, claims: int, supplied: bool
+) -> None:
+    """The next turn may wait longer only while each thread has a further claim behind the one that it works on."""
+    load = Load(now=0.0, sources=(), projects=(), unstarted=0, running=running, threads=2, finished=0, waiting=waiting)
+    turn = Turn(claims=[Claim(number, "bucket", (number,)) for number in range(claims)], load=load)
+    assert turn.supplied is supplied
+    assert not Turn(claims=turn.claims, load=replace(load, threads=0)).supplied
+    assert not Turn().supplied

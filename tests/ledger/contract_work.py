@@ -98,6 +98,33 @@ class ClaimContract:
             pass
         assert len(seen) == len(set(seen)) == 50
 
+    @pytest.mark.parametrize("quota", [50, 65, 100, 130, 1000, 1200, 5000])
+    def test_candidates_that_became_due_in_groups(self, bench: Bench, quota: int) -> None:
+        """However many became due together, a claim's size and the cursor decide: all come, each once, in order."""
+        for group in range(12):
+            bench.note(*(f"{group:02}-{number:03}" for number in range(100)), size=group)
+        bench.execute("UPDATE objects SET lost = 2 WHERE key IN ('03-050', '07-000')")
+        rows = bench.execute("SELECT id, coalesce(size, 0), lost FROM objects ORDER BY key")
+        seen: list[tuple[int, int, int]] = []
+        dues: list[float] = []
+
+        def turn(tick: Tick) -> int:
+            source = tick.load().sources[0]
+            found = tick.candidates(source, quota)
+            if found:
+                seen.extend((each.id, each.size, each.lost) for each in found)
+                dues.extend(found.due)
+                tick.save(source._replace(cursor=(found[-1].not_before, found[-1].id)))
+            return len(found)
+
+        lengths = []
+        while length := bench.tick(turn):
+            lengths.append(length)
+        assert seen == rows
+        assert dues == sorted(dues)
+        assert len(set(dues)) == 12
+        assert all(length == quota for length in lengths[:-1])
+
     def test_a_lease_is_never_used_twice(self, bench: Bench) -> None:
         """Leases are new numbers, also after claims were given back."""
         bench.note("a")

@@ -25,14 +25,18 @@ _SOURCES = (
 )
 
 
-_FOUND = (
-    "SELECT id, due, coalesce(size, 0) AS size, lost FROM objects WHERE state = 'ready' AND source_id = ?"
-    " AND (due, id) > (?, ?) AND due <= ? ORDER BY due, id LIMIT ?"
-)
+_READY = "FROM objects WHERE state = 'ready' AND source_id = ?"
+FOUND = f"SELECT id, due, coalesce(size, 0), lost {_READY} AND (due, id) > (?, ?) AND due <= ? ORDER BY due, id LIMIT ?"
 # A row costs a step, and a step gives up the interpreter's lock: what became due together comes in one.
-_TOGETHER = (
-    f"SELECT min(due), max(due), json_group_array(id), json_group_array(size), json_group_array(lost) FROM ({_FOUND})"
+TOGETHER = (
+    "SELECT max(lost), json_group_array(id), json_group_array(size) FROM"
+    f" (SELECT id, coalesce(size, 0) AS size, lost {_READY} AND due = ? AND id > ? ORDER BY id LIMIT ?)"
 )
+NEXT_DUE = f"SELECT min(due) {_READY} AND due > ? AND due <= ?"
+FEW_CANDIDATES = 64
+"""So few are read row by row, as they became due one after another for the most part ..."""
+MOST_DUE = 8
+"""... and what is left after so many groups that became due together."""
 
 
 class SqliteTick:
@@ -136,9 +140,22 @@ class SqliteTick:
 
     def candidates(self, source: SourceLoad, quota: int) -> Candidates:
         """As `Tick.candidates`."""
-        asked = (source.id, *source.cursor, now(), quota)
-        found = together(*self._connection.execute(_TOGETHER, asked).fetchone())
-        return Candidates.of(self._connection.execute(_FOUND, asked)) if found is None else found
+        at, (due, last) = now(), source.cursor
+        found = Candidates()
+        for _ in range(MOST_DUE if min(quota, source.ready) > FEW_CANDIDATES else 0):
+            row = self._connection.execute(TOGETHER, (source.id, due, last, quota - len(found))).fetchone()
+            group = together(due, *row)
+            if group is None:
+                break
+            found += group
+            if len(found) == quota:
+                return found
+            (following,) = self._connection.execute(NEXT_DUE, (source.id, due, at)).fetchone()
+            if following is None:
+                return found
+            due, last = following, 0
+        rest = (source.id, due, last, at, quota - len(found))
+        return found + Candidates.of(self._connection.execute(FOUND, rest))
 
     def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""
@@ -206,13 +223,13 @@ class SqliteTick:
         )
 
 
-def together(first: float | None, last: float | None, *texts: str) -> Candidates | None:
-    """Candidates that all became due at once, of JSON lists of their numbers, sizes and lost workers; None if they did
-    not, or came in another order: an aggregate promises none."""
-    ids, sizes, lost = map(orjson.loads, texts)
-    if first is None:
-        return Candidates()
-    return None if first != last or ids != sorted(ids) else Candidates(ids, [first] * len(ids), sizes, lost)
+def together(due: float, lost: int | None, ids_text: str, sizes_text: str) -> Candidates | None:
+    """Healthy candidates that became due at once, of JSON lists of their numbers and sizes; None if a worker was lost
+    with one of them, or they came in another order: an aggregate promises none."""
+    ids = orjson.loads(ids_text)
+    if lost or ids != sorted(ids):
+        return None
+    return Candidates(ids, [due] * len(ids), orjson.loads(sizes_text), [0] * len(ids))
 
 
 def end_leases(connection: sqlite3.Connection, which: str, values: Sequence[object], *, lost: bool) -> int:
