@@ -106,10 +106,13 @@ def _ours(bench: Bench, studio: Service, url: str) -> float:
         throttle = {"imports_every": 0, "tasks_per_import": BATCH}
         document["projects"]["bench"] = {"throttle": throttle, "deliveries": [delivery]}
         config.write_text(yaml.safe_dump(document))
-        with bench.roles(config, ["dispatch", "work"]):
+        with bench.roles(config, ["dispatch", "work"]), bench.with_server("label_studio", studio):
             ready(database)
             with bench.roles(config, ["watch"]):
+                bench.begin()
                 seconds = _delivered(database)
+                shares = ", ".join(f"{who} {1000 * spent / TASKS:.2f}" for who, spent in bench.spent().items())
+                tell(f"processor time in ms a task: {shares}")
     there = client.get(f"/api/projects/{remote}/").raise_for_status().json()["task_number"]
     if there != TASKS:
         raise RuntimeError(f"{there} of {TASKS} tasks are in Label Studio")

@@ -126,6 +126,15 @@ class Bench:
                 process.wait(ENDED_SECONDS)
                 del self._processes[process.pid]
 
+    @contextlib.contextmanager
+    def with_server(self, name: str, service: Service) -> Iterator[None]:
+        """Account for one more server."""
+        self._processes[service.pid] = name
+        try:
+            yield
+        finally:
+            del self._processes[service.pid]
+
     def begin(self) -> None:
         """Account from now on."""
         self._before = {pid: seconds_of(pid) for pid in self._processes}
