@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pipeline.config.models import LabelStudio
+from pipeline.config.projects import LabelStudio
 from pipeline.sinks.label_studio import LabelStudioDelivery
 from tests.deliveries.wire import Answer, Spoil, tell
 

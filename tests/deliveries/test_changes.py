@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.models import JsonLines
+from pipeline.config.projects import JsonLines
 from pipeline.errors import ChangesFailed, LeaseLost, UnavailableError
 from pipeline.ledger.deliveries import Change
 from pipeline.sinks import CHANGE_SECONDS, Delivery

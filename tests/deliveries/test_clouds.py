@@ -12,7 +12,7 @@ import pytest
 from deploy.services.azure import ACCOUNT, KEY
 from deploy.services.model import Service
 from pipeline.config import build
-from pipeline.config.models import JsonLines
+from pipeline.config.projects import JsonLines
 from pipeline.errors import ConfigError, UnavailableError, UsageError
 from pipeline.sinks.jsonl import JsonLinesDelivery
 from tests.deliveries.contract_delivery import BATCH, FileRoom, FilesContract, Room, item, send

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from deploy.services.model import Service
-from pipeline.config.models import JsonLines, LabelStudio
+from pipeline.config.projects import JsonLines, LabelStudio
 from pipeline.errors import BatchRefused, UnavailableError
 from pipeline.ledger.deliveries import Change, Item
 from pipeline.sinks.jsonl import JsonLinesDelivery

@@ -14,7 +14,7 @@ from typing import Literal
 
 import orjson
 
-from pipeline.config.models import JsonLines
+from pipeline.config.projects import JsonLines
 from pipeline.ledger.deliveries import Change, ChangeOutcome, Item
 from pipeline.sinks import Encoded
 from pipeline.sinks.jsonl.places import open_place

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from pipeline.config.models import JsonLines
+from pipeline.config.projects import JsonLines
 from pipeline.errors import UnavailableError, UsageError
 
 UNFINISHED = ".part"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import orjson
 
-from pipeline.config.models import LabelStudio
+from pipeline.config.projects import LabelStudio
 from pipeline.errors import BatchRefused, BatchUnsure, ChangesFailed, LeaseLost, UnavailableError
 from pipeline.ledger.deliveries import Change, ChangeOutcome, Item
 from pipeline.sinks import Encoded
