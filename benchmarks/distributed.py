@@ -27,7 +27,7 @@ from benchmarks.measuring import Figure, answer, peak_mb, tell
 from benchmarks.rig import Bench, fill, ready, wait
 from pipeline.app import App
 from pipeline.config import load
-from pipeline.producers.listing import PassRunner
+from pipeline.producers.passes import PassRunner
 
 OBJECTS = 20_000
 UNCHANGED = 200_000

@@ -18,7 +18,7 @@ from pipeline.config import Source
 from pipeline.events import ObjectEvent, fold
 from pipeline.ledger import SourceIdentity
 from pipeline.metrics import Metrics
-from pipeline.producers.listing import PassRunner
+from pipeline.producers.passes import PassRunner
 from pipeline.sinks.sqlite import SqliteLedger
 from pipeline.sqlitefile import SqliteFile
 from pipeline.stores.s3 import open_store

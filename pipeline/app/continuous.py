@@ -20,7 +20,7 @@ from pipeline.consumers.broker import LOCAL_EPOCH, Queue
 from pipeline.errors import LabelfeedError
 from pipeline.metrics import Metrics
 from pipeline.producers import Producer
-from pipeline.producers.listing import PassRunner
+from pipeline.producers.passes import PassRunner
 from pipeline.producers.runner import SourceRunner
 
 JOIN_SECONDS = 10.0

@@ -27,7 +27,7 @@ from pipeline.consumers.delivering import drained
 from pipeline.errors import LabelfeedError, UnavailableError
 from pipeline.ledger import Ledger, SourceIdentity
 from pipeline.metrics import Concern, Metrics
-from pipeline.producers.listing import PassRunner
+from pipeline.producers.passes import PassRunner
 from pipeline.server import look
 
 

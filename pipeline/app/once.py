@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import LabelfeedError, RetriableError
 from pipeline.events import check_key
 from pipeline.ledger import Pass
-from pipeline.producers.listing import PassRunner
+from pipeline.producers.passes import PassRunner
 
 LOOK_SECONDS = 0.03
 SHOW_SECONDS = 0.2

@@ -16,7 +16,7 @@ from pipeline.events import TRACES_TOLD, traced, traces_of
 from pipeline.faults import reached
 from pipeline.ledger import Pass
 from pipeline.producers import Notices, Producer
-from pipeline.producers.listing import PassRunner
+from pipeline.producers.passes import PassRunner
 from pipeline.waiting import Patience, our_error
 
 ROLE = "watch"

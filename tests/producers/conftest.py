@@ -16,7 +16,7 @@ from pipeline.config import Source
 from pipeline.events import ObjectEvent, fold
 from pipeline.ledger import Claim, Filter, Outcome, Pass, SourceIdentity, Tick
 from pipeline.metrics import Metrics
-from pipeline.producers.listing import PassRunner
+from pipeline.producers.passes import PassRunner
 from pipeline.sinks.sqlite import SqliteLedger
 from pipeline.sqlitefile import SqliteFile
 from pipeline.stores import Store

@@ -20,7 +20,7 @@ from pipeline.ledger import SourceIdentity
 from pipeline.metrics import Metrics
 from pipeline.notifications import Target, decode
 from pipeline.producers import listing
-from pipeline.producers.listing import PassRunner
+from pipeline.producers.passes import PassRunner
 from pipeline.producers.runner import SourceRunner
 from pipeline.sinks.sqlite import SqliteLedger
 from pipeline.sqlitefile import SqliteFile
