@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -154,3 +157,26 @@ def test_no_file_of_an_identity_is_no_missing_object(
         with pytest.raises(UnavailableError), store.open(key):
             pass
     store.close()
+
+
+def test_a_bucket_that_does_not_answer_holds_up_no_other(server: Service, front: Front, unique: str) -> None:
+    """While one store waits to hear how its bucket lists, another one is told at once."""
+    s3_client(server).create_bucket(Bucket=unique)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(target: str) -> str:
+        asked.set()
+        go_on.wait(30)
+        return target
+
+    front.rewrite = wait
+    silent, other = opened(front.url, unique), opened(server.url, unique)
+    with closing(silent), closing(other), ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(lambda: silent.ordered)
+        try:
+            assert asked.wait(10)
+            told = pool.submit(lambda: other.ordered).result(10)
+            assert not waiting.done()
+        finally:
+            go_on.set()
+        assert waiting.result(30) is told

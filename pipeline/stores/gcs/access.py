@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import obstore
@@ -114,6 +113,7 @@ class Full:
     def __init__(self, options: GcsOptions, credentials: Credentials) -> None:
         self._options = options
         self._credentials = credentials
+        self._signing: Signing | None = None
         self._session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=READING_THREADS_LIMIT))
@@ -152,9 +152,11 @@ class Full:
         )  # fmt: skip
         return content
 
-    @cached_property
     def _signer(self) -> Signing:
-        return signer(self._options, self._credentials)
+        # No cached_property: before Python 3.12 all buckets wait there for one whose login does not answer.
+        if self._signing is None:
+            self._signing = signer(self._options, self._credentials)
+        return self._signing
 
     def sign(self, key: str, ttl: float) -> str:
         """A signed URL, by V4. Raises UsageError where these credentials can't sign."""
@@ -162,7 +164,7 @@ class Full:
         paying = {"userProject": self._options.user_project} if self._options.user_project else None
         signed: str = self._bucket.blob(key).generate_signed_url(
             version="v4", expiration=timedelta(seconds=int(ttl)), method="GET", query_parameters=paying,
-            credentials=self._signer, **place,
+            credentials=self._signer(), **place,
         )  # fmt: skip
         return signed
 

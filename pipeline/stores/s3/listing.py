@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from itertools import pairwise
 
 from botocore.exceptions import ClientError
@@ -54,6 +53,8 @@ class Listings:
         self._versioned = versioned
         self._streams: Streams[Meta] = Streams()
         self._ordered: bool | None = options.ordered
+        self._named: str | None = None
+        """What the server calls itself, once it was asked."""
 
     @property
     def ordered(self) -> bool:
@@ -70,9 +71,12 @@ class Listings:
         """Whether a listing may begin after any key without passing over others."""
         return self._options.endpoint is None or not self._server.startswith(PASSING_SERVERS)
 
-    @cached_property
+    @property
     def _server(self) -> str:
-        return self._full.server().lower()
+        # No cached_property: before Python 3.12 all buckets' listings wait there for one that does not answer.
+        if self._named is None:
+            self._named = self._full.server().lower()
+        return self._named
 
     def page(self, after: str | None, limit: int) -> Page:
         """The page of at most `limit` keys after a key; empty only at the end."""
