@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from tests.serving import Handler, serving
 
 ACCOUNT = "feeder@test.iam.gserviceaccount.com"
 LIFE_SECONDS = 3600
@@ -183,10 +184,8 @@ class Front:
 def front_of(upstream: str) -> Iterator[Front]:
     """A server before the one at `upstream`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_one(self) -> None:
+    class Fronting(Handler):
+        def answered(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             body = self.rfile.read(int(headers.get("content-length") or 0))
             answer = made.answer(Asked(self.command, self.path, headers, body))
@@ -202,22 +201,9 @@ def front_of(upstream: str) -> Iterator[Front]:
             if self.command != "HEAD":
                 self.wfile.write(answer.body)
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = handle_one  # noqa: N815 - the library's names
-
-        def log_message(self, *_: Any) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    made = Front(upstream, f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(Fronting) as url:
+        made = Front(upstream, url)
         yield made
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 # --- keys ------------------------------------------------------------------------------------------------------

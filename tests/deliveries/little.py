@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from pipeline.config.projects import LabelStudio
 from pipeline.sinks.label_studio import LabelStudioDelivery
 from tests.deliveries.wire import Answer, Spoil, tell
+from tests.serving import Handler, serving
 
 TOKEN = "0" * 40
 MISSING = Answer.of(404, {"detail": "not found"})
@@ -97,11 +96,10 @@ def little() -> Iterator[Little]:
     """One for as long as the block runs."""
     made = Little()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Answering(Handler):
         disable_nagle_algorithm = True
 
-        def _any(self) -> None:
+        def answered(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length)
             if len(body) == length:
@@ -109,22 +107,8 @@ def little() -> Iterator[Little]:
             else:
                 self.close_connection = True
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _any  # noqa: N815 - the base class's names
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with serving(Answering) as made.url:
         yield made
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def instead(answer: Answer) -> Spoil:

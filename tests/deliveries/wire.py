@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from typing import NamedTuple
 
 import httpx
+
+from tests.serving import Handler, serving
 
 HOP = {"connection", "transfer-encoding", "content-length", "content-encoding", "host"}
 
@@ -97,18 +99,15 @@ def tell(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
 def wire(target: str) -> Iterator[Wire]:
     """A proxy for as long as the block runs."""
     recorded = Wire(target)
-    client = httpx.Client(base_url=target, timeout=120, trust_env=False)
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Passing(Handler):
         def _through(self, body: bytes) -> Callable[[], Answer]:
             # What came is kept: by the time that it is let through the connection may bring something else.
             asked = client.build_request(self.command, self.path, content=body, headers=_kept(self.headers.items()))
             return lambda: _answer(client.send(asked))
 
-        def _any(self) -> None:
+        def answered(self) -> None:
             begun = time.monotonic()
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length)
@@ -132,20 +131,5 @@ def wire(target: str) -> Iterator[Wire]:
                     made = Import(begun, time.monotonic(), len(json.loads(body)), len(body), answer.status)
                     recorded.imports.append(made)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _any  # noqa: N815 - the base class's names
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    recorded.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with httpx.Client(base_url=target, timeout=120, trust_env=False) as client, serving(Passing) as recorded.url:
         yield recorded
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-        client.close()

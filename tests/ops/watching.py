@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from deploy import services
 from deploy.services.model import Service
 from tests.faults.installation import Role
 from tests.servers import needed
+from tests.serving import Handler, serving
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "labelfeed.rules.yaml"
@@ -76,24 +75,15 @@ def webhook() -> Iterator[tuple[str, Heard]]:
     """Somebody who hears alerts: the URL to call, and what was heard."""
     heard = Heard()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Listening(Handler):
+        def answered(self) -> None:
             heard.take(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
+            self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/", heard
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Listening) as url:
+        yield f"{url}/", heard
 
 
 @contextmanager

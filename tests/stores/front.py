@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from http.server import BaseHTTPRequestHandler
+from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from tests.serving import Handler, serving
 
 _OF_THE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 
@@ -70,10 +71,8 @@ class Front:
 def front_of(upstream: str) -> Iterator[Front]:
     """A server before the one at `upstream`, with the same path."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
+    class Fronting(Handler):
+        def answered(self) -> None:
             answer = made.answer(self)
             self.send_response_only(answer.status)
             lengths = [value for name, value in answer.headers if name.lower() == "content-length"]
@@ -85,19 +84,6 @@ def front_of(upstream: str) -> Iterator[Front]:
             if self.command != "HEAD":
                 self.wfile.write(answer.body)
 
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the library's names
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    made = Front(upstream, f"http://127.0.0.1:{server.server_port}{urlsplit(upstream).path}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(Fronting) as url:
+        made = Front(upstream, url + urlsplit(upstream).path)
         yield made
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

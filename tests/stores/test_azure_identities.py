@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +27,7 @@ from deploy.services.azure import ACCOUNT, KEY
 from pipeline.config import Source
 from pipeline.errors import UnavailableError, UsageError
 from pipeline.stores.azure import AzureStore, open_store
+from tests.serving import Handler, serving
 from tests.stores.contract import listed
 
 HEADER = "planted-header"
@@ -123,8 +121,8 @@ def identities(secure: Secure, monkeypatch: pytest.MonkeyPatch, azure: Any) -> I
     """A real server that gives tokens; there is no other login in the environment."""
     made = Identities()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Giving(Handler):
+        def answered(self) -> None:
             form = parse_qs(self.rfile.read(int(self.headers.get("content-length") or 0)).decode())
             body = made.answer(self.command, self.path, self.headers["X-IDENTITY-HEADER"], form)
             content = json.dumps(body or {"error": "invalid_client", "error_description": "no such identity"}).encode()
@@ -134,25 +132,11 @@ def identities(secure: Secure, monkeypatch: pytest.MonkeyPatch, azure: Any) -> I
             self.end_headers()
             self.wfile.write(content)
 
-        do_POST = do_GET  # noqa: N815 - the library's name
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(secure.files.server, secure.files.key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    made.host = f"https://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
     monkeypatch.setenv("SSL_CERT_FILE", str(secure.files.authority))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.files.authority))
     monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
-    yield made
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Giving, (secure.files.server, secure.files.key)) as made.host:
+        yield made
 
 
 @pytest.fixture

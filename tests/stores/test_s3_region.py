@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import re
-import ssl
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +13,7 @@ from pipeline.errors import LabelfeedError, UnavailableError, UsageError
 from pipeline.producers.sqs import SqsProducer
 from pipeline.stores.s3 import S3Store, open_store
 from pipeline.stores.scope import Scope
+from tests.serving import Handler, serving
 from tests.stores.front import Answer, Asked, front_of
 from tests.stores.test_azure_identities import Certificates, certificates
 
@@ -86,12 +83,10 @@ def test_the_region_is_the_same_for_all(
     assert signed_for(both.lstrip("&"), monkeypatch) == {("s3", region), ("sqs", region)}
 
 
-class Handler(BaseHTTPRequestHandler):
+class AnyObject(Handler):
     """Any object is there."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
+    def answered(self) -> None:
         """An object of two bytes."""
         self.send_response(200)
         about = {"Content-Length": "2", "ETag": '"e"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
@@ -99,18 +94,6 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(b"[]")
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-class Server(ThreadingHTTPServer):
-    """Its clients may refuse it."""
-
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """A client that does not trust us goes away."""
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +105,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture
 def secure(files: Certificates) -> Iterator[str]:
     """The URL of a server with that certificate."""
-    server = Server(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.server, files.key)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield f"https://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(AnyObject, (files.server, files.key)) as url:
+        yield url
 
 
 def at(url: str) -> S3Store:
