@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import orjson
 
+from pipeline.bus.kafka.records import Garbled
 from pipeline.errors import RetriableError
 from pipeline.events import ObjectEvent, UndecodableEvent, from_attributes, from_wire, new_id, refusal, to_data, traced
 from pipeline.notifications import Route, decode
@@ -21,6 +22,8 @@ _PREFIX = "ce_"
 _JSON = ("content-type", b"application/json")
 _STRUCTURED = "application/cloudevents+json"
 _READ = frozenset({"content-type", "traceparent"})
+_NAME_SHOWN = 100
+"""Characters of a header's name that a reason quotes."""
 _VERSION = ("ce_specversion", b"1.0")
 _TYPES = {
     kind: ("ce_type", f"labelfeed.object.{kind}.v1".encode()) for kind in ("created", "updated", "deleted", "seen")
@@ -71,7 +74,10 @@ def decode_message(value: bytes | None, headers: Received, route: Route) -> list
 
 
 def _readable(headers: Received) -> dict[str, bytes]:
-    """Headers by name. Raises ValueError where one that is read here is null."""
+    """Headers by name. Raises ValueError where a name is not UTF-8, or one that is read here is null."""
+    garbled = [name for name, _ in headers if isinstance(name, Garbled)]
+    if garbled:
+        raise ValueError(f"the header name {garbled[0][:_NAME_SHOWN]} is not UTF-8")
     found = dict(headers)
     null = [name for name, text in found.items() if text is None and (name in _READ or name.startswith(_PREFIX))]
     if null:
