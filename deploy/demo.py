@@ -46,6 +46,8 @@ ROLES = ("watch", "dispatch", "work", "work")
 FIRST, MORE = 300, 120
 """Files that are there at the start, and files that land while the roles run."""
 PUT_THREADS = 8
+OF_THE_SHELL = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+"""What may say of another account, or another server, how it is reached."""
 LOOK_SECONDS = 0.1
 LONGEST_SECONDS = 180.0
 STOP_SECONDS = 30.0
@@ -115,6 +117,8 @@ def main() -> int:
     """Run the demo; gives the exit code."""
     console = Console(stderr=True, highlight=False)
     FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in OF_THE_SHELL:
+        os.environ.pop(name, None)
     os.environ.update(
         AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY, AWS_REGION=REGION, AWS_DEFAULT_REGION=REGION
     )
@@ -126,11 +130,12 @@ def main() -> int:
         with console.status(f"putting {FIRST} files into s3://{NAME}"):
             demo.put(0, FIRST)
         began = time.monotonic()
-        with _roles(demo, console):
-            _watch(demo, console)
+        with _roles(demo, console) as codes:
+            complete = _watch(demo, console)
         _tell(demo, before, time.monotonic() - began)
         console.print("[bold]labelfeed verify[/bold]")
-        return cli.run(["verify", "--config", str(demo.path)])
+        verified = cli.run(["verify", "--config", str(demo.path)])
+        return verified or int(not complete or any(codes))
 
 
 def _started(stack: ExitStack) -> list[Service]:
@@ -163,9 +168,11 @@ def _prepared(servers: Mapping[str, Service]) -> Demo:
 
 
 @contextmanager
-def _roles(demo: Demo, console: Console) -> Iterator[None]:
-    """The roles as processes of their own, for as long as the block runs; their logs are in the demo's folder."""
+def _roles(demo: Demo, console: Console) -> Iterator[list[int]]:
+    """The roles as processes of their own, for as long as the block runs; their logs are in the demo's folder. Gives
+    their exit codes, once they have ended."""
     running = []
+    codes: list[int] = []
     for number, role in enumerate(ROLES):
         log = FOLDER / f"{number}-{role}.log"
         command = ["-c", "from pipeline.cli import main; main()", role, "--config", str(demo.path)]
@@ -174,11 +181,11 @@ def _roles(demo: Demo, console: Console) -> Iterator[None]:
         running.append(process)
         console.print(f"labelfeed {role:<8} pid {process.pid:<7} log {log}")
     try:
-        yield
+        yield codes
     finally:
         for process in running:
             process.send_signal(signal.SIGTERM)
-        codes = [_ended(process) for process in running]
+        codes += [_ended(process) for process in running]
         console.print(f"all roles were asked to stop; exit codes {', '.join(map(str, codes))}")
 
 
@@ -190,8 +197,8 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def _watch(demo: Demo, console: Console) -> None:
-    """Show progress until all files have ended; put more of them half way."""
+def _watch(demo: Demo, console: Console) -> bool:
+    """Show progress until all files have ended; put more of them half way. Whether all ended in time."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[tasks]:,} tasks"), TimeElapsedColumn(),
@@ -209,9 +216,10 @@ def _watch(demo: Demo, console: Console) -> None:
                 bars.update(bar, total=FIRST + MORE)
             bars.update(bar, completed=ended, tasks=row["tasks"])
             if adding is not None and adding.done() and ended >= FIRST + MORE and _listed(row) > adding.result():
-                return
+                return True
             time.sleep(LOOK_SECONDS)
     console.print("[bold red]not everything was imported in time; the logs say why[/bold red]")
+    return False
 
 
 def _listed(row: Mapping[str, Any]) -> float:

@@ -52,13 +52,18 @@ def ensure(
     With `keep` it stays until `down`, otherwise until the last `using` of it ends.
 
     Raises:
-        ServiceError: it can't be had here, or it runs with other settings.
+        ServiceError: it can't be had here, or it runs with other settings or in another version.
     """
     component = _component(name)
     with _locked(f"{name}-{instance}"):
         service = _recorded(name, instance)
         if service is None or not alive(service):
             service = _start_new(component, instance, dict(settings or {}))
+        elif service.version != component.version:
+            raise ServiceError(
+                f"{name} {instance} runs in version {service.version}, and {component.version} is wanted; stop it"
+                f' first: make services ARGS="down {name}"'
+            )
         elif settings is not None and dict(settings) != service.settings:
             raise ServiceError(f"{name} {instance} runs with other settings; stop it first, or name another instance")
         elif not _answers(component, service):

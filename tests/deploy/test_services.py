@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from deploy import services
 from deploy.services import apache, processes
+from deploy.services.components import BY_NAME
 from deploy.services.model import ServiceError, Site
 from deploy.services.probe import exchange
 from tests.servers import needed
@@ -113,6 +115,16 @@ def test_a_running_server_is_not_bent_to_other_settings(redis_server: services.S
         pytest.raises(ServiceError, match="other settings"),
     ):
         services.ensure("redis", unique, settings={"appendonly": "no"})
+
+
+def test_a_server_of_another_version_is_not_taken_for_ours(
+    redis_server: services.Service, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the table has moved on since a server was started, its users are told so, and what to do."""
+    with services.using("redis", unique) as service:
+        monkeypatch.setitem(BY_NAME, "redis", replace(BY_NAME["redis"], version="99"))
+        with pytest.raises(ServiceError, match=f'in version {service.version}, and 99 .* ARGS="down redis"'):
+            services.ensure("redis", unique)
 
 
 def test_a_cluster_may_be_named_with_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
