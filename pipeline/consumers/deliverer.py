@@ -41,6 +41,8 @@ itself ..."""
 MARGIN_SECONDS = 5.0
 """... and for so much more, to write what came of it."""
 
+NOT_DELETED: tuple[ChangeOutcome, str] = ("kept", "not deleted: delete_remote is off")
+
 _log = logging.getLogger(__name__)
 
 
@@ -266,12 +268,16 @@ class Deliverer:
         seconds = ASK_SECONDS + max(CHANGE_SECONDS, outlet.timeout) + MARGIN_SECONDS
         self._keep(self._ledger.renew(*held, seconds))
         changes = self._changes(outlet)
+        # They were noted while it was on.
+        forbidden = {one.item.id: NOT_DELETED for one in changes if one.delete and not outlet.delete_remote}
+        allowed = [one for one in changes if one.item.id not in forbidden]
         made: Mapping[int, tuple[ChangeOutcome, str]] = {}
         failure = None
-        waits = False
+        waits = True
         try:
             name = f"{grant.stamp}-{grant.number}"
-            made = outlet.delivery.change(changes, name, _before(latest), outlet.throttle.bytes_per_import)
+            if allowed:
+                made = outlet.delivery.change(allowed, name, _before(latest), outlet.throttle.bytes_per_import)
         except LeaseLost:
             raise
         except LabelfeedError as error:
@@ -280,6 +286,7 @@ class Deliverer:
                 made, waits = error.made, error.waits
                 self._behind[outlet.id] = error.last
             self._failing(outlet, failure)
+        made = {**forbidden, **made}
         if failure is not None and not made:
             self._keep(self._ledger.failed(*held, None, failure, sent=False))
             return

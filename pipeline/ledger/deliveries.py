@@ -193,6 +193,12 @@ class Changed(NamedTuple):
         return self.outcome == "gone" or (self.outcome == "done" and self.delete)
 
     @property
+    def sent(self) -> int:
+        """The revision that the remote has; 0 after a deletion that was not made, as one before it may have been made
+        unheard, and an update before it not."""
+        return 0 if self.delete and self.outcome == "kept" else self.revision
+
+    @property
     def counted(self) -> Literal["updated", "deleted", "kept"]:
         """As which the delivery counts it."""
         return "kept" if self.outcome == "kept" else "deleted" if self.gone else "updated"

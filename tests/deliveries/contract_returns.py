@@ -62,6 +62,12 @@ def around(desk: Desk, act: Callable[[Making], Mapping[int, tuple[ChangeOutcome,
     desk.remote.change = once  # type: ignore[method-assign]
 
 
+def switched(desk: Desk, *, delete: bool) -> None:
+    """Started again with another `delete_remote`."""
+    desk.outlet = desk.outlet._replace(delete_remote=delete)
+    desk.sender = desk.another()
+
+
 class ReturnsContract:
     """Whatever comes first, what is live here is there in the end, once, and nothing is left to do."""
 
@@ -142,3 +148,70 @@ class ReturnsContract:
         desk.remote.tasks.popitem()
         replaced(bench)
         self.ended(desk, [text.upper() for text in TEXTS[:-1]])
+
+    def test_what_may_not_be_deleted_any_more_stays(self, bench: Bench) -> None:
+        """Deletions that are due when `delete_remote` is turned off are not made, but told as kept, with the reason,
+        also once it is on again; what goes from then on is deleted."""
+        desk = deleting(bench)
+        desk.step()
+        switched(desk, delete=False)
+        desk.steps()
+        report = desk.report()
+        assert (report["changes"], report["deleted"], report["kept"]) == (False, 100, TASKS - 100)
+        reasons = bench.execute("SELECT reason, count(*) FROM deliveries_of_tasks WHERE state = 'done' GROUP BY reason")
+        assert reasons == [("not deleted: delete_remote is off", TASKS - 100)]
+        switched(desk, delete=True)
+        desk.steps()
+        assert len(desk.remote.tasks) == TASKS - 100
+        restored(bench)
+        desk.steps()
+        assert desk.remote.texts() == list(TEXTS)
+        archived(bench)
+        self.ended(desk, ())
+
+    def test_updates_go_on_beside_deletions_that_are_not_made(self, bench: Bench) -> None:
+        """Deletions that may not be made hold up no update, and are not tried while the remote is away."""
+        desk = deleting(bench)
+        bench.imported("b", texts=("one",))
+        desk.steps()
+        bench.policy["inbox"] = "replace"
+        bench.again("b", lambda work: done(work, ("two",), mode="replace"), version="v2")
+        restored(bench)
+        desk.steps()
+        archived(bench)
+        bench.again("b", lambda work: done(work, ("three",), mode="replace"), version="v3")
+        desk.step()
+        switched(desk, delete=False)
+        there = len(desk.remote.tasks)
+
+        def away(make: Making) -> Mapping[int, tuple[ChangeOutcome, str]]:
+            raise UnavailableError("down")
+
+        around(desk, away)
+        desk.steps()
+        assert (desk.report()["failing"], desk.report()["code"]) == (1, "unavailable")
+        desk.overdue("due")
+        desk.steps()
+        assert (desk.report()["changes"], len(desk.remote.tasks)) == (False, there)
+        assert "three" in desk.remote.texts()
+
+    @pytest.mark.parametrize("new", [False, True])
+    def test_what_was_deleted_unheard_before_it_was_forbidden(self, bench: Bench, new: bool) -> None:
+        """Tasks whose deletion was made unheard, before `delete_remote` was turned off, are there once they come
+        back, and those that were changed as they are now."""
+        desk = deleting(bench)
+
+        def lost(make: Making) -> Mapping[int, tuple[ChangeOutcome, str]]:
+            make()
+            raise UnavailableError("down")
+
+        around(desk, lost)
+        desk.step()
+        switched(desk, delete=False)
+        desk.overdue("due")
+        desk.steps()
+        assert (len(desk.remote.tasks), desk.report()["kept"]) == (TASKS - 100, TASKS)
+        restored(bench)
+        if new:
+            replaced(bench)
+        self.ended(desk, [text.upper() for text in TEXTS] if new else TEXTS)

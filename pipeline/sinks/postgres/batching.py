@@ -101,8 +101,9 @@ def take(tx: Transaction, which: tuple[int, int], taken: Taken, seconds: float) 
     for pending, ids in (("update", taken.updates), ("delete", taken.deletions)):
         if ids:
             tx.execute(
-                # Of what was to be deleted it is not known whether it is there.
-                "UPDATE delivered SET pending = %s WHERE delivery_id = %s AND task_id = ANY(%s::bigint[])"
+                # Of what was to be deleted it is not known whether it is there, also where it was kept (revision 0).
+                "UPDATE delivered SET pending = CASE WHEN revision = 0 THEN 'delete' ELSE %s END"
+                " WHERE delivery_id = %s AND task_id = ANY(%s::bigint[])"
                 " AND pending IS DISTINCT FROM 'delete'",
                 (pending, delivery, array(ids)),
             )

@@ -26,7 +26,7 @@ def changed(tx: Transaction, delivery: int, outcomes: Mapping[int, Changed]) -> 
         tx.execute(
             "UPDATE delivered SET pending = NULL, revision = %s, state = %s, reason = %s,"
             " remote_id = CASE WHEN %s THEN NULL ELSE remote_id END WHERE delivery_id = %s AND task_id = %s",
-            (one.revision, state, one.reason or None, one.gone, delivery, task),
+            (one.sent, state, one.reason or None, one.gone, delivery, task),
         )
         counted[one.counted] += 1
         if state == "deleted":

@@ -117,8 +117,9 @@ def take(connection: sqlite3.Connection, which: tuple[int, int], taken: Taken, u
     )
     for pending, ids in (("update", taken.updates), ("delete", taken.deletions)):
         connection.executemany(
-            # Of what was to be deleted it is not known whether it is there.
-            "UPDATE delivered SET pending = ? WHERE delivery_id = ? AND task_id = ? AND pending IS NOT 'delete'",
+            # Of what was to be deleted it is not known whether it is there, also where it was kept (revision 0).
+            "UPDATE delivered SET pending = CASE WHEN revision = 0 THEN 'delete' ELSE ? END"
+            " WHERE delivery_id = ? AND task_id = ? AND pending IS NOT 'delete'",
             [(pending, delivery, task) for task in ids],
         )
     connection.execute(f"UPDATE outbox SET done_at = ? WHERE id IN {_IDS}", (at, text_of(list(taken.rows))))

@@ -24,7 +24,7 @@ def changed(connection: sqlite3.Connection, delivery: int, outcomes: Mapping[int
         connection.execute(
             "UPDATE delivered SET pending = NULL, revision = ?, state = ?, reason = ?,"
             " remote_id = CASE WHEN ? THEN NULL ELSE remote_id END WHERE delivery_id = ? AND task_id = ?",
-            (one.revision, state, one.reason or None, one.gone, delivery, task),
+            (one.sent, state, one.reason or None, one.gone, delivery, task),
         )
         counted[one.counted] += 1
         if state == "deleted":
