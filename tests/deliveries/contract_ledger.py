@@ -418,6 +418,24 @@ class MishapContract:
         assert len(desk.remote.batches) == 1
         assert desk.report()["delivered"] == 1
 
+    def test_the_interval_runs_from_an_error_of_ours(self, bench: Bench) -> None:
+        """Where a fault of the program comes after a batch was sent, no import begins before `imports_every` has
+        passed since."""
+        desk = Desk(bench, imports_every=1000)
+        bench.imported("a", texts=("a",))
+
+        def bug(batch: str, tasks: Sequence[Encoded]) -> None:
+            raise ZeroDivisionError
+
+        desk.remote.mishaps.append(bug)
+        before = bench.ledger.now()
+        with pytest.raises(ZeroDivisionError):
+            desk.step()
+        assert desk.report()["ended_at"] >= before
+        desk.overdue("due")
+        desk.steps()
+        assert (desk.report()["batch"], len(desk.remote.batches)) == ("ready", 1)
+
     def test_explained_by_object(self, bench: Bench) -> None:
         """What became of an object's tasks can be asked for."""
         desk = Desk(bench)

@@ -228,20 +228,20 @@ def _look_again(tx: Transaction, delivery: int, tasks: Sequence[int]) -> None:
 
 
 def fail(tx: Transaction, delivery: int, failure: Failure, *, ended: bool, wait: bool) -> None:
-    """Note a failure, and end the grant; what was being sent is to be looked for. `ended`: an import has ended by it;
-    with `wait` nothing is begun for a while."""
+    """Note a failure, and end the grant; what was being sent is to be looked for. `ended`: an import has ended by it,
+    as it has where one was being sent; with `wait` nothing is begun for a while."""
     ((failing,),) = tx.rows("SELECT failing FROM deliveries WHERE id = %s", (delivery,))
-    tx.execute(
+    lost = tx.execute(
         f"UPDATE batches SET state = 'unsure', look_due = clock_timestamp(), {SETTLES}"
         " WHERE delivery_id = %s AND state = 'sending'",
         (delivery,),
-    )
+    ).rowcount
     pause = backoff(failing + 1, failure.retry_after) if wait or failure.retry_after else 0.0
     tx.execute(
         "UPDATE deliveries SET until = NULL, failing = failing + 1, code = %s, reason = %s,"
         " since = coalesce(since, clock_timestamp()), due = clock_timestamp() + make_interval(secs => %s),"
         " ended_at = CASE WHEN %s THEN clock_timestamp() ELSE ended_at END WHERE id = %s",
-        (failure.code, failure.message.replace("\x00", ""), pause, ended, delivery),
+        (failure.code, failure.message.replace("\x00", ""), pause, ended or lost > 0, delivery),
     )
 
 

@@ -206,18 +206,18 @@ def _look_again(connection: sqlite3.Connection, delivery: int, tasks: Sequence[i
 
 def fail(connection: sqlite3.Connection, delivery: int, failure: Failure, *, ended: float | None, wait: bool) -> None:
     """Note a failure, and end the grant; what was being sent is to be looked for. `ended` is the end of an import,
-    where there was one; with `wait` nothing is begun for a while."""
+    where there was one, and it is now where one was being sent; with `wait` nothing is begun for a while."""
     at = clock.kept(connection)
     (failing,) = connection.execute("SELECT failing FROM deliveries WHERE id = ?", (delivery,)).fetchone()
-    connection.execute(
+    lost = connection.execute(
         f"UPDATE batches SET state = 'unsure', look_due = ?3, {SETTLES} WHERE delivery_id = ?1 AND state = 'sending'",
         (delivery, None, at),
-    )
+    ).rowcount
     due = at + backoff(failing + 1, failure.retry_after) if wait or failure.retry_after else 0.0
     connection.execute(
         "UPDATE deliveries SET until = NULL, failing = failing + 1, code = ?, reason = ?, since = coalesce(since, ?),"
         " due = ?, ended_at = coalesce(?, ended_at) WHERE id = ?",
-        (failure.code, failure.message, now(), due, ended, delivery),
+        (failure.code, failure.message, now(), due, at if lost else ended, delivery),
     )
 
 
