@@ -6,16 +6,27 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError, UsageError
 from pipeline.ledger import Outcome
-from pipeline.ledger.deliveries import Item
+from pipeline.ledger.deliveries import PAGE_TASKS, Item
 from pipeline.sinks import Encoded
 from tests.deliveries.desk import CATS, Desk, raising
 from tests.ledger.bench import EPOCH, Bench, done, task
+
+
+class Unwritable:
+    """What breaks off the transaction that is to write it, on either database."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    def __conform__(self, protocol: object) -> str:
+        raise ZeroDivisionError
 
 
 class OutboxContract:
@@ -435,6 +446,28 @@ class MishapContract:
         desk.overdue("due")
         desk.steps()
         assert (desk.report()["batch"], len(desk.remote.batches)) == ("ready", 1)
+
+    @pytest.mark.parametrize("pages", [0, 1, 2])
+    def test_each_task_is_counted_once(self, bench: Bench, pages: int) -> None:
+        """Wherever a sender breaks off while it writes what has arrived, a page at a time: all is counted in the end,
+        nothing twice."""
+        desk = Desk(bench)
+        tasks = 2 * PAGE_TASKS + 1000
+        bench.imported("a", texts=tuple(str(number) for number in range(tasks)))
+        send = desk.remote.send
+
+        def spoilt(batch: str, encoded: Sequence[Encoded], ready: Callable[[], None]) -> Mapping[int, Any]:
+            made = send(batch, encoded, ready)
+            return made | {sorted(made)[pages * PAGE_TASKS]: Unwritable()}
+
+        desk.remote.send = spoilt  # type: ignore[method-assign]
+        with pytest.raises(ZeroDivisionError):
+            desk.step()
+        assert desk.report()["delivered"] == pages * PAGE_TASKS
+        desk.overdue("due")
+        desk.steps()
+        assert desk.report()["delivered"] == len(desk.remote.tasks) == tasks
+        assert bench.execute("SELECT count(*) FROM delivered WHERE state = 'done'") == [(tasks,)]
 
     def test_explained_by_object(self, bench: Bench) -> None:
         """What became of an object's tasks can be asked for."""

@@ -151,11 +151,13 @@ def split(tx: Transaction, delivery: int, batch: int, keep: Sequence[int]) -> No
 
 
 def remember(tx: Transaction, delivery: int, rows: Sequence[tuple[int, str]]) -> None:
-    """The remote has these tasks by these ids."""
-    tx.execute(
+    """The remote has these tasks by these ids. They are counted at once: whoever goes on for a sender that was killed
+    here finds only those that are not."""
+    done = tx.execute(
         f"UPDATE delivered AS x SET state = 'done', reason = NULL, remote_id = u.told {_TOLD} AND x.state = 'batched'",
         _told(delivery, rows),
-    )
+    ).rowcount
+    tx.execute("UPDATE deliveries SET delivered = delivered + %s WHERE id = %s", (done, delivery))
 
 
 def _told(delivery: int, rows: Iterable[tuple[int, str]]) -> list[str]:
@@ -168,8 +170,8 @@ def arrived(tx: Transaction, delivery: int, batch: int, remote: Mapping[int, str
     tx.execute("UPDATE batches SET state = 'done', ended_at = clock_timestamp() WHERE id = %s", (batch,))
     tx.execute(
         "UPDATE deliveries SET until = NULL, ended_at = clock_timestamp(), failing = 0, refusals = 0, code = NULL,"
-        " reason = NULL, since = NULL, due = 'epoch', delivered = delivered + %s WHERE id = %s",
-        (len(remote), delivery),
+        " reason = NULL, since = NULL, due = 'epoch' WHERE id = %s",
+        (delivery,),
     )
 
 

@@ -152,7 +152,9 @@ def split(connection: sqlite3.Connection, delivery: int, batch: int, keep: Seque
 
 
 def remember(connection: sqlite3.Connection, delivery: int, rows: Sequence[tuple[int, str]]) -> None:
-    """The remote has these tasks by these ids."""
+    """The remote has these tasks by these ids. They are counted at once: whoever goes on for a sender that was killed
+    here finds only those that are not."""
+    before = connection.total_changes
     write_rows(
         connection,
         "UPDATE delivered SET state = 'done', remote_id = v.column2, reason = NULL FROM (VALUES {rows}) AS v"
@@ -161,6 +163,8 @@ def remember(connection: sqlite3.Connection, delivery: int, rows: Sequence[tuple
         "(?,?)",
         rows,
     )
+    done = connection.total_changes - before
+    connection.execute("UPDATE deliveries SET delivered = delivered + ? WHERE id = ?", (done, delivery))
 
 
 def refuse(

@@ -112,8 +112,8 @@ class SqliteDeliveries:
             connection.execute("UPDATE batches SET state = 'done', ended_at = ? WHERE id = ?", (now(), batch))
             connection.execute(
                 "UPDATE deliveries SET until = NULL, ended_at = ?, failing = 0, refusals = 0, code = NULL,"
-                " reason = NULL, since = NULL, due = 0, delivered = delivered + ? WHERE id = ?",
-                (clock.kept(connection), len(pairs), delivery),
+                " reason = NULL, since = NULL, due = 0 WHERE id = ?",
+                (clock.kept(connection), delivery),
             )
 
         return self._under(delivery, lease, end)
