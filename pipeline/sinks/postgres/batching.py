@@ -270,6 +270,8 @@ def absent(tx: Transaction, delivery: int, batch: Batch, pause: float) -> None:
 
 def retry(tx: Transaction, delivery: int) -> int:
     """As `Deliveries.retry`."""
+    # What a sender sets aside from here on would be deleted, and not be in the outbox: it waits in `held`.
+    tx.execute("SELECT 1 FROM deliveries WHERE id = %s FOR UPDATE", (delivery,))
     rows = tx.rows(
         "SELECT t.object_id, count(*)::integer FROM delivered AS x JOIN task_rows AS t ON t.id = x.task_id"
         " WHERE x.delivery_id = %s AND x.state = 'refused' GROUP BY t.object_id",
