@@ -223,6 +223,7 @@ ROLES: Mapping[Role, tuple[Metric, ...]] = {
             ("delivery",),
         ),
         Metric("gauge", "undelivered_tasks", "Tasks that a delivery has not taken yet.", ("delivery",)),
+        Metric("gauge", "delivery_waits", "1 for what a delivery waits for.", ("delivery", "why"), asked=True),
         Metric("gauge", "delivery_waiting", "1 while a delivery is paused or its last attempt failed.", ("delivery",)),
     ),
     "serve": (

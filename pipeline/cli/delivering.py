@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,15 +10,18 @@ import typer
 
 from pipeline.cli import output
 from pipeline.cli.options import ConfigPath, Database, Json, chosen
+from pipeline.cli.waiting import FRESH_SECONDS, UNSCHEDULED
 from pipeline.config import load
 from pipeline.errors import UsageError
-from pipeline.ledger.deliveries import told
+from pipeline.ledger.waits import WAITING, delivery_waits
 
 if TYPE_CHECKING:
     from pipeline.app import App
 
 REFUSED_SHOWN = 20
 REFUSED_PAGE = 1000
+TURN_SECONDS = 1.0
+"""What may be begun, and is not after so long, is granted by nobody: turns are a quarter of that apart."""
 
 Name = Annotated[str, typer.Argument(metavar="DELIVERY", help="The delivery, as PROJECT/NAME.")]
 
@@ -57,17 +61,26 @@ def deliveries(
 
 def told_of(app: App) -> list[dict[str, Any]]:
     """The deliveries of the configuration, each with what it `waits` for."""
-    now, reports = app.ledger.now(), app.ledger.deliveries().report()
-    rows = [row for row in reports if not row["retired"]]
-    last: dict[str, float] = {}
-    for row in rows:
-        last[row["project"]] = max(row["ended_at"], last.get(row["project"], 0.0))
-    for row in rows:
-        project = app.config.projects.get(row["project"])
-        every = project.throttle.imports_every if project is not None else 0.0
-        row["waits"] = told(row | {"ended_at": last[row["project"]]}, now, every)
-        del row["label_config"]
+    rows = _looked(app)
+    # Of a project that the configuration does not name nobody knows how long it waits between two imports.
+    due = {row["name"] for row in rows if row["waits"] == WAITING and row["project"] in app.config.projects}
+    if due and app.ledger.now() - app.ledger.reports().scheduling()["at"] >= FRESH_SECONDS:
+        time.sleep(TURN_SECONDS)
+        rows = _looked(app)
+        for row in rows:
+            if row["name"] in due and row["waits"] == WAITING:
+                row["waits"] = UNSCHEDULED["text"]
     return rows
+
+
+def _looked(app: App) -> list[dict[str, Any]]:
+    rows, workers = app.ledger.deliveries().report(), app.ledger.reports().threads() > 0
+    every = {name: project.throttle.imports_every for name, project in app.config.projects.items()}
+    waits = delivery_waits(rows, app.ledger.now(), every, workers=workers)
+    for row in rows:
+        row["waits"] = waits[row["name"]].text
+        del row["label_config"]
+    return [row for row in rows if not row["retired"]]
 
 
 def show(rows: list[dict[str, Any]]) -> None:

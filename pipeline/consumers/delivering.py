@@ -20,6 +20,7 @@ from pipeline.errors import LabelfeedError, RetriableError
 from pipeline.faults import reached
 from pipeline.ledger import Ledger, Tick
 from pipeline.ledger.deliveries import DeliveryLoad, Granted, Step, next_steps
+from pipeline.ledger.waits import delivery_waits
 from pipeline.metrics import Metrics
 from pipeline.waiting import Patience, our_error
 
@@ -54,6 +55,7 @@ class Delivering:
 
     def __init__(self, config: Config, ledger: Ledger, queue: Queue, metrics: Metrics) -> None:
         self._every = every(config)
+        self._projects = {name: project.throttle.imports_every for name, project in config.projects.items()}
         self._ledger = ledger
         self._queue = queue
         self._metrics = metrics
@@ -147,7 +149,13 @@ class Delivering:
         if time.monotonic() - self._told_at < TELL_SECONDS:
             return
         self._told_at = time.monotonic()
-        for row in self._ledger.deliveries().report():
+        rows, workers = self._ledger.deliveries().report(), self._ledger.reports().threads() > 0
+        waits = delivery_waits(rows, self._ledger.now(), self._projects, workers=workers)
+        self._metrics.replace(
+            "delivery_waits",
+            {(name, wait.why): 1.0 for name, wait in waits.items() if wait.why and name in self._every},
+        )
+        for row in rows:
             if row["name"] in self._every:
                 self._metrics.set("undelivered_tasks", row["waiting_tasks"], delivery=row["name"])
                 failing = row["paused_at"] is not None or row["failing"] > 0

@@ -254,22 +254,6 @@ def next_steps(
             yield load, step
 
 
-def told(load: Mapping[str, Any], now: float, every: float) -> str:
-    """What a delivery waits for, in a few words; empty where there is nothing to do. Its `ended_at` is the end of the
-    last import into any delivery of its project."""
-    if load["paused_at"] is not None:
-        return "paused"
-    if load["due"] > now and load["failing"]:
-        return f"{load['code']}: next attempt in {load['due'] - now:.0f} s"
-    if load["batch"] == "unsure":
-        return "asks whether a batch has arrived"
-    if load["granted"]:
-        return "at work"
-    if load["waiting_tasks"] and load["ended_at"] + every > now:
-        return f"throttled: next import in {load['ended_at'] + every - now:.0f} s"
-    return "waiting" if load["waiting_tasks"] or load["changes"] else ""
-
-
 def backoff(failing: int, retry_after: float | None) -> float:
     """Seconds until the next attempt after `failing` that failed one after another."""
     own = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** max(0, min(failing - 1, 30)))
@@ -384,7 +368,7 @@ class Deliveries(Protocol):
     def report(self) -> list[dict[str, Any]]:
         """Per delivery: `id, name, project, kind, target, paused_at, failing, code, reason, since, due, ended_at,
         imports, delivered, updated, deleted, kept, refused, waiting_tasks, changes, batch, batch_tasks, granted,
-        label_config`."""
+        what (was granted last), label_config`."""
 
     def refused(self, delivery: int, after: int, limit: int) -> list[dict[str, Any]]:
         """Tasks that were set aside: `task_id, source, key, row, reason`."""

@@ -33,11 +33,11 @@ class Messages:
         self.sent.append(granted)
 
 
-def _delivering(bench: Bench, messages: Messages, every: float) -> Delivering:
+def _delivering(bench: Bench, messages: Messages, every: float, metrics: Metrics | None = None) -> Delivering:
     deliveries = [{"name": one.name, "jsonl": {"url": f"./{one.name}"}} for one in TWO]
     project = {"throttle": {"imports_every": every}, "deliveries": deliveries}
     config = Config.model_validate({"database": "sqlite:///x.db", "projects": {"cats": project}, "sources": []})
-    return Delivering(config, bench.ledger, messages, Metrics())  # type: ignore[arg-type]  # the part that it uses
+    return Delivering(config, bench.ledger, messages, metrics or Metrics())  # type: ignore[arg-type]  # the part that it uses
 
 
 def _import(bench: Bench, rows: Sequence[DeliveryRow], granted: Granted) -> None:
@@ -108,6 +108,35 @@ class GrantContract:
         bench.execute(f"UPDATE deliveries SET ended_at = {_past(bench)}")
         delivering.step()
         assert [one.name for one in messages.sent[1:]] == [f"cats/{other.name}"]
+
+    def test_what_deliveries_wait_for_is_measured(self, bench: Bench) -> None:
+        """The metrics say by the words of `status` what each delivery waits for: a worker, another one's import, the
+        interval since that, which holds also where that one is in no configuration any more, or a person."""
+        rows = bench.ledger.deliveries().register(TWO)
+        bench.imported("k", texts=("x",))
+        messages = Messages()
+
+        def told() -> dict[str, str]:
+            metrics = Metrics()
+            _delivering(bench, messages, EVERY, metrics).step()
+            names = {f"cats/{one.name}" for one in TWO}
+            whys = ("paused", "failing", "workers", "unsure", "share", "throttled")
+            return {
+                name: why for name in names for why in whys if metrics.value("delivery_waits", delivery=name, why=why)
+            }
+
+        bench.ledger.beat("w", 1, -1.0)
+        assert told() == {"cats/a": "workers", "cats/b": "workers"}
+        bench.ledger.beat("w", 1, 60.0)
+        assert told() == {"cats/b": "share"}
+        (first,) = messages.sent
+        assert first.name == "cats/a"
+        _import(bench, rows, first)
+        assert told() == {"cats/b": "throttled"}
+        bench.ledger.deliveries().register(TWO[1:])
+        assert told() == {"cats/b": "throttled"}
+        bench.ledger.deliveries().pause(rows[1].id)
+        assert told() == {"cats/b": "paused"}
 
     def test_nothing_is_granted_that_nobody_takes(self, bench: Bench) -> None:
         """Without a living worker no grant is made, whose message would stay in the queue."""

@@ -156,7 +156,8 @@ class PostgresDeliveries:
                 " AND o.done_at IS NULL)::bigint + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b"
                 " WHERE b.delivery_id = d.id AND b.ended_at IS NULL)::bigint AS waiting_tasks,"
                 f" {CHANGES} OR d.backfill IS NOT NULL AS changes, {OPEN.format('b.state')} AS batch,"
-                f" coalesce({OPEN.format('b.tasks')}, 0) AS batch_tasks, d.until IS NOT NULL AS granted, d.label_config"
+                f" coalesce({OPEN.format('b.tasks')}, 0) AS batch_tasks, d.until IS NOT NULL AS granted, d.what,"
+                " d.label_config"
                 " FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id ORDER BY p.id, d.id"
             )
         )
