@@ -234,7 +234,7 @@ class Deliverer:
         self._keep(self._ledger.renew(*held, ASK_SECONDS))
         begun = _uptime()
         try:
-            found = outlet.delivery.find(f"{grant.stamp}-{batch.id}", batch.handle)
+            found = outlet.delivery.find(f"{grant.stamp}-{batch.id}", None if batch.overdue else batch.handle)
         except LabelfeedError as error:
             if isinstance(error, BatchRefused) and batch.handle is not None:
                 self._refused(outlet, grant, self._members(batch.id), batch.id, error)

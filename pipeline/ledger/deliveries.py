@@ -33,6 +33,8 @@ REFUSALS_PAUSE = 20
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
 FIRST_LOOK, LONGEST_LOOK = 1.0, 60.0
 """Seconds between two looks for a batch; they double."""
+FOLLOWED_SECONDS = 86_400.0
+"""For so long after a batch has settled the remote is believed that an import of it goes on."""
 SENT_DAYS = 7
 """How long the outbox and the batches remember what is delivered."""
 
@@ -95,7 +97,8 @@ class Granted(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch as its sender finds it. `settled`: an answer asked for now, that it is absent, can be believed."""
+    """A batch as its sender finds it. `settled`: an answer asked for now, that it is absent, can be believed.
+    `overdue`: so can none that its import, if it has a `handle`, goes on."""
 
     id: int
     state: str
@@ -103,6 +106,7 @@ class Batch(NamedTuple):
     handle: str | None = None
     settled: bool = False
     looks: int = 0
+    overdue: bool = False
 
 
 class Grant(NamedTuple):

@@ -51,9 +51,9 @@ class Delivery(Protocol):
     def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
         """The remote ids of a batch that may have arrived, by our numbers, or that it has not arrived (yet).
 
-        `handle` is what BatchUnsure gave. Raises UnavailableError, and BatchRefused where the remote says now of the
-        import with this handle that it has failed, and nothing of it is there. A question that it refuses proves
-        nothing: that is an UnavailableError.
+        `handle` is what BatchUnsure gave. Raises UnavailableError, also (`goes_on`) where the remote says that the
+        import with this handle has not ended, and BatchRefused where it says now that it has failed, and nothing of it
+        is there. A question that it refuses proves nothing: that is an UnavailableError.
         """
 
     def change(

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError, UsageError
 from pipeline.ledger import Outcome
-from pipeline.ledger.deliveries import PAGE_TASKS, Item
+from pipeline.ledger.deliveries import FOLLOWED_SECONDS, PAGE_TASKS, Item
 from pipeline.sinks import Encoded
 from tests.deliveries.desk import CATS, Desk, raising
 from tests.ledger.bench import EPOCH, Bench, done, task
@@ -274,6 +274,23 @@ class MishapContract:
         desk.steps()
         assert desk.remote.texts() == ["a"]
         assert [row["reason"] for row in desk.ledger.refused(desk.row.id, 0, 10)] == ["x is no letter"]
+
+    def test_an_import_that_never_ends_is_followed_for_a_day(self, bench: Bench) -> None:
+        """A remote is asked for an import by its handle for a day after the batch has settled, and then no more: what
+        is absent from then on is sent again."""
+        desk = Desk(bench, settle=1000)
+        bench.imported("a", texts=tuple("ab"))
+        desk.remote.mishaps.append(raising(BatchUnsure("goes on", handle="7")))
+        desk.steps()
+        for ago in (1000.0, FOLLOWED_SECONDS - 1000, FOLLOWED_SECONDS + 1000):
+            desk.remote.finding += [UnavailableError("goes on", code="goes_on")] * (ago < FOLLOWED_SECONDS)
+            desk.settled(ago)
+            desk.overdue("look_due")
+            desk.overdue("due")
+            desk.steps()
+            assert len(desk.remote.batches) == 1 + (ago > FOLLOWED_SECONDS)
+        assert desk.remote.handles == ["7", "7", None]
+        assert desk.remote.texts() == ["a", "b"]
 
     def test_nothing_is_repeated_before_it_has_settled(self, bench: Bench) -> None:
         """An absent batch is sent again only after an answer that was asked for after the settling time."""

@@ -31,6 +31,7 @@ class Remote:
     mishaps: list[Mishap] = field(default_factory=list)
     after: list[Mishap] = field(default_factory=list)
     finding: list[Exception] = field(default_factory=list)
+    handles: list[str | None] = field(default_factory=list)
     annotated: set[str] = field(default_factory=set)
     changes: list[tuple[int, int, bool]] = field(default_factory=list)
     ids: Iterator[int] = field(default_factory=lambda: count(1))
@@ -61,6 +62,7 @@ class Remote:
 
     def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
         """Look for a batch."""
+        self.handles.append(handle)
         if self.finding:
             raise self.finding.pop(0)
         found = {number: remote for remote, (name, number, _) in self.tasks.items() if name == batch}
@@ -172,6 +174,12 @@ class Desk:
         """What is told of the delivery."""
         (found,) = self.ledger.report()
         return found
+
+    def settled(self, ago: float) -> None:
+        """Let open batches have settled so many seconds ago."""
+        at = f"{self.bench.ledger.now() - ago}"
+        postgres = not isinstance(self.bench.execute("SELECT at FROM outbox LIMIT 1")[0][0], float)
+        self.bench.execute(f"UPDATE batches SET settled_at = {f'to_timestamp({at})' if postgres else at}")
 
     def overdue(self, what: str) -> None:
         """Let a time of the delivery's (`until`, `due`, `ended_at`) or its batches' (`settled_at`) be over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -183,3 +184,38 @@ def test_an_import_that_fails_with_nothing_there_is_refused(desk: Desk, studio: 
     assert studio.count("POST", "/import?") == 1
     (refused,) = desk.ledger.refused(desk.row.id, 0, 10)
     assert refused["reason"] == "the worker ran out of memory"
+
+
+@pytest.mark.parametrize("made", [0, 2])
+def test_an_import_that_goes_on_is_waited_for(sqlite_bench: Bench, studio: Little, made: int) -> None:
+    """However much of an import is there, and whatever time has passed: while the Label Studio says that it goes on,
+    nothing is sent again, and that is told; when it has ended, all of its tasks are there once."""
+    desk = Desk(sqlite_bench, settle=0)
+    desk.bench.imported("a", texts=tuple("abc"))
+    rest: list[dict[str, Any]] = []
+
+    def going(through: Callable[[], Answer]) -> Answer:
+        through()
+        rest.extend(studio.tasks.pop(number) for number in sorted(studio.tasks)[made:])
+        studio.imports["7"] = {"id": 7, "status": "in_progress"}
+        return Answer.of(201, {"import": 7})
+
+    studio.spoils.append(("POST", "/import?", going))
+    with closing(studio.delivery(timeout=1.0)) as delivery:
+        desk.outlet = desk.outlet._replace(delivery=delivery)
+        desk.sender = desk.another()
+        for _ in range(3):
+            desk.steps()
+            desk.settled(1000)
+            desk.overdue("look_due")
+            desk.overdue("due")
+        report = desk.report()
+        assert (report["batch"], report["code"]) == ("unsure", "goes_on")
+        assert report["reason"] == "import 7 goes on: in_progress"
+        assert studio.count("POST", "/import?") == 1
+        studio.make(rest)
+        studio.imports["7"]["status"] = "completed"
+        desk.steps()
+    assert studio.texts() == ["a", "b", "c"]
+    assert studio.count("POST", "/import?") == 1
+    assert desk.report()["delivered"] == 3

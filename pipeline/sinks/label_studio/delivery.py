@@ -24,6 +24,8 @@ EMPTY_CONFIG = "<View></View>"
 """What a new project has, and what means that it has none."""
 MARK = "labelfeed"
 """The key in a task's meta under which batch and number stand."""
+_ENDED = frozenset({"completed", "failed"})
+"""What an import is that makes no more tasks."""
 _OF_A_REQUEST = frozenset({"server_error", "refused", "no_project", "no_json"})
 """Codes of answers that may be about one task, unlike those about the token or too many requests, and none at all."""
 
@@ -66,8 +68,11 @@ class LabelStudioDelivery:
     def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
         """As `Delivery.find`."""
         state = None if handle is None else self._state(handle)
+        status = None if state is None else state.get("status")
+        if state is not None and status not in _ENDED:
+            raise UnavailableError(f"import {handle} goes on: {status}", code="goes_on")
         found = self._there(batch)
-        if not found and state is not None and state.get("status") == "failed":
+        if not found and state is not None and status == "failed":
             raise _failed(state)
         return found or "absent"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import DataRefused
 from pipeline.ledger.deliveries import (
+    FOLLOWED_SECONDS,
     REFUSALS_PAUSE,
     SENT_DAYS,
     Batch,
@@ -49,9 +50,10 @@ def start(tx: Transaction, which: tuple[int, int], worker: str, seconds: float) 
     tx.execute("DELETE FROM batches WHERE delivery_id = %s AND state = 'filling' AND tasks = 0", (delivery,))
     tx.execute("UPDATE batches SET state = 'ready' WHERE delivery_id = %s AND state = 'filling'", (delivery,))
     found = tx.rows(
-        "SELECT id, state, tasks, handle, coalesce(settled_at <= clock_timestamp(), false), looks FROM batches"
-        f" WHERE id = (SELECT {OPEN.format('b.id')} FROM deliveries AS d WHERE d.id = %s)",
-        (delivery,),
+        "SELECT id, state, tasks, handle, coalesce(settled_at <= clock_timestamp(), false), looks,"
+        " coalesce(settled_at <= clock_timestamp() - make_interval(secs => %s), false)"
+        f" FROM batches WHERE id = (SELECT {OPEN.format('b.id')} FROM deliveries AS d WHERE d.id = %s)",
+        (FOLLOWED_SECONDS, delivery),
     )
     ((what, stamp, refusals),) = rows
     batch = Batch(*found[0]) if found else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.errors import DataRefused
 from pipeline.ledger.deliveries import (
+    FOLLOWED_SECONDS,
     REFUSALS_PAUSE,
     SENT_DAYS,
     Batch,
@@ -57,11 +58,11 @@ def start(connection: sqlite3.Connection, which: tuple[int, int], worker: str, u
     connection.execute("DELETE FROM batches WHERE delivery_id = ? AND state = 'filling' AND tasks = 0", (delivery,))
     connection.execute("UPDATE batches SET state = 'ready' WHERE delivery_id = ? AND state = 'filling'", (delivery,))
     found = connection.execute(
-        "SELECT id, state, tasks, handle, coalesce(settled_at <= ?, 0), looks FROM batches WHERE id ="
-        f" (SELECT {OPEN.format('b.id')} FROM deliveries AS d WHERE d.id = ?)",
-        (clock.steady(connection), delivery),
+        "SELECT id, state, tasks, handle, coalesce(settled_at <= ?1, 0), looks, coalesce(settled_at <= ?1 - ?2, 0)"
+        f" FROM batches WHERE id = (SELECT {OPEN.format('b.id')} FROM deliveries AS d WHERE d.id = ?3)",
+        (clock.steady(connection), FOLLOWED_SECONDS, delivery),
     ).fetchone()
-    batch = None if found is None else Batch._make((*found[:4], bool(found[4]), found[5]))
+    batch = None if found is None else Batch._make((*found[:4], bool(found[4]), found[5], bool(found[6])))
     number = _number(connection, delivery) if row[0] == "change" else 0
     return Grant(delivery, lease, row[0], row[1], batch, probe=row[2] >= REFUSALS_PAUSE, number=number)
 
