@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from pipeline import logs
 from pipeline.consumers.filling import Filling, FillingAhead, Outlet, decided
@@ -135,7 +135,8 @@ class Deliverer:
         reached("deliverer.sending")
         try:
             with meanwhile:
-                remote = outlet.delivery.send(filling.name, filling.encoded, _before(begun + LATEST * outlet.timeout))
+                ready, named = _before(begun + LATEST * outlet.timeout), self._named(outlet, grant, filling)
+                remote = outlet.delivery.send(filling.name, filling.encoded, ready, named)
         except LabelfeedError as error:
             self._not_sent(outlet, grant, filling, error)
             return
@@ -143,6 +144,17 @@ class Deliverer:
         self._keep(self._ledger.arrived(grant.delivery, grant.lease, filling.batch, remote))
         reached("deliverer.remembered")
         self._delivered(outlet, len(remote), _uptime() - begun)
+
+    def _named(self, outlet: Outlet, grant: Grant, filling: Filling) -> Callable[[str], None]:
+        """What keeps the remote's name of an import, and the grant while that is waited for."""
+        seconds = outlet.timeout + 2 * CHANGE_SECONDS + MARGIN_SECONDS
+
+        def named(handle: str) -> None:
+            # An error here would say that the import was not taken; without its name it is looked for all the same.
+            with suppress(LabelfeedError):
+                self._ledger.named(grant.delivery, grant.lease, filling.batch, handle, seconds)
+
+        return named
 
     def _filled(
         self,

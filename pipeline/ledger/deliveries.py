@@ -332,6 +332,9 @@ class Deliveries(Protocol):
     def sending(self, delivery: int, lease: int, batch: int, seconds: float, settle: float) -> bool:
         """Mark a batch as being sent, durable before the first byte; the grant ends in `seconds` from now."""
 
+    def named(self, delivery: int, lease: int, batch: int, handle: str, seconds: float) -> bool:
+        """An import goes on behind its answer, by this name; the grant does not end before `seconds` from now."""
+
     def arrived(self, delivery: int, lease: int, batch: int, remote: Mapping[int, str]) -> bool:
         """The remote has these tasks of a batch, by these ids; more than one transaction. Others of the batch, if
         there are any, become a new one. Ends the grant."""
@@ -340,7 +343,7 @@ class Deliveries(Protocol):
         """Set tasks of a batch aside; the rest is ready to be sent. Ends the grant."""
 
     def unsure(self, delivery: int, lease: int, batch: int, failure: Failure, handle: str | None) -> bool:
-        """Nobody knows whether a batch has arrived. Ends the grant."""
+        """Nobody knows whether a batch has arrived; without a `handle` what `named` wrote counts. Ends the grant."""
 
     def absent(self, delivery: int, lease: int, batch: Batch) -> bool:
         """A batch is not there (yet). Ends the grant."""

@@ -37,10 +37,18 @@ class Delivery(Protocol):
     def size(self, bodies: int, tasks: int) -> int:
         """Bytes on the wire of a batch of so many tasks, whose own bytes are `bodies` together."""
 
-    def send(self, batch: str, tasks: Sequence[Encoded], ready: Callable[[], None]) -> Mapping[int, str]:
+    def send(
+        self,
+        batch: str,
+        tasks: Sequence[Encoded],
+        ready: Callable[[], None],
+        named: Callable[[str], None] = lambda _: None,
+    ) -> Mapping[int, str]:
         """Send one batch; gives the remote's id for each of our numbers.
 
-        `ready` is called before every part that is sent, and raises LeaseLost once it is too late to begin.
+        `ready` is called before every part that is sent, and raises LeaseLost once it is too late to begin. `named` is
+        called with the remote's own name of an import that goes on behind its answer, before that is waited for; the
+        wait may last for the delivery's time-out, and two questions.
 
         Raises:
             UnavailableError: it surely did not arrive, and may later; `retry_after` is obeyed.
@@ -51,9 +59,9 @@ class Delivery(Protocol):
     def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
         """The remote ids of a batch that may have arrived, by our numbers, or that it has not arrived (yet).
 
-        `handle` is what BatchUnsure gave. Raises UnavailableError, also (`goes_on`) where the remote says that the
-        import with this handle has not ended, and BatchRefused where it says now that it has failed, and nothing of it
-        is there. A question that it refuses proves nothing: that is an UnavailableError.
+        `handle` is what `named` was called with, or BatchUnsure gave. Raises UnavailableError, also (`goes_on`) where
+        the remote says that the import with this handle has not ended, and BatchRefused where it says now that it has
+        failed, and nothing of it is there. A question that it refuses proves nothing: that is an UnavailableError.
         """
 
     def change(

@@ -14,7 +14,7 @@ import pytest
 from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError, UsageError
 from pipeline.ledger import Outcome
 from pipeline.ledger.deliveries import FOLLOWED_SECONDS, PAGE_TASKS, Item
-from pipeline.sinks import Encoded
+from pipeline.sinks import CHANGE_SECONDS, Encoded
 from tests.deliveries.desk import CATS, Desk, raising
 from tests.ledger.bench import EPOCH, Bench, done, task
 
@@ -345,6 +345,53 @@ class MishapContract:
         desk.steps()
         assert len(desk.remote.batches) == 1
         assert desk.report()["delivered"] == 2
+
+    def test_a_killed_sender_leaves_the_name_of_its_import(self, bench: Bench) -> None:
+        """A sender that dies, or fails, while it waits for an import that goes on behind its answer leaves the remote's
+        name of it, by which the next one asks; a batch that is sent again has none."""
+        desk = Desk(bench)
+        bench.imported("a", texts=tuple("ab"))
+
+        class Died(BaseException):
+            """As SIGKILL: nothing of ours catches it."""
+
+        def die(batch: str, tasks: Sequence[Encoded]) -> None:
+            desk.remote.named("7")
+            raise Died
+
+        def fail(batch: str, tasks: Sequence[Encoded]) -> None:
+            desk.remote.named("8")
+            raise BatchUnsure("no ids")
+
+        desk.remote.mishaps += [die, fail, raising(BatchUnsure("504"))]
+        with pytest.raises(Died):
+            desk.step()
+        desk.overdue("until")
+        for _ in desk.until():
+            desk.overdue("look_due")
+            if desk.report()["delivered"] == 2:
+                break
+        assert desk.remote.handles == ["7", "8", None]
+        assert desk.remote.texts() == ["a", "b"]
+
+    def test_a_grant_lasts_while_an_import_is_followed(self, bench: Bench) -> None:
+        """A sender that learns that an import goes on behind its answer has the time to wait, and to ask what came of
+        it; one that has lost its grant writes nothing."""
+        desk = Desk(bench)
+        bench.imported("a", texts=("a",))
+        left = []
+
+        def goes_on(batch: str, tasks: Sequence[Encoded]) -> None:
+            desk.remote.named("7")
+            left.append(desk.left())
+            desk.overdue("until")
+            bench.tick(_expired)
+            desk.remote.named("8")
+
+        desk.remote.mishaps.append(goes_on)
+        desk.step()
+        assert left[0] > desk.outlet.timeout + 2 * CHANGE_SECONDS
+        assert bench.execute("SELECT state, handle FROM batches") == [("unsure", "7")]
 
     def test_a_zombie_writes_nothing(self, bench: Bench) -> None:
         """A sender whose grant has ended in the middle writes nothing of what it sent; it is found later."""

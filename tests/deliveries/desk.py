@@ -16,6 +16,7 @@ from pipeline.ledger import Tick
 from pipeline.ledger.deliveries import Change, ChangeOutcome, DeliveryIdentity, DeliveryLoad, Granted, Item, next_step
 from pipeline.metrics import Metrics
 from pipeline.sinks import Encoded
+from pipeline.sqlitefile import uptime
 from tests.ledger.bench import EPOCH, Bench
 
 CATS = DeliveryIdentity("cats", "remote", "memory", "memory:1")
@@ -32,6 +33,7 @@ class Remote:
     after: list[Mishap] = field(default_factory=list)
     finding: list[Exception] = field(default_factory=list)
     handles: list[str | None] = field(default_factory=list)
+    named: Callable[[str], None] = lambda _: None
     annotated: set[str] = field(default_factory=set)
     changes: list[tuple[int, int, bool]] = field(default_factory=list)
     ids: Iterator[int] = field(default_factory=lambda: count(1))
@@ -44,9 +46,16 @@ class Remote:
         """A byte between two tasks, and one around them."""
         return bodies + tasks + 1
 
-    def send(self, batch: str, tasks: Sequence[Encoded], ready: Callable[[], None]) -> Mapping[int, str]:
+    def send(
+        self,
+        batch: str,
+        tasks: Sequence[Encoded],
+        ready: Callable[[], None],
+        named: Callable[[str], None] = lambda _: None,
+    ) -> Mapping[int, str]:
         """Take in a batch."""
         ready()
+        self.named = named
         self.batches.append((batch, [task.body for task in tasks]))
         if self.mishaps:
             self.mishaps.pop(0)(batch, tasks)
@@ -174,6 +183,11 @@ class Desk:
         """What is told of the delivery."""
         (found,) = self.ledger.report()
         return found
+
+    def left(self) -> float:
+        """Seconds until its grant ends."""
+        ((until,),) = self.bench.execute("SELECT until FROM deliveries")
+        return float(until - uptime()) if isinstance(until, float) else float(until.timestamp() - time.time())
 
     def settled(self, ago: float) -> None:
         """Let open batches have settled so many seconds ago."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, UnavailableError
-from tests.deliveries.contract_delivery import item, send
+from pipeline.sinks import Encoded
+from tests.deliveries.contract_delivery import BATCH, item, send
 from tests.deliveries.desk import Desk
 from tests.deliveries.little import Little, after, instead, little
 from tests.deliveries.wire import Answer, Spoil
@@ -219,3 +220,16 @@ def test_an_import_that_goes_on_is_waited_for(sqlite_bench: Bench, studio: Littl
     assert studio.texts() == ["a", "b", "c"]
     assert studio.count("POST", "/import?") == 1
     assert desk.report()["delivered"] == 3
+
+
+def test_an_import_is_named_before_it_is_waited_for(studio: Little) -> None:
+    """The name of an import that goes on behind its answer is told before the first question for it."""
+    studio.imports["7"] = {"id": 7, "status": "completed", "task_ids": [1]}
+    studio.spoils.append(("POST", "/import?", after(Answer.of(201, {"import": 7}))))
+    named: list[tuple[str, int]] = []
+    with closing(studio.delivery()) as delivery:
+        tasks = [Encoded(1, delivery.encode(BATCH, item(1)))]
+        made = delivery.send(BATCH, tasks, lambda: None, lambda name: named.append((name, len(studio.asked))))
+    assert made == {1: "1"}
+    assert named == [("7", 1)]
+    assert studio.count("GET", "/imports/7/") == 1

@@ -42,7 +42,13 @@ class JsonLinesDelivery:
         """As `Delivery.size`: each line's end."""
         return bodies + tasks
 
-    def send(self, batch: str, tasks: Sequence[Encoded], ready: Callable[[], None]) -> Mapping[int, str]:
+    def send(
+        self,
+        batch: str,
+        tasks: Sequence[Encoded],
+        ready: Callable[[], None],
+        named: Callable[[str], None] = lambda _: None,  # noqa: ARG002 - nothing goes on here
+    ) -> Mapping[int, str]:
         """As `Delivery.send`."""
         self._write(batch, [task.body for task in tasks], [task.id for task in tasks], ready)
         return {task.id: f"{batch}.jsonl#{number}" for number, task in enumerate(tasks, 1)}

@@ -54,13 +54,20 @@ class LabelStudioDelivery:
         """As `Delivery.size`: a list's brackets, and a comma between two tasks."""
         return bodies + max(tasks, 1) + 1
 
-    def send(self, batch: str, tasks: Sequence[Encoded], ready: Callable[[], None]) -> Mapping[int, str]:
+    def send(
+        self,
+        batch: str,
+        tasks: Sequence[Encoded],
+        ready: Callable[[], None],
+        named: Callable[[str], None] = lambda _: None,
+    ) -> Mapping[int, str]:
         """As `Delivery.send`."""
         ending = time.monotonic() + self._timeout
         answer = self._client.post(
             f"/api/projects/{self._project}/import?return_task_ids=true", list(_listed(tasks)), ready
         )
         if isinstance(answer, Mapping) and isinstance(answer.get("import"), int):
+            named(str(answer["import"]))
             return self._awaited(batch, str(answer["import"]), [task.id for task in tasks], ending)
         ids = answer.get("task_ids") if isinstance(answer, Mapping) else None
         return self._paired(ids, [task.id for task in tasks], batch)
@@ -152,12 +159,12 @@ class LabelStudioDelivery:
         """What an import has come to that failed behind its answer: it may have made a part of its tasks before, and
         makes no more."""
         try:
-            made = len(self._there(batch))
+            made = any(self._borne(batch))
         except UnavailableError as error:
             return BatchUnsure(str(error), code=error.code, handle=handle)
         if not made:
             return failed
-        return BatchUnsure(f"import {handle} failed after {made} tasks: {failed}", code="failed", handle=handle)
+        return BatchUnsure(f"import {handle} failed with some tasks made: {failed}", code="failed", handle=handle)
 
     def _state(self, handle: str) -> Mapping[str, Any] | None:
         found = self._client.ask(f"/api/projects/{self._project}/imports/{handle}/", missing=True)
@@ -166,11 +173,15 @@ class LabelStudioDelivery:
     def _there(self, batch: str) -> dict[int, str]:
         """Our number → the remote's, of a batch's tasks that are there now."""
         found: dict[int, str] = {}
+        for number, remote in self._borne(batch):
+            found.setdefault(number, remote)
+        return found
+
+    def _borne(self, batch: str) -> Iterator[tuple[int, str]]:
         for task in self._marked(batch):
             mark = _mark(task.get("meta"))
             if mark is not None and mark.get("batch") == batch and str(mark.get("key", "")).isdigit():
-                found.setdefault(int(mark["key"]), str(task["id"]))
-        return found
+                yield int(mark["key"]), str(task["id"])
 
     def _marked(self, batch: str) -> Iterator[Mapping[str, Any]]:
         """The remote's tasks that bear a batch's name in their meta."""

@@ -191,6 +191,15 @@ def sending(tx: Transaction, delivery: int, batch: int, seconds: float, settle: 
     )
 
 
+def named(tx: Transaction, delivery: int, batch: int, handle: str, seconds: float) -> None:
+    """As `Deliveries.named`, under a grant that holds."""
+    tx.execute("UPDATE batches SET handle = %s WHERE id = %s", (handle, batch))
+    tx.execute(
+        "UPDATE deliveries SET until = greatest(until, clock_timestamp() + make_interval(secs => %s)) WHERE id = %s",
+        (seconds, delivery),
+    )
+
+
 def refuse(tx: Transaction, delivery: int, batch: int, reasons: Mapping[int, str], *, sent: bool) -> None:
     """As `Deliveries.refuse`, under a grant that holds."""
     if reasons:
@@ -252,7 +261,7 @@ def fail(tx: Transaction, delivery: int, failure: Failure, *, ended: bool, wait:
 def unsure(tx: Transaction, delivery: int, batch: int, failure: Failure, look: tuple[str | None, float]) -> None:
     """As `Deliveries.unsure`, under a grant that holds; `look` is the handle, and seconds until the first look."""
     tx.execute(
-        f"UPDATE batches SET state = 'unsure', {SETTLES}, handle = %s,"
+        f"UPDATE batches SET state = 'unsure', {SETTLES}, handle = coalesce(%s, handle),"
         " look_due = clock_timestamp() + make_interval(secs => %s)"
         " WHERE id = %s",
         (*look, batch),

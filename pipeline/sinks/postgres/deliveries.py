@@ -77,6 +77,10 @@ class PostgresDeliveries:
         """As `Deliveries.sending`."""
         return self._under(delivery, lease, lambda tx: batching.sending(tx, delivery, batch, seconds, settle))
 
+    def named(self, delivery: int, lease: int, batch: int, handle: str, seconds: float) -> bool:
+        """As `Deliveries.named`."""
+        return self._under(delivery, lease, lambda tx: batching.named(tx, delivery, batch, handle, seconds))
+
     def arrived(self, delivery: int, lease: int, batch: int, remote: Mapping[int, str]) -> bool:
         """As `Deliveries.arrived`."""
         pairs = sorted(remote.items())

@@ -99,6 +99,16 @@ class SqliteDeliveries:
 
         return self._under(delivery, lease, mark)
 
+    def named(self, delivery: int, lease: int, batch: int, handle: str, seconds: float) -> bool:
+        """As `Deliveries.named`."""
+        until = uptime() + seconds
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE batches SET handle = ? WHERE id = ?", (handle, batch))
+            connection.execute("UPDATE deliveries SET until = max(until, ?) WHERE id = ?", (until, delivery))
+
+        return self._under(delivery, lease, write)
+
     def arrived(self, delivery: int, lease: int, batch: int, remote: Mapping[int, str]) -> bool:
         """As `Deliveries.arrived`."""
         pairs = list(remote.items())
@@ -130,7 +140,8 @@ class SqliteDeliveries:
         def write(connection: sqlite3.Connection) -> None:
             at = clock.kept(connection)
             connection.execute(
-                f"UPDATE batches SET state = 'unsure', handle = ?1, look_due = ?2, {SETTLES} WHERE id = ?4",
+                "UPDATE batches SET state = 'unsure', handle = coalesce(?1, handle), look_due = ?2,"
+                f" {SETTLES} WHERE id = ?4",
                 (handle, at + look_pause(0), at, batch),
             )
             batching.fail(connection, delivery, failure, ended=at, wait=False)
