@@ -37,7 +37,7 @@ ASK_SECONDS = 600.0
 time, and it lasts until the last one is surely over."""
 LATEST = 0.5
 """A sender begins, and goes on sending, within this part of its time-out; its grant lasts for that, for the time-out
-itself ..."""
+twice, of the last bytes and of the answer to them, ..."""
 MARGIN_SECONDS = 5.0
 """... and for so much more, to write what came of it."""
 
@@ -130,7 +130,7 @@ class Deliverer:
     def _send(self, outlet: Outlet, grant: Grant, filling: Filling, meanwhile: AbstractContextManager[object]) -> None:
         reached("deliverer.filled")
         begun = _uptime()
-        seconds = (1 + LATEST) * outlet.timeout + MARGIN_SECONDS
+        seconds = (2 + LATEST) * outlet.timeout + MARGIN_SECONDS
         self._keep(self._ledger.sending(grant.delivery, grant.lease, filling.batch, seconds, outlet.settle))
         reached("deliverer.sending")
         try:

@@ -46,9 +46,10 @@ class Delivery(Protocol):
     ) -> Mapping[int, str]:
         """Send one batch; gives the remote's id for each of our numbers.
 
-        `ready` is called before every part that is sent, and raises LeaseLost once it is too late to begin. `named` is
-        called with the remote's own name of an import that goes on behind its answer, before that is waited for; the
-        wait may last for the delivery's time-out, and two questions.
+        `ready` is called before every part that is sent, and raises LeaseLost once it is too late to begin; from there
+        it may take the delivery's time-out until the part is out, and once more until the answer. `named` is called
+        with the remote's own name of an import that goes on behind its answer, before that is waited for; the wait may
+        last for the delivery's time-out, and two questions.
 
         Raises:
             UnavailableError: it surely did not arrive, and may later; `retry_after` is obeyed.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, UnavailableError
+from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, LeaseLost, UnavailableError
 from pipeline.sinks import Encoded
 from tests.deliveries.contract_delivery import BATCH, item, send
 from tests.deliveries.desk import Desk
@@ -233,3 +233,18 @@ def test_an_import_is_named_before_it_is_waited_for(studio: Little) -> None:
     assert made == {1: "1"}
     assert named == [("7", 1)]
     assert studio.count("GET", "/imports/7/") == 1
+
+
+def test_half_of_a_large_task_is_none(studio: Little) -> None:
+    """A sender whose time is over while it sends one large task does not send the rest, and nothing is imported."""
+    left = iter(range(4))
+
+    def ready() -> None:
+        if next(left, None) is None:
+            raise LeaseLost("too late")
+
+    with closing(studio.delivery()) as delivery:
+        with pytest.raises(LeaseLost):
+            delivery.send(BATCH, [Encoded(1, delivery.encode(BATCH, item(1, "x" * 1_000_000)))], ready)
+        send(delivery, [item(2)])
+    assert studio.texts() == ["text 2"]

@@ -14,7 +14,7 @@ import pytest
 from pipeline.config.projects import JsonLines
 from pipeline.errors import ChangesFailed, LeaseLost, UnavailableError
 from pipeline.ledger.deliveries import Change
-from pipeline.sinks import CHANGE_SECONDS, Delivery
+from pipeline.sinks import CHANGE_SECONDS, Delivery, Encoded
 from pipeline.sinks.jsonl import JsonLinesDelivery
 from pipeline.sinks.label_studio import LabelStudioDelivery
 from pipeline.sinks.label_studio.delivery import MOST_FAILURES
@@ -218,6 +218,33 @@ def test_a_grant_covers_each_change(sqlite_bench: Bench, clock: Clock, timeout: 
     assert len(seen) == 1
     assert seen[0] > 60
     assert desk.remote.texts() == ["two"]
+
+
+@pytest.mark.parametrize("timeout", [1.0, 60.0, 900.0])
+def test_a_grant_covers_each_import(sqlite_bench: Bench, clock: Clock, timeout: float) -> None:
+    """Whatever a delivery's time-out is: an import may begin, and no part of it may go out that the grant might not
+    outlast, where that part takes the time-out to be taken in, and as long again to be answered."""
+    desk = Desk(sqlite_bench)
+    desk.outlet = desk.outlet._replace(timeout=timeout)
+    desk.sender = desk.another()
+    sqlite_bench.imported("a", texts=("one",))
+    send_, seen = desk.remote.send, []
+
+    def watched(batch: str, tasks: Sequence[Encoded], ready: Callable[[], None], named: object) -> object:
+        left = desk.left() - 2 * timeout
+        ready()
+        clock.ahead += left
+        with pytest.raises(LeaseLost):
+            ready()
+        clock.ahead = 0.0
+        seen.append(left)
+        return send_(batch, tasks, ready)
+
+    desk.remote.send = watched  # type: ignore[assignment, method-assign]
+    desk.steps()
+    assert len(seen) == 1
+    assert seen[0] > timeout / 2
+    assert desk.remote.texts() == ["one"]
 
 
 NO_LABEL_STUDIO = {

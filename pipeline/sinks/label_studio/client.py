@@ -196,8 +196,9 @@ def _guarded(parts: Iterable[bytes], ready: Callable[[], None]) -> Iterator[byte
         held.append(part)
         size += len(part)
         if size >= PART_BYTES:
-            ready()
-            yield b"".join(held)
+            for piece in _cut(b"".join(held)):
+                ready()
+                yield piece
             held, size = [], 0
     ready()
     yield b"".join(held)
