@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 
 from pipeline import logs
 from pipeline.consumers.filling import Filling, FillingAhead, Outlet, decided
-from pipeline.errors import BatchRefused, BatchUnsure, ChangesFailed, LabelfeedError, LeaseLost
+from pipeline.errors import BatchRefused, BatchUnsure, ChangesFailed, LabelfeedError, LeaseLost, UnavailableError
 from pipeline.faults import reached
 from pipeline.ledger import Ledger
 from pipeline.ledger.deliveries import (
@@ -33,8 +33,10 @@ from pipeline.sinks import CHANGE_SECONDS
 FILL_SECONDS = 60.0
 """How long a started grant lasts while its batch is filled; each page lengthens it."""
 ASK_SECONDS = 600.0
-"""How long it lasts while the remote is asked for a batch. While it is told of changes, they are begun within this
-time, and it lasts until the last one is surely over."""
+"""While the remote is told of changes, they are begun within this time, and the grant lasts until the last one is
+surely over. While it is asked for a batch, the grant lasts for so long ..."""
+LONGEST_ASK_SECONDS = 6 * 3600.0
+"""... and each question for a part of a large batch lengthens it, up to this in all."""
 LATEST = 0.5
 """A sender begins, and goes on sending, within this part of its time-out; its grant lasts for that, for the time-out
 twice, of the last bytes and of the answer to them, ..."""
@@ -246,7 +248,8 @@ class Deliverer:
         self._keep(self._ledger.renew(*held, ASK_SECONDS))
         begun = _uptime()
         try:
-            found = outlet.delivery.find(f"{grant.stamp}-{batch.id}", None if batch.overdue else batch.handle)
+            handle = None if batch.overdue else batch.handle
+            found = outlet.delivery.find(f"{grant.stamp}-{batch.id}", handle, self._going(grant))
         except LabelfeedError as error:
             if isinstance(error, BatchRefused) and batch.handle is not None:
                 self._refused(outlet, grant, self._members(batch.id), batch.id, error)
@@ -264,6 +267,18 @@ class Deliverer:
                 there = {number: remote for number, remote in found.items() if number in ours}
                 self._keep(self._ledger.arrived(*held, batch.id, there))
                 self._delivered(outlet, len(there), _uptime() - begun)
+
+    def _going(self, grant: Grant) -> Callable[[], None]:
+        """What lets a grant last while a large batch is looked for page by page."""
+        latest = _uptime() + LONGEST_ASK_SECONDS
+
+        def going() -> None:
+            if _uptime() > latest:
+                told = f"in {LONGEST_ASK_SECONDS / 3600:.0f} hours it has not said all that it has of a batch"
+                raise UnavailableError(told)
+            self._keep(self._ledger.renew(grant.delivery, grant.lease, ASK_SECONDS))
+
+        return going
 
     def _members(self, batch: int) -> list[int]:
         ids: list[int] = []

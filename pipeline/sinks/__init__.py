@@ -57,12 +57,17 @@ class Delivery(Protocol):
             BatchRefused: nothing of it was taken, and never will be as it is.
         """
 
-    def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
+    def find(
+        self, batch: str, handle: str | None, going: Callable[[], None] = lambda: None
+    ) -> Mapping[int, str] | Literal["absent"]:
         """The remote ids of a batch that may have arrived, by our numbers, or that it has not arrived (yet).
 
         `handle` is what `named` was called with, or BatchUnsure gave. Raises UnavailableError, also (`goes_on`) where
         the remote says that the import with this handle has not ended, and BatchRefused where it says now that it has
         failed, and nothing of it is there. A question that it refuses proves nothing: that is an UnavailableError.
+
+        `going` is called before each of several questions, and raises LeaseLost where the grant has ended, or
+        UnavailableError where it has taken too long.
         """
 
     def change(

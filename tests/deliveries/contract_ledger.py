@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.consumers import deliverer
+from pipeline.consumers.deliverer import ASK_SECONDS
 from pipeline.errors import BatchRefused, BatchUnsure, UnavailableError, UsageError
 from pipeline.ledger import Outcome
 from pipeline.ledger.deliveries import FOLLOWED_SECONDS, PAGE_TASKS, Item
@@ -291,6 +293,40 @@ class MishapContract:
             assert len(desk.remote.batches) == 1 + (ago > FOLLOWED_SECONDS)
         assert desk.remote.handles == ["7", "7", None]
         assert desk.remote.texts() == ["a", "b"]
+
+    def test_a_grant_lasts_while_a_large_batch_is_looked_for(self, bench: Bench) -> None:
+        """However many questions it takes to look for a batch, the grant lasts from each to the next one."""
+        desk = Desk(bench, settle=1000)
+        bench.imported("a", texts=tuple("ab"))
+        desk.remote.after.append(raising(BatchUnsure("504")))
+        left = []
+
+        def page() -> None:
+            bench.tick(_expired)
+            left.append(desk.left())
+            desk.overdue("until")
+
+        desk.remote.pages += [page] * 3
+        desk.steps()
+        desk.overdue("look_due")
+        desk.steps()
+        assert len(left) == 3
+        assert min(left) > ASK_SECONDS / 2
+        assert desk.report()["delivered"] == 2
+
+    def test_a_batch_is_not_looked_for_without_end(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A remote that takes too long to say what it has of a batch is told, and asked again later."""
+        monkeypatch.setattr(deliverer, "LONGEST_ASK_SECONDS", -1.0)
+        desk = Desk(bench, settle=1000)
+        bench.imported("a", texts=tuple("ab"))
+        desk.remote.after.append(raising(BatchUnsure("504")))
+        desk.remote.pages.append(lambda: None)
+        desk.steps()
+        desk.overdue("look_due")
+        desk.steps()
+        report = desk.report()
+        assert (report["batch"], report["code"], report["granted"]) == ("unsure", "unavailable", False)
+        assert "it has not said all" in report["reason"]
 
     def test_nothing_is_repeated_before_it_has_settled(self, bench: Bench) -> None:
         """An absent batch is sent again only after an answer that was asked for after the settling time."""

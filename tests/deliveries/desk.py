@@ -25,7 +25,8 @@ Mishap = Callable[[str, Sequence[Encoded]], None]
 
 @dataclass
 class Remote:
-    """A remote in memory. `mishaps` are called before a batch is taken in, one a batch, `after` when it is in."""
+    """A remote in memory. `mishaps` are called before a batch is taken in, one a batch, `after` when it is in; `pages`
+    before each question for one."""
 
     tasks: dict[str, tuple[str, int, bytes]] = field(default_factory=dict)
     batches: list[tuple[str, list[bytes]]] = field(default_factory=list)
@@ -34,6 +35,7 @@ class Remote:
     finding: list[Exception] = field(default_factory=list)
     handles: list[str | None] = field(default_factory=list)
     named: Callable[[str], None] = lambda _: None
+    pages: list[Callable[[], None]] = field(default_factory=list)
     annotated: set[str] = field(default_factory=set)
     changes: list[tuple[int, int, bool]] = field(default_factory=list)
     ids: Iterator[int] = field(default_factory=lambda: count(1))
@@ -69,11 +71,16 @@ class Remote:
         self.tasks[remote] = (batch, task.id, task.body)
         return remote
 
-    def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
+    def find(
+        self, batch: str, handle: str | None, going: Callable[[], None] = lambda: None
+    ) -> Mapping[int, str] | Literal["absent"]:
         """Look for a batch."""
         self.handles.append(handle)
         if self.finding:
             raise self.finding.pop(0)
+        for page in self.pages:
+            page()
+            going()
         found = {number: remote for remote, (name, number, _) in self.tasks.items() if name == batch}
         return found or "absent"
 

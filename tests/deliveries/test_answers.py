@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, LeaseLost, UnavailableError
 from pipeline.sinks import Encoded
+from pipeline.sinks.label_studio.delivery import FIND_PAGE
 from tests.deliveries.contract_delivery import BATCH, item, send
 from tests.deliveries.desk import Desk
 from tests.deliveries.little import Little, after, instead, little
@@ -248,3 +249,20 @@ def test_half_of_a_large_task_is_none(studio: Little) -> None:
             delivery.send(BATCH, [Encoded(1, delivery.encode(BATCH, item(1, "x" * 1_000_000)))], ready)
         send(delivery, [item(2)])
     assert studio.texts() == ["text 2"]
+
+
+def test_a_large_batch_is_looked_for_page_by_page(studio: Little) -> None:
+    """Before each page of a batch's tasks whoever asks is told, and may break it off."""
+    pages: list[int] = []
+
+    def going() -> None:
+        pages.append(studio.count("GET", "/api/tasks?"))
+        if len(pages) > 3:
+            raise LeaseLost("too late")
+
+    with closing(studio.delivery()) as delivery:
+        made = send(delivery, [item(n) for n in range(1, 2 * FIND_PAGE + 2)])
+        assert delivery.find(BATCH, None, going) == made
+        assert pages == [0, 1, 2]
+        with pytest.raises(LeaseLost):
+            delivery.find(BATCH, None, going)

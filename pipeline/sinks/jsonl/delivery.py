@@ -53,7 +53,12 @@ class JsonLinesDelivery:
         self._write(batch, [task.body for task in tasks], [task.id for task in tasks], ready)
         return {task.id: f"{batch}.jsonl#{number}" for number, task in enumerate(tasks, 1)}
 
-    def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:  # noqa: ARG002 - none here
+    def find(
+        self,
+        batch: str,
+        handle: str | None,  # noqa: ARG002 - none here
+        going: Callable[[], None] = lambda: None,  # noqa: ARG002 - it is one question
+    ) -> Mapping[int, str] | Literal["absent"]:
         """As `Delivery.find`."""
         found = self._place.read(f"{MANIFESTS}{batch}.json")
         if found is None:

@@ -72,13 +72,15 @@ class LabelStudioDelivery:
         ids = answer.get("task_ids") if isinstance(answer, Mapping) else None
         return self._paired(ids, [task.id for task in tasks], batch)
 
-    def find(self, batch: str, handle: str | None) -> Mapping[int, str] | Literal["absent"]:
+    def find(
+        self, batch: str, handle: str | None, going: Callable[[], None] = lambda: None
+    ) -> Mapping[int, str] | Literal["absent"]:
         """As `Delivery.find`."""
         state = None if handle is None else self._state(handle)
         status = None if state is None else state.get("status")
         if state is not None and status not in _ENDED:
             raise UnavailableError(f"import {handle} goes on: {status}", code="goes_on")
-        found = self._there(batch)
+        found = self._there(batch, going)
         if not found and state is not None and status == "failed":
             raise _failed(state)
         return found or "absent"
@@ -170,20 +172,20 @@ class LabelStudioDelivery:
         found = self._client.ask(f"/api/projects/{self._project}/imports/{handle}/", missing=True)
         return found if isinstance(found, Mapping) else None
 
-    def _there(self, batch: str) -> dict[int, str]:
+    def _there(self, batch: str, going: Callable[[], None]) -> dict[int, str]:
         """Our number → the remote's, of a batch's tasks that are there now."""
         found: dict[int, str] = {}
-        for number, remote in self._borne(batch):
+        for number, remote in self._borne(batch, going):
             found.setdefault(number, remote)
         return found
 
-    def _borne(self, batch: str) -> Iterator[tuple[int, str]]:
-        for task in self._marked(batch):
+    def _borne(self, batch: str, going: Callable[[], None] = lambda: None) -> Iterator[tuple[int, str]]:
+        for task in self._marked(batch, going):
             mark = _mark(task.get("meta"))
             if mark is not None and mark.get("batch") == batch and str(mark.get("key", "")).isdigit():
                 yield int(mark["key"]), str(task["id"])
 
-    def _marked(self, batch: str) -> Iterator[Mapping[str, Any]]:
+    def _marked(self, batch: str, going: Callable[[], None]) -> Iterator[Mapping[str, Any]]:
         """The remote's tasks that bear a batch's name in their meta."""
         item = {"filter": "filter:tasks:meta", "operator": "contains", "type": "String", "value": f'"{batch}"'}
         query = {"filters": {"conjunction": "and", "items": [item]}, "ordering": ["tasks:id"]}
@@ -193,6 +195,7 @@ class LabelStudioDelivery:
                 "project": self._project, "page": page, "page_size": FIND_PAGE, "resolve_uri": "false",
                 "query": orjson.dumps(query).decode(),
             }  # fmt: skip
+            going()
             found = self._client.ask("/api/tasks", params=params)
             if not isinstance(found, Mapping) or not isinstance(found.get("tasks"), list):
                 raise UnavailableError(f"{self._client.url} did not list its tasks", code="no_json")
