@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
+import httpx
 import pytest
 
 from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, LeaseLost, UnavailableError
 from pipeline.sinks import Encoded
+from pipeline.sinks.label_studio.client import Client
 from pipeline.sinks.label_studio.delivery import FIND_PAGE
 from tests.deliveries.contract_delivery import BATCH, item, send
 from tests.deliveries.desk import Desk
-from tests.deliveries.little import Little, after, instead, little
+from tests.deliveries.little import TOKEN, Little, after, instead, little
 from tests.deliveries.wire import Answer, Spoil
 from tests.ledger.bench import Bench
 
@@ -266,3 +268,37 @@ def test_a_large_batch_is_looked_for_page_by_page(studio: Little) -> None:
         assert pages == [0, 1, 2]
         with pytest.raises(LeaseLost):
             delivery.find(BATCH, None, going)
+
+
+WAITS = {
+    "120": 120.0, "0": 0.0, "9" * 400: 3600.0, "86400": 3600.0, "-5": None, "1_0": None, "inf": None,
+    "nan": None, "": None, "Mon, 01 Jan 2001 00:00:00 GMT": 0.0, "Fri, 31 Dec 9999 23:59:59 GMT": 3600.0,
+    "Fri, 31 Dec 99999999999999999999 23:59:59 GMT": None,
+    "\u00b2": None, "\u0663": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WAITS)
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+def test_how_long_an_answer_asks_to_wait(status: int, text: str) -> None:
+    """Whatever an answer that asks for time says, it is a number of seconds, of an hour at most, or none."""
+    raw = [(b"Retry-After", text.encode("latin-1" if text == "\u00b2" else "utf-8"))]
+    transport = httpx.MockTransport(lambda request: httpx.Response(status, headers=raw))
+    client = Client("http://studio", TOKEN, 5.0, transport=transport)
+    with closing(client), pytest.raises(UnavailableError) as caught:
+        client.ask("/")
+    wait = caught.value.retry_after
+    assert wait == (None if WAITS[text] is None else pytest.approx(WAITS[text], abs=1))
+
+
+def test_a_refused_token_with_a_time_waits_for_it(desk: Desk, studio: Little) -> None:
+    """A time that is named beside 403 is obeyed."""
+    desk.bench.imported("a", texts=("a",))
+    studio.spoils.append(("POST", "/import?", instead(Answer.of(403, NO, Retry_After="9999999"))))
+    desk.steps()
+    report = desk.report()
+    assert report["code"] == "forbidden"
+    assert 3000 < report["due"] - desk.bench.ledger.now() <= 3600
+    desk.overdue("due")
+    desk.steps()
+    assert studio.texts() == ["a"]

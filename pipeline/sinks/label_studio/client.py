@@ -22,6 +22,8 @@ PART_BYTES = 64 * 1024
 """An import's body goes out in parts of this size; before each of them the sender makes sure that it may still send."""
 ACCESS_SECONDS = 240.0
 """An access token lives for five minutes; a new one is asked for before."""
+LONGEST_RETRY_SECONDS = 3600.0
+"""A longer `Retry-After` is taken for this: a proxy's slip is not to stop a delivery for days."""
 REASON_LIMIT = 2000
 """Characters of an answer that an error keeps."""
 
@@ -160,7 +162,7 @@ class Client:
         status = answer.status_code
         if status in _REFUSING:
             code, what = _REFUSING[status]
-            raise UnavailableError(f"{self.url} {what} ({status})", code=code)
+            raise UnavailableError(f"{self.url} {what} ({status})", retry_after=_retry_after(answer), code=code)
         if status == _TOO_MANY:
             raise UnavailableError(
                 f"{self.url} takes no more for now (429)", retry_after=_retry_after(answer), code="too_many"
@@ -224,14 +226,14 @@ def _named(error: httpx.HTTPError) -> str:
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
-    """Seconds that an answer asks to wait, by either of the header's forms."""
+    """Seconds that an answer asks to wait, by either of the header's forms, as far as that is obeyed."""
     text = answer.headers.get("Retry-After", "")
-    if text.isdigit():
-        return float(text)
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+        digits = text.isascii() and text.isdigit()
+        wait = float(text) if digits else parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
         return None
+    return min(max(0.0, wait), LONGEST_RETRY_SECONDS)
 
 
 def _document(answer: httpx.Response) -> Mapping[str, Any]:
