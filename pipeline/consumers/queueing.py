@@ -17,6 +17,7 @@ class Queueing:
 
     `permits` are shared with others where a limit is. `short` says that no more of it can be had in this turn,
     `blocked` by which limit, and the `cost` of what it stopped; `left` that some that were found could not be claimed.
+    Of a source whose project has tasks enough there are no others to be had than those `leaving`: they bring no task.
     """
 
     load: SourceLoad
@@ -32,6 +33,7 @@ class Queueing:
     blocked: Permit | None = None
     cost: Cost | None = None
     wait: Wait | None = None
+    leaving: Candidates | None = None
     cursor: tuple[float, int] = field(init=False)
     rank: int = field(init=False)
     history: History = field(init=False)
@@ -77,6 +79,8 @@ class Queueing:
     def total(self, found: Candidates) -> Cost:
         """What objects should cost. Those that become a task by reference are not read."""
         count = len(found)
+        if self.leaving is not None:
+            return Cost(count, 0.0, 0.0 if by_reference(self.settings) else float(sum(found.sizes)))
         if by_reference(self.settings):
             return Cost(count, float(count), 0.0)
         size = sum(found.sizes)
@@ -96,7 +100,9 @@ class Queueing:
         if passed_over and not self.short:
             since = since or now
         return self.load._replace(
-            cursor=self.cursor, deficit=throttle.owed(waiting, self.fair, self.served), passed_over=since
+            cursor=self.cursor if self.leaving is None else self.load.cursor,
+            deficit=throttle.owed(waiting, self.fair, self.served),
+            passed_over=since,
         )
 
 

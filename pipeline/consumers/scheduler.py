@@ -79,8 +79,7 @@ class Scheduler:
         self._gauged = self._swept = 0.0
         self._shortest = SHORTEST_SECONDS
         self._pauses = Pauses(metrics)
-        self.held: Mapping[str, str] = {}
-        """Sources of which something is ready that no passing of time lets go on, and why, for a person."""
+        self._held: Mapping[str, str] = {}
 
     def run(self) -> None:
         """Work until `stop` is called."""
@@ -98,7 +97,8 @@ class Scheduler:
                 self._wait(our_error(error))
                 continue
             self._stop.wait(self._shortest)
-            self._wake.wait(pause)
+            if self._wake.wait(pause) and not self._stop.is_set():
+                self._held = {}
             self._wake.clear()
 
     def _wait(self, error: LabelfeedError) -> None:
@@ -110,6 +110,12 @@ class Scheduler:
     def problem(self) -> str | None:
         """Why it waits, or None while it works."""
         return self._patience.problem
+
+    @property
+    def held(self) -> Mapping[str, str]:
+        """Sources of which something is ready that no passing of time lets go on, and why, for a person. None until
+        the next turn once something has happened: it may be what one of them waited for."""
+        return {} if self._wake.is_set() and not self._stop.is_set() else self._held
 
     def wake(self) -> None:
         """There may be something to claim: events were recorded, or a worker has committed."""
@@ -167,7 +173,7 @@ class Scheduler:
             _log.info(logs.OBJECTS_CLAIMED, extra=fields)
 
     def _tell(self, turn: Turn) -> None:
-        self.held = turn.held
+        self._held = turn.held
         self._notes.count(turn)
         if turn.ended:
             _log.warning(logs.LEASES_ENDED, extra={"objects": turn.ended})

@@ -34,6 +34,9 @@ ALONE_CLAIMS = 2
 ALONE_OBJECTS = 25
 """... and objects in one."""
 
+LEAVING_OBJECTS = 500
+"""Deletions of one source that a turn looks at while its project has tasks enough."""
+
 _START = (0.0, 0)
 _LEAST = Cost(1, 1.0, 1.0)
 
@@ -94,6 +97,7 @@ class Turns:
         self._windows = windows
         self._cursors_reset: dict[int, float] = {}
         self._stopped: dict[int, _Stopped] = {}
+        self._left: dict[int, tuple[float, int]] = {}
 
     def take(self, tick: Tick, epoch: str) -> Turn:
         """Decide and claim; may be run again from its start after a conflict."""
@@ -102,7 +106,7 @@ class Turns:
         load = tick.load()
         turn = Turn(ended=ended, load=load)
         permits = Permits(self._config, load, self._counting)
-        queue = self._queue(permits, load, turn)
+        queue = self._queue(tick, permits, load, turn)
         turn.more = bool(queue)
         room = self._room(tick, load, queue)
         if queue and room.objects > 0:
@@ -125,19 +129,32 @@ class Turns:
         """Whether there is work that this configuration speaks of: an import by hand shares a ledger with others."""
         return source.ready > 0 and source.name in self._known
 
-    def _queue(self, permits: Permits, load: Load, turn: Turn) -> list[Queueing]:
+    def _queue(self, tick: Tick, permits: Permits, load: Load, turn: Turn) -> list[Queueing]:
         """The sources of which something may be claimed; of the others `turn` learns what they wait for."""
         queue = []
         for source in filter(self._ours, load.sources):
             wait = self._wait(source, permits, load)
-            if wait is not None:
+            leaving = self._leaving(tick, source) if wait is not None and wait.why in throttle.ENOUGH else None
+            if wait is not None and not leaving:
                 turn.sources[source.name] = wait
                 continue
             ready = claimable(source, load.now, eager=self._eager)
             own = permits.of(source)
-            settings = self._known[source.name]
-            queue.append(Queueing(self._placed(source), settings, own, ready, load.now))
+            each = Queueing(self._placed(source), self._known[source.name], own, ready, load.now)
+            if leaving:
+                each.leaving, each.wait, each.ready = leaving, wait, min(ready, len(leaving))
+                each.permits = [permit for permit in own if permit.unit != "tasks"]
+            queue.append(each)
         return queue
+
+    def _leaving(self, tick: Tick, source: SourceLoad) -> Candidates:
+        """What takes tasks away, or leaves them as they are: a full project could not be emptied without it. It goes
+        on where it was, as `_placed`, and looks from the start once there is nothing more behind."""
+        place = self._left.pop(source.id, _START)
+        found = tick.leaving(source._replace(cursor=place), LEAVING_OBJECTS)
+        if found or place == _START:
+            return found
+        return tick.leaving(source._replace(cursor=_START), LEAVING_OBJECTS)
 
     def _wait(self, source: SourceLoad, permits: Permits, load: Load) -> Wait | None:
         """Why nothing of a source need be looked at."""
@@ -226,7 +243,9 @@ class Turns:
         """Look for so many candidates, and keep those that every limit allows; how many."""
         if quota <= 0:
             return 0
-        if source.load.standing.paused:
+        if source.leaving is not None:
+            found = source.leaving[len(source.found) :][:quota]
+        elif source.load.standing.paused:
             found = tick.newest(source.load)  # whoever has mended something waits for the newest ones
         else:
             found = tick.candidates(source.load._replace(cursor=source.cursor), quota)
@@ -275,6 +294,10 @@ class Turns:
         """Look from the beginning again where nothing more was found, or healthy candidates were left where they are.
 
         Suspects that must wait for their turn are passed by, or they would stand before all others."""
+        if source.leaving is not None:
+            if source.found and not source.left:
+                self._left[source.load.id] = source.cursor
+            return
         exhausted = source.short and source.blocked is None
         if source.left or exhausted or len(source.found) >= source.ready:
             source.cursor = _START
@@ -309,6 +332,7 @@ class Turns:
                 if wait is not None:
                     turn.projects[project.name] = wait
         busy = {source.project_id for source in load.sources if source.claimed}
+        busy |= {each.load.project_id for each in queue if each.leaving}
         busy |= {
             project.id
             for project in load.projects

@@ -35,7 +35,7 @@ from pipeline.throttle.permits import (
 )
 from pipeline.throttle.pressure import ADAPT_SECONDS, CALM_SECONDS, SLOW_FACTOR, Pressure, adapt, claims
 from pipeline.throttle.shares import AGE_SECONDS, DEFICIT_LIMIT, PRIORITIES, QUANTUM, Share, Waiting, owed, rank, share
-from pipeline.throttle.waits import HELD, WHYS, Wait, Why, told
+from pipeline.throttle.waits import ENOUGH, HELD, WHYS, Wait, Why, told
 
 __all__ = [
     "ADAPT_SECONDS",
@@ -45,6 +45,7 @@ __all__ = [
     "BURST_SECONDS",
     "CALM_SECONDS",
     "DEFICIT_LIMIT",
+    "ENOUGH",
     "FIRST_TASKS_PER_BYTE",
     "FLIGHT_SECONDS",
     "HELD",

@@ -16,6 +16,9 @@ WHYS: tuple[Why, ...] = get_args(Why)
 HELD: frozenset[Why] = frozenset({"paused", "full", "enough"})
 """Time alone ends none of these."""
 
+ENOUGH: frozenset[Why] = frozenset({"full", "enough", "undelivered"})
+"""What holds up only that which brings a project more tasks."""
+
 
 class Wait(NamedTuple):
     """Why nothing more begins: until when (seconds since 1970) where that is known, behind whom, at how much of how

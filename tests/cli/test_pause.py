@@ -173,3 +173,57 @@ def test_what_was_not_recorded_is_a_failure(place: Path, capsys: pytest.CaptureF
         )
     assert cli.run(["status"]) == 1
     assert "not JSON" in capsys.readouterr().out
+
+
+def configure(place: Path, *, max_tasks: int) -> None:
+    """A project of so many tasks, which what is deleted leaves."""
+    made = CONFIG.replace("p: {}", f"p: {{throttle: {{max_tasks: {max_tasks}}}}}")
+    (place / "labelfeed.yaml").write_text(made.replace("settle: 0", "settle: 0, on_delete: archive"))
+
+
+def delete(place: Path, *names: str) -> None:
+    """Take files away, however large a part of all they are."""
+    for name in names:
+        (place / "inbox" / name).unlink()
+    assert cli.run(["sources", "accept", "inbox", "--deletions"]) == 0
+
+
+def test_a_full_project_can_be_emptied(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was deleted at the source leaves a full project in the same run, also from behind what waits for room; and
+    that comes in instead."""
+    configure(place, max_tasks=3)
+    for number in range(5):
+        (place / "inbox" / f"{number}.json").write_text('{"text": "x"}')
+    assert cli.run(["run", "--once"]) == 0
+    assert "2 objects of inbox wait; full: 3 of 3" in capsys.readouterr().err
+    imported = [path for (path,) in rows(place, "SELECT key FROM objects WHERE state = 'done'")]
+    delete(place, imported[0])
+    assert cli.run(["run", "--once"]) == 0
+    told = status(capsys)
+    assert (told["tasks"], told["ready"], told["gone"]) == (3, 1, 1)
+    delete(place, *imported[1:])
+    assert cli.run(["run", "--once"]) == 0
+    told = status(capsys)
+    assert (told["tasks"], told["ready"], told["gone"]) == (2, 0, 3)
+
+
+def test_a_paused_project_is_not_emptied(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is paused by hand loses no task either, until it goes on."""
+    configure(place, max_tasks=1)
+    (place / "inbox" / "0.json").write_text('{"text": "x"}')
+    assert cli.run(["run", "--once"]) == 0
+    assert cli.run(["pause", "p"]) == 0
+    delete(place, "0.json")
+    assert cli.run(["run", "--once"]) == 0
+    told = status(capsys)
+    assert (told["tasks"], told["ready"]) == (1, 1)
+    assert cli.run(["resume", "p"]) == 0
+    assert cli.run(["run", "--once"]) == 0
+    told = status(capsys)
+    assert (told["tasks"], told["ready"]) == (0, 0)
+
+
+def rows(place: Path, question: str) -> list[tuple[Any, ...]]:
+    """What the database says."""
+    with closing(sqlite3.connect(place / "labelfeed.db")) as connection:
+        return connection.execute(question).fetchall()

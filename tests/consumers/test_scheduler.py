@@ -10,6 +10,7 @@ from pipeline.consumers.scheduler import BUSY_SECONDS, IDLE_SECONDS, WAITING_SEC
 from pipeline.errors import UnavailableError
 from pipeline.events import ObjectEvent
 from pipeline.ledger import Claim, Outcome
+from pipeline.tasks import Task
 from pipeline.throttle import BATCH_BYTES
 from tests.consumers.house import EPOCH, House, build, inbox
 from tests.ledger.bench import pending
@@ -311,3 +312,21 @@ def test_limits_come_from_the_configuration() -> None:
     limits = Config(projects={}, sources=()).limits
     assert limits == Limits()
     assert limits.workers * 2 * limits.batch_objects <= limits.in_flight_objects
+
+
+def test_what_is_held_may_go_on_once_something_has_happened(house: House) -> None:
+    """A run that ends does so by no turn that was before the last events: one of them may make room."""
+    sent = Sent()
+    made = scheduler(house, sent, projects={"p": Project(throttle=Throttle(max_tasks=1))})
+    fill(house, 3)
+    made.step()
+    (claim,) = sent.claims
+    house.ledger.start(claim.lease, "w", 60)
+    outcome = Outcome(claim.ids[0], "done", version="v", tasks=[Task(1, "{}")], task_count=1)
+    house.ledger.commit(claim.lease, [outcome])
+    made.step()
+    assert made.held == {"inbox": "full: 1 of 1"}
+    made.wake()
+    assert made.held == {}
+    made.stop()
+    assert made.held == {"inbox": "full: 1 of 1"}

@@ -123,6 +123,44 @@ def test_a_full_project_holds_and_goes_on(most: int, tasks: int, schedulers: int
     assert raised.tasks("p") >= most + 600
 
 
+@given(st.integers(1, 400), st.integers(1, 200), st.integers(1, 3))
+@simulated
+def test_a_full_project_is_emptied(leaving: int, flying: int, schedulers: int) -> None:
+    """What takes tasks out of a full project is not kept by what waits before it, but by what may be in flight; only
+    what finds room then comes in."""
+    world = World(config({"max_in_flight": flying}, max_tasks=500), schedulers=schedulers)
+    world.put("a", 500)
+    world.run(40)
+    world.put("a", 3000)
+    world.put("a", leaving, leaves=True)
+    begun, room = world.now, world.tasks("p")
+    while world.now < begun + 60:
+        world.run(STEP)
+        room = min(room, world.tasks("p"))
+        assert world.tasks("p") <= 500
+        assert world.places["a"].claimed <= flying
+    assert room < 500
+    assert world.served["a"] == 500 + 2 * leaving
+    assert not [thing for thing in world.places["a"].ready if thing.leaves]
+    assert set(world.last.held) == {"a"}
+
+
+@pytest.mark.parametrize("limit", ["open_tasks", "undelivered_tasks"])
+def test_what_has_enough_is_emptied(limit: str) -> None:
+    """What takes tasks away goes on while labellers have enough, and deliveries are behind."""
+    counting = Counting()
+    counting.unlabelled = counting.undelivered = Counts(["p"], lambda _, __: (1000, 0))
+    counting.unlabelled.look(Reports)  # type: ignore[arg-type]  # what is asked is the function above
+    project = {"deliveries": [{"jsonl": {"url": "./out"}}], "throttle": {limit: 1000}}
+    sources = [{"name": "a", "project": "p", "url": "./x"}]
+    world = World(Config.model_validate({"projects": {"p": project}, "sources": sources}), counting=counting)
+    world.put("a", 200)
+    world.put("a", 30, leaves=True)
+    world.run(5)
+    assert not [thing for thing in world.places["a"].ready if thing.leaves]
+    assert world.last.sources["a"].why == world.last.projects["p"].why
+
+
 def test_what_is_not_known_is_guessed_with_care() -> None:
     """Before anything was read of a source, its bytes are taken for many tasks: large files do not flood a project."""
     world = World(config({}, max_tasks=10_000), seconds=1.0)
@@ -287,9 +325,10 @@ def test_a_rate_says_when_it_goes_on() -> None:
 
 def test_a_paused_project_begins_nothing() -> None:
     """Nothing of a paused project is claimed; it and its sources say so, and hold up no run."""
-    world = World(config({}))
+    world = World(config({}, max_tasks=1))
     world.projects["p"] = world.projects["p"]._replace(paused=1.0)
-    world.put("a", 10)
+    world.projects["p"] = world.projects["p"]._replace(tasks=1)
+    world.put("a", 10, leaves=True)
     world.run(1)
     assert not world.claims
     assert world.last.sources == {"a": Wait("paused")}

@@ -19,12 +19,13 @@ BEGIN = 1000.0
 
 @dataclass(slots=True)
 class Thing:
-    """An object: what its event tells of it, and what it will give."""
+    """An object: what its event tells of it, and what it will give; one that `leaves` takes what it gave before."""
 
     id: int
     due: float
     size: int
     tasks: int
+    leaves: bool = False
 
 
 @dataclass(slots=True)
@@ -88,11 +89,11 @@ class World:
         self.last = Turn()
         self._numbers = 0
 
-    def put(self, source: str, count: int, *, size: int = 100, tasks: int = 1) -> None:
+    def put(self, source: str, count: int, *, size: int = 100, tasks: int = 1, leaves: bool = False) -> None:
         """Let so many objects wait."""
         for _ in range(count):
             self._numbers += 1
-            self.places[source].ready.append(Thing(self._numbers, self.now, size, tasks))
+            self.places[source].ready.append(Thing(self._numbers, self.now, size, tasks, leaves))
 
     def run(self, seconds: float, step: float = 0.05) -> None:
         """Let time pass: the schedulers take turns one after another."""
@@ -128,13 +129,15 @@ class World:
 
     def _commit(self, lease: Lease, at: float) -> None:
         place, count = self.places[lease.source], len(lease.things)
-        tasks, size = sum(thing.tasks for thing in lease.things), sum(thing.size for thing in lease.things)
+        read = [thing for thing in lease.things if not thing.leaves]
+        tasks, size = sum(thing.tasks for thing in read), sum(thing.size for thing in read)
         place.claimed -= count
         place.expected = (place.expected[0] - count * lease.each[0], place.expected[1] - count * lease.each[1])
-        place.read = (place.read[0] + count, place.read[1] + tasks, place.read[2] + size)
+        place.read = (place.read[0] + len(read), place.read[1] + tasks, place.read[2] + size)
         name = self.config.source(lease.source).project
         before = self.projects[name]
-        self.projects[name] = before._replace(tasks=before.tasks + tasks, imported=before.imported + tasks)
+        gone = sum(thing.tasks for thing in lease.things if thing.leaves)
+        self.projects[name] = before._replace(tasks=before.tasks + tasks - gone, imported=before.imported + tasks)
         self.commits.append((at, lease.source, lease.things))
 
     # --- what a tick is ---
@@ -173,13 +176,21 @@ class World:
         found = (thing for thing in self.places[source.name].ready if (thing.due, thing.id) > source.cursor)
         return Candidates.of((each.id, each.due, each.size, 0) for each, _ in zip(found, range(quota), strict=False))
 
+    def leaving(self, source: SourceLoad, quota: int) -> Candidates:
+        """As `Tick.leaving`."""
+        ready = (thing for thing in self.places[source.name].ready if thing.leaves)
+        found = (thing for thing in ready if (thing.due, thing.id) > source.cursor)
+        return Candidates.of((each.id, each.due, each.size, 0) for each, _ in zip(found, range(quota), strict=False))
+
     def claim(
         self, source: SourceLoad, batch: Candidates, epoch: str, seconds: float, *, alone: bool, each: Any
     ) -> Claim:
         """As `Tick.claim`."""
         place, ids = self.places[source.name], set(batch.ids)
-        things = [place.ready.popleft() for _ in batch]
+        among = [thing for thing in place.ready if thing.leaves] if each[0] == 0 else place.ready
+        things = [thing for thing, _ in zip(among, batch, strict=False)]
         assert {thing.id for thing in things} == ids, "candidates are claimed in their order"
+        place.ready = deque(thing for thing in place.ready if thing.id not in ids)
         place.claimed += len(things)
         place.expected = (place.expected[0] + len(things) * each[0], place.expected[1] + len(things) * each[1])
         self._numbers += 1

@@ -29,6 +29,28 @@ class ThrottleContract:
         bench.ledger.give_back(lease)
         assert bench.load().expected == (0.0, 0.0)
 
+    def test_what_leaves(self, bench: Bench) -> None:
+        """Deletions of what has tasks are found among all that is ready, in their order and behind a place; not what
+        is to bring some, nor what another transaction is at, nor what is due later."""
+        bench.policy["inbox"] = "replace"
+        bench.imported("a", "b", "c", "d", "e", size=70)
+        bench.again("e", lambda work: Outcome(work.id, "gone", archive=True), version=None)
+        bench.note("a", version="v2")
+        bench.note("new", "unknown", version=None)
+        bench.note("e", version=None)
+        for key in ("d", "c", "b"):
+            bench.note(key, version=None, kind="deleted")
+        assert self.leaving(bench) == ["d", "c", "b"]
+        first = bench.tick(lambda tick: tick.leaving(tick.load().sources[0]._replace(cursor=(0.0, 0)), 1))
+        assert (len(first), first.sizes[0], first.lost[0]) == (1, 70, 0)
+        assert self.leaving(bench, (first.due[0], first.ids[0])) == ["c", "b"]
+        lease = bench.tick(lambda tick: tick.claim(tick.load().sources[0], first, EPOCH, 60, alone=False).lease)
+        assert self.leaving(bench) == ["c", "b"]
+        (work,) = bench.ledger.start(lease, "worker", 60)
+        bench.commit(lease, Outcome(work.id, "ready", retry_after=600.0, reason=Reason("storage", "no")))
+        assert self.leaving(bench) == ["c", "b"]
+        assert bench.load().ready == 7
+
     def test_what_was_read(self, bench: Bench) -> None:
         """Objects, tasks and bytes that were read are counted for good, archived or replaced or failed as they may be;
         what was only looked at is not."""
@@ -130,6 +152,13 @@ class ThrottleContract:
             )
         assert reports.undelivered("cats") == (7, 3)
         assert reports.undelivered("dogs") == (0, 0)
+
+    @staticmethod
+    def leaving(bench: Bench, cursor: tuple[float, int] = (0.0, 0)) -> list[str]:
+        """What leaves, by key."""
+        found = bench.tick(lambda tick: tick.leaving(tick.load().sources[0]._replace(cursor=cursor), 100))
+        keys = {bench.row(key)["id"]: key for key in "abcde"}
+        return [keys[number] for number in found.ids]
 
     @staticmethod
     def load(bench: Bench) -> Load:

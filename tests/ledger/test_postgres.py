@@ -270,6 +270,7 @@ def test_plans_with_many_ready_objects_and_an_old_transaction(postgres_bench: Be
         " interval '1 hour') AS o (t)"
     )
     bench.execute(f"INSERT INTO counters SELECT 1, 'ready', 0, {READY // FAN}, now()")
+    bench.execute("UPDATE objects SET tasks = 1, imported_version = 'v' WHERE id % 100000 = 1")
     bench.execute("ANALYZE objects")
     with psycopg.connect(postgres_place) as old:
         old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -280,12 +281,16 @@ def test_plans_with_many_ready_objects_and_an_old_transaction(postgres_bench: Be
         values = (1, *cursor, time.time(), 100)
         select = explained(bench, schedule.CANDIDATES, values)
         update = explained(bench, schedule.CLAIM, (1, [1], 1, False, "e", 60.0, 0.0, 0.0, list_of(bench, cursor)))
+        leaving = explained(bench, schedule.LEAVING, (2, 0.0, 0, time.time(), 100))
         without_cursor = explained(bench, schedule.CANDIDATES, (1, 0.0, 0, time.time(), 100))
     assert "objects_ready" in select.text
     assert "objects_pkey" in update.text
     for plan in (select, update):
         assert not [bad for bad in ("Seq Scan", "Merge Join", "Hash Join", "Sort") if bad in plan.text]
         assert plan.buffers < 2500
+    assert "objects_leaving" in leaving.text
+    assert '"Actual Rows": 10' in leaving.text
+    assert leaving.buffers < 100
     # What the cursor is for: without it every claim reads the dead entries of all before it.
     assert without_cursor.buffers > select.buffers
     bench.execute("TRUNCATE objects, counters, leases")

@@ -101,6 +101,7 @@ def test_two_processes_set_up_one_file(tmp_path: Path) -> None:
         (schedule.FOUND, "objects_ready"),
         (schedule.TOGETHER, "objects_ready"),
         (schedule.NEXT_DUE, "objects_ready"),
+        (schedule.LEAVING, "objects_leaving"),
         ("SELECT id FROM objects WHERE source_id = 1 AND key > 'a' ORDER BY key LIMIT 9", "objects_key"),
         ("SELECT data FROM tasks WHERE source = 'inbox' AND key = 'a'", "objects_key"),
         ("SELECT 1 FROM imports WHERE state IN ('staged', 'discarded') AND lease NOT IN (SELECT id FROM leases)",

@@ -20,7 +20,7 @@ LOCAL = "local:"
 SCHEDULING = 1_279_345_991
 """The advisory lock of the tick, beside a hash of the schema's name."""
 
-# Two statements: in one, the planner joins the whole table. Both hold their plan by a test.
+# Finding and claiming are two statements: in one, the planner joins the whole table. They hold their plans by tests.
 CANDIDATES = (
     "SELECT id, extract(epoch FROM due)::float8, coalesce(size, 0), lost FROM objects WHERE state = 'ready'"
     " AND source_id = %s AND (due, id) > (to_timestamp(%s), %s) AND due <= to_timestamp(%s)"
@@ -29,6 +29,11 @@ CANDIDATES = (
 NEWEST = (
     "SELECT id, extract(epoch FROM due)::float8, coalesce(size, 0), lost FROM objects WHERE state = 'ready'"
     " AND source_id = %s AND due <= to_timestamp(%s) ORDER BY due DESC, id DESC LIMIT 1 FOR UPDATE SKIP LOCKED"
+)
+LEAVING = (
+    "SELECT id, extract(epoch FROM due)::float8, coalesce(size, 0), lost FROM objects WHERE state = 'ready'"
+    " AND wanted_version IS NULL AND tasks > 0 AND source_id = %s AND (due, id) > (to_timestamp(%s), %s)"
+    " AND due <= to_timestamp(%s) ORDER BY due, id LIMIT %s FOR UPDATE SKIP LOCKED"
 )
 _NAMES = ("ready", "claimed", "finished", "tasks", "read_objects", "read_tasks", "read_bytes")
 _SUMS = ", ".join(f"coalesce(sum(n) FILTER (WHERE name = '{name}'), 0)::bigint" for name in _NAMES)
@@ -177,6 +182,10 @@ class PostgresTick:
     def candidates(self, source: SourceLoad, quota: int) -> Candidates:
         """As `Tick.candidates`."""
         return Candidates.of(self._tx.rows(CANDIDATES, (source.id, *source.cursor, self._tx.at, quota)))
+
+    def leaving(self, source: SourceLoad, quota: int) -> Candidates:
+        """As `Tick.leaving`."""
+        return Candidates.of(self._tx.rows(LEAVING, (source.id, *source.cursor, self._tx.at, quota)))
 
     def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""

@@ -33,6 +33,10 @@ TOGETHER = (
     f" (SELECT id, coalesce(size, 0) AS size, lost {_READY} AND due = ? AND id > ? ORDER BY id LIMIT ?)"
 )
 NEXT_DUE = f"SELECT min(due) {_READY} AND due > ? AND due <= ?"
+LEAVING = (
+    f"SELECT id, due, coalesce(size, 0), lost {_READY} AND wanted_version IS NULL AND tasks > 0 AND (due, id) > (?, ?)"
+    " AND due <= ? ORDER BY due, id LIMIT ?"
+)
 FEW_CANDIDATES = 64
 """So few are read row by row, as they became due one after another for the most part ..."""
 MOST_DUE = 8
@@ -156,6 +160,10 @@ class SqliteTick:
             due, last = following, 0
         rest = (source.id, due, last, at, quota - len(found))
         return found + Candidates.of(self._connection.execute(FOUND, rest))
+
+    def leaving(self, source: SourceLoad, quota: int) -> Candidates:
+        """As `Tick.leaving`."""
+        return Candidates.of(self._connection.execute(LEAVING, (source.id, *source.cursor, now(), quota)))
 
     def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""
