@@ -1,7 +1,8 @@
 """Tasks of projects that are counted beside the turns: those without annotations, and those not delivered yet.
 
 Counting reads many rows. It is done now and then, at most for a twentieth of the time; between two counts every task
-that is imported is taken for one of those that are counted.
+that is imported is taken for one of those that are counted, and none for gone: what is archived meanwhile may not have
+been one of them.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ COUNT_SHARE = 0.05
 """... and the share of the time that counting it may take."""
 
 Ask = Callable[[Reports, str], tuple[int, int]]
-"""How many of a project's tasks are of the kind that is counted, and how many are live."""
+"""How many of a project's tasks are of the kind that is counted, and how many were ever imported."""
 
 
 class _Counted(NamedTuple):
     found: int
-    live: int
+    imported: int
     next: float
 
 
@@ -42,22 +43,22 @@ class Counts:
             if counted is not None and time.monotonic() < counted.next:
                 continue
             begun = time.monotonic()
-            found, live = self._ask(reports, project)
+            found, imported = self._ask(reports, project)
             ended = time.monotonic()
             pause = max(COUNT_SECONDS, (ended - begun) / COUNT_SHARE)
-            self._counted[project] = _Counted(found, live, ended + pause)
+            self._counted[project] = _Counted(found, imported, ended + pause)
 
     def exact(self, project: ProjectLoad) -> bool:
         """Whether nothing was imported since it was counted."""
         counted = self._counted.get(project.name)
-        return counted is not None and counted.live == project.tasks
+        return counted is not None and counted.imported == project.imported
 
     def of(self, project: ProjectLoad) -> int:
         """How many there are now, at most."""
         counted = self._counted.get(project.name)
         if counted is None:
             return project.tasks
-        return max(0, counted.found + project.tasks - counted.live)
+        return counted.found + max(0, project.imported - counted.imported)
 
 
 class Counting:

@@ -48,11 +48,11 @@ class Reports(Protocol):
         """What the schedulers last said, `at` when: `sources` and `projects`, each from names to what they wait for."""
 
     def open_tasks(self, project: str) -> tuple[int, int]:
-        """A project's live tasks without annotations, and all its live ones, counted at one moment."""
+        """A project's live tasks without annotations, and all that it ever imported, counted at one moment."""
 
     def undelivered(self, project: str) -> tuple[int, int]:
-        """Tasks that the delivery of a project that is furthest behind has yet to deliver, and all live ones of the
-        project, counted at one moment."""
+        """Tasks that the delivery of a project that is furthest behind has yet to deliver, and all that were ever
+        imported into it, counted at one moment."""
 
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """Objects by id: `id, source, key, state, version, imported_version, size, attempts, tasks, rejected,

@@ -33,7 +33,8 @@ def open_tasks(tx: Transaction, project: str) -> tuple[int, int]:
         " ON t.object_id = i.object_id AND t.lease = i.lease WHERE s.project_id = p.id AND t.archived_at IS NULL"
         " AND coalesce(t.annotations, '[]') = '[]'),"
         " (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
-        " ON c.source_id = s.id AND c.name = 'tasks' WHERE s.project_id = p.id) FROM projects AS p WHERE p.name = %s",
+        " ON c.source_id = s.id AND c.name = 'read_tasks' WHERE s.project_id = p.id)"
+        " FROM projects AS p WHERE p.name = %s",
         (project,),
     )
     return (int(found[0][0]), int(found[0][1])) if found else (0, 0)
@@ -46,7 +47,8 @@ def undelivered(tx: Transaction, project: str) -> tuple[int, int]:
         " o.done_at IS NULL) + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND"
         " b.state NOT IN ('done', 'refused'))) FROM deliveries AS d WHERE d.project_id = p.id AND NOT d.retired),"
         " (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
-        " ON c.source_id = s.id AND c.name = 'tasks' WHERE s.project_id = p.id) FROM projects AS p WHERE p.name = %s",
+        " ON c.source_id = s.id AND c.name = 'read_tasks' WHERE s.project_id = p.id)"
+        " FROM projects AS p WHERE p.name = %s",
         (project,),
     )
     return (int(found[0][0] or 0), int(found[0][1])) if found else (0, 0)

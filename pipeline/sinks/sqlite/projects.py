@@ -29,7 +29,7 @@ def open_tasks(connection: sqlite3.Connection, project: str) -> tuple[int, int]:
         " CROSS JOIN imports AS i ON i.object_id = o.id AND i.state = 'live' CROSS JOIN task_rows AS t"
         " ON t.object_id = i.object_id AND t.lease = i.lease WHERE s.project_id = p.id AND t.archived_at IS NULL"
         " AND coalesce(t.annotations, '[]') = '[]'),"
-        " (SELECT coalesce(sum(s.tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
+        " (SELECT coalesce(sum(s.read_tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
         " FROM projects AS p WHERE p.name = ?",
         (project,),
     ).fetchone()
@@ -42,7 +42,7 @@ def undelivered(connection: sqlite3.Connection, project: str) -> tuple[int, int]
         "SELECT (SELECT max((SELECT coalesce(sum(o.tasks), 0) FROM outbox AS o WHERE o.delivery_id = d.id AND"
         " o.done_at IS NULL) + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND"
         " b.state NOT IN ('done', 'refused'))) FROM deliveries AS d WHERE d.project_id = p.id AND d.retired = 0),"
-        " (SELECT coalesce(sum(s.tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
+        " (SELECT coalesce(sum(s.read_tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
         " FROM projects AS p WHERE p.name = ?",
         (project,),
     ).fetchone()
