@@ -18,6 +18,8 @@ BEAT_SECONDS = 2.0
 """How often a process says that its worker threads are alive ..."""
 BEATS_MISSED = 3
 """... and how many of these may fail before they no longer count."""
+JOIN_SECONDS = 3.0
+"""How long its end is waited for: it may be about to wait for the database."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +74,12 @@ class Renewer:
         if self._thread is None:
             return
         self._stop.set()
-        self._thread.join()
+        self._thread.join(JOIN_SECONDS)
+        told = self.problem is None and not self._thread.is_alive()
         self._thread = None
+        if not told:
+            # The database does not answer. That nobody lives here shows by itself, as nobody says so any more.
+            return
         try:
             self._ledger.beat(self._worker, 0, 0.0)
         except LabelfeedError as error:

@@ -35,6 +35,17 @@ class Proxy:
         """Let connections through again."""
         self._ask("POST", f"/proxies/{self.name}", {"enabled": True})
 
+    def hang(self) -> None:
+        """Take all that is sent, and pass nothing on, with every connection open."""
+        for stream in ("upstream", "downstream"):
+            toxic = {"name": f"hang-{stream}", "type": "timeout", "stream": stream, "attributes": {"timeout": 0}}
+            self._ask("POST", f"/proxies/{self.name}/toxics", toxic)
+
+    def answer(self) -> None:
+        """Undo `hang`; what was sent meanwhile is lost, and connections stay as they are."""
+        for stream in ("upstream", "downstream"):
+            self._ask("DELETE", f"/proxies/{self.name}/toxics/hang-{stream}")
+
     def slow(self, milliseconds: int) -> None:
         """Let every answer take this much longer."""
         toxic = {"name": "slow", "type": "latency", "attributes": {"latency": milliseconds}}

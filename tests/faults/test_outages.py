@@ -216,6 +216,33 @@ def test_a_long_outage_of_the_database(world: World) -> None:
         assert max((told(role) - before[role.name]).values()) <= LINES
 
 
+def test_a_database_that_goes_silent(world: World) -> None:
+    """A database that takes what is sent and answers nothing is one that is away: each part of every role says so once,
+    `work` ends at SIGTERM meanwhile, and the others go on when it answers."""
+    installation, proxy = world.installation, world.proxies["postgres"]
+    roles = list(installation.roles)
+    before = {role.name: told(role) for role in roles}
+    ending = installation.start("work")
+    installation.roles.remove(ending)
+    until(lambda: ending.said("started") and ending.ready()[0] == 200, what="another worker")
+    installation.put(20)
+    proxy.hang()
+    try:
+        installation.put(20)
+        for role in (*roles, ending):
+            until(lambda role=role: role.ready()[0] == 503, what=f"{role.name} unready")
+            assert any("unavailable" in (why or "") for why in role.ready()[1].values())
+        assert ending.end() == 0
+    finally:
+        proxy.answer()
+        ending.kill()
+    for role in roles:
+        until(lambda role=role: role.ready()[0] == 200, what=lambda role=role: f"{role.name} ready: {role.ready()}")
+        new = told(role) - before[role.name]
+        assert {"waiting", "recovered"} <= {event for event, _ in new}
+        assert max(new.values()) <= LINES
+
+
 def told(role: Role) -> Counter[tuple[str, str]]:
     """How often each part of a role has said that it waits, or that it goes on."""
     return Counter((event, str(line["role"])) for event in ("waiting", "recovered") for line in role.lines(event))

@@ -16,6 +16,14 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pipeline.errors import DataRefused, LabelfeedError, UnavailableError, UsageError
+from pipeline.sinks.postgres.connection import (
+    CONNECT_SECONDS,
+    KEEPALIVES,
+    SILENT_SECONDS,
+    STATEMENT_SECONDS,
+    Connection,
+    Outage,
+)
 
 T = TypeVar("T")
 Job = Callable[["Transaction"], T]
@@ -27,11 +35,6 @@ WORKERS_CONNECTIONS = 2
 """A worker thread commits while its stager writes a piece of a large file."""
 CONNECTIONS_LIMIT = 64
 """Most in one process, of the hundred that a server has by default: what has none waits for one."""
-CONNECT_SECONDS = 5.0
-"""How long a connection is waited for before the caller is told that the server does not answer."""
-KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""A connection that nothing comes from is asked after half a minute whether it is still there: a statement may take
-hours, such as the build of an index, and what lies between forgets silent connections."""
 PATIENCE_SECONDS = 10.0
 """How long one transaction is tried again before its caller is told."""
 LONGEST_PAUSE_SECONDS = 0.25
@@ -40,7 +43,7 @@ SHARDS = 8
 
 # To compile a statement (JIT) takes longer than any of ours.
 _SETTINGS = (
-    "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '2s';"
+    f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'; SET LOCAL lock_timeout = '2s';"
     " SET LOCAL idle_in_transaction_session_timeout = '15s'; SET LOCAL jit = off;"
 )
 # Rows are looked up by lists of numbers, which the planner may take for much longer ones: then it would read a
@@ -110,14 +113,19 @@ def connections_for(workers: int) -> int:
 
 
 class Database:
-    """A pool of connections and how work is done on them. Thread-safe."""
+    """A pool of connections and how work is done on them; one that is silent for `silence` seconds in a transaction
+    is lost. Thread-safe."""
 
-    def __init__(self, url: str, connections: int = CONNECTIONS) -> None:
+    def __init__(self, url: str, connections: int = CONNECTIONS, silence: float = SILENT_SECONDS) -> None:
         self._url = url
+        self._silence = silence
+        self._outage = Outage()
         # The roles say once that the server does not answer; the pool would say it at every try.
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
         self._pool = ConnectionPool(
             url,
+            connection_class=Connection,
+            configure=self._made,
             kwargs={
                 "autocommit": True,
                 "prepare_threshold": None,
@@ -160,13 +168,14 @@ class Database:
 
     def apart(self, job: Callable[[psycopg.Connection[Row], psycopg.Connection[Row]], None]) -> None:
         """Run a job that can be in no transaction of ours: on two connections, whose statements are committed one by
-        one unless it begins a transaction itself. Again from its start after a conflict or a lost connection.
+        one unless it begins a transaction itself, and may take any time. Again from its start after a conflict or a
+        lost connection.
 
         Raises as `write`.
         """
 
         def once() -> None:
-            with self._connection() as one, self._connection() as other:
+            with self._connection(lasting=True) as one, self._connection(lasting=True) as other:
                 job(one, other)
 
         self._patiently(once)
@@ -226,17 +235,31 @@ class Database:
             time.sleep(LONGEST_PAUSE_SECONDS)
 
     @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Row]]:
-        try:
-            connection = self._pool.getconn(timeout=CONNECT_SECONDS)
-        except PoolTimeout as error:
-            raise self._cause(error) from error
+    def _connection(self, *, lasting: bool = False) -> Iterator[Connection]:
+        """A connection for the block alone. `lasting`: one of its statements may take any time."""
+        connection = self._taken()
+        connection.silence = None if lasting else self._silence
         try:
             yield connection
         finally:
             self._give_back(connection)
 
-    def _give_back(self, connection: psycopg.Connection[Row]) -> None:
+    def _made(self, connection: Connection) -> None:
+        connection.outage, connection.made = self._outage, time.monotonic()
+
+    def _taken(self) -> Connection:
+        while True:
+            try:
+                connection = self._pool.getconn(timeout=CONNECT_SECONDS)
+            except PoolTimeout as error:
+                raise self._cause(error) from error
+            if connection.made > self._outage.at:
+                return connection
+            # Whatever lets nobody in may have forgotten this one, too.
+            connection.close()
+            self._pool.putconn(connection)
+
+    def _give_back(self, connection: Connection) -> None:
         try:
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 connection.execute("ROLLBACK")

@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 LEASE_CONNECTIONS = 2
 """Connections that nothing uses but the renewing of leases: the renewer's thread, and a claim that is in doubt."""
+LEASE_SILENCE_SECONDS = 15.0
+"""A renewal is one row's update: one whose answer was lost is asked again while the lease lasts."""
 
 
 class PostgresLedger:
@@ -47,7 +49,7 @@ class PostgresLedger:
     def __init__(self, url: str, *, workers: int = 0, connections: int | None = None) -> None:
         self._database = Database(url, connections or connections_for(workers))
         # A lease that is not renewed in time cancels its claim, so that this waits for none that commits hold.
-        self._leases = Database(url, LEASE_CONNECTIONS)
+        self._leases = Database(url, LEASE_CONNECTIONS, LEASE_SILENCE_SECONDS)
 
     def made(self) -> bool:
         """As `Ledger.made`."""
