@@ -47,7 +47,8 @@ class DeadLetter(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """What one poll gave: records in order of each partition, and the positions after them."""
+    """What one poll gave: records in order of each partition, and the positions after all that it read. There may be
+    positions without records, behind messages that concern nobody, but none where nothing was read."""
 
     records: Sequence[Record]
     positions: Offsets

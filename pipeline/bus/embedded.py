@@ -163,8 +163,9 @@ class EmbeddedConsumer:
                 break
             with self._arrived:
                 self._arrived.wait(min(left, LOOK_SECONDS))
-        if records:
-            self._position = records[-1].offset + 1
+        if not records:
+            return Polled((), {})
+        self._position = records[-1].offset + 1
         return Polled(records, {PARTITION: self._position})
 
     def _records(self, limit: int) -> list[Record]:

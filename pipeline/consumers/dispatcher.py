@@ -31,6 +31,9 @@ POLL_EVENTS = 1000
 """Most events of one transaction."""
 POLL_SECONDS = 0.1
 """Longest time that one poll waits, and so about the longest that stopping takes."""
+PASS_SECONDS = 1.0
+"""How long a position waits at least, behind messages that concern nobody, for events that it can be written with: a
+topic that is full of others' messages costs the database one small transaction in so long."""
 LOOK_SECONDS = 5.0
 """How often the ledger is looked at while nothing comes: it may have lost what was the last to come."""
 
@@ -80,6 +83,8 @@ class Dispatcher:
         self._recorded = recorded
         self._patience = Patience("dispatcher")
         self._reached: dict[int, int] = {}
+        self._passed: dict[int, int] = {}
+        self._moved = 0.0
         self._looked = 0.0
         self._stop = threading.Event()
 
@@ -87,7 +92,7 @@ class Dispatcher:
         """Work until `stop` is called."""
         self._metrics.set("up", 1, role="dispatch")
         while not self._stop.is_set():
-            self._reached = {}
+            self._reached, self._passed = {}, {}
             try:
                 with closing(self._log.consumer(self._positions)) as consumer:
                     self._consume(consumer)
@@ -113,10 +118,7 @@ class Dispatcher:
                 self._wait(error)
                 continue
             self._answered()
-            if polled.records:
-                self.take(consumer, polled)
-            elif time.monotonic() - self._looked >= LOOK_SECONDS:
-                self._insist(self._look, consumer)
+            self.take(consumer, polled)
 
     def _look(self) -> None:
         """Whether the ledger still has what was recorded. Raises PositionsLost."""
@@ -126,9 +128,21 @@ class Dispatcher:
     def take(self, consumer: Consumer, polled: Polled) -> dict[Effect, int]:
         """Record what one poll gave and commit its positions; gives what became of its events.
 
+        Positions without records are behind messages that concern nobody. They go with the next records, or alone, at
+        most once in PASS_SECONDS; until then they are only read again after a restart.
+
         Waits for a database that does not answer until it does, or until `stop`; then nothing is committed. Raises
         PositionsLost.
         """
+        self._passed |= polled.positions
+        now = time.monotonic()
+        if polled.records or (self._passed and now - self._moved >= PASS_SECONDS):
+            return self._take(consumer, Polled(polled.records, dict(self._passed)))
+        if now - self._looked >= LOOK_SECONDS:
+            self._insist(self._look, consumer)
+        return {}
+
+    def _take(self, consumer: Consumer, polled: Polled) -> dict[Effect, int]:
         self._metrics.add("received_events_total", len(polled.records))
         effects: Counter[Effect] = Counter()
         started = time.monotonic()
@@ -142,8 +156,10 @@ class Dispatcher:
         if not self._insist(lambda: self._record(batch), consumer):
             return {}
         self._reached |= polled.positions
+        self._passed, self._moved = {}, time.monotonic()
         reached("dispatcher.recorded")
-        self._tell(polled, effects, time.monotonic() - started)
+        if polled.records:
+            self._tell(polled, effects, time.monotonic() - started)
         if not WORK.isdisjoint(effects):
             self._recorded()
         try:
@@ -242,6 +258,8 @@ class Dispatcher:
         known = self._ledger.positions(self._log.name)
         found = {partition: known[partition] for partition in partitions if partition in known}
         self._reached = {at: place for at, place in self._reached.items() if at not in partitions} | found
+        # What was passed over is read again from there, with all that a ledger may have lost before it.
+        self._passed = {at: place for at, place in self._passed.items() if at not in partitions}
         return found
 
     def _answered(self) -> None:

@@ -113,6 +113,38 @@ def test_what_no_source_covers_is_passed_over(make_house: Any) -> None:
     assert told.buried == []
 
 
+def test_positions_behind_what_concerns_nobody_are_written_seldom(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many polls give only positions, they are one write in a while, and go along with the next event."""
+    monkeypatch.setattr(dispatching, "PASS_SECONDS", 3600.0)
+    told, made = Told(), dispatcher(house)
+    made.take(told, polled(event("a")))
+    for position in range(2, 50):
+        assert made.take(told, Polled([], {0: position, 1: position})) == {}
+    assert told.committed == [{0: 1}]
+    made.take(told, Polled([Record(0, 49, event("b"))], {0: 50}))
+    assert told.committed == [{0: 1}, {0: 50, 1: 49}]
+    made.take(told, Polled([], {1: 50}))
+    monkeypatch.setattr(dispatching, "PASS_SECONDS", 0.0)
+    for _ in range(3):
+        made.take(told, Polled([], {}))
+    assert told.committed[2:] == [{1: 50}]
+    assert house.ledger.positions("log") == {0: 50, 1: 50}
+
+
+def test_positions_are_forgotten_with_the_assignment_they_are_of(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger that fell back is read again from there: what was passed over before that moves no position on."""
+    monkeypatch.setattr(dispatching, "PASS_SECONDS", 3600.0)
+    told, made = Told(), dispatcher(house)
+    made.take(told, Polled([Record(0, 9, event("a"))], {0: 10}))
+    made.take(told, Polled([], {0: 20}))
+    house.file.write(lambda connection: lose(connection, ("a",), 2))
+    assert made._positions([0]) == {0: 2}
+    made.take(told, Polled([Record(0, 2, event("b"))], {0: 3}))
+    assert house.ledger.positions("log") == {0: 3}
+
+
 def test_a_record_that_the_database_refuses_is_found(house: House) -> None:
     """One bad record among many goes to the dead letters alone; all others are recorded, and the positions."""
     told = Told()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -21,11 +22,19 @@ from pipeline.bus import Consumer
 from pipeline.bus.kafka import KafkaLog, KafkaOptions, parse
 from pipeline.consumers.dispatcher import Dispatcher, Scope
 from pipeline.events import ObjectEvent, UndecodableEvent
+from tests.bus.contract import take
+from tests.bus.test_backlog import until
 from tests.consumers.house import House
 
 DEADLINE_SECONDS = 60.0
 LARGE = 1_048_000
 """Bytes of a record that a topic of Kafka's defaults just takes, if they can't be compressed."""
+FOREIGN = (
+    b'{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}',
+    b'{"Records": [{"eventName": "ObjectTagging:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "k"}}}]}',
+    b'{"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "theirs"}, "object": {"key": "k"}}}]}',
+)
+"""What a store writes that concerns nobody here."""
 DEEP = b"[" * 1000 + b"]" * 1000
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -83,9 +92,19 @@ def dispatched(house: House, log: KafkaLog, done: Callable[[], bool]) -> None:
     with closing(log.consumer(lambda _partitions: {})) as consumer:
         while not done():
             assert time.monotonic() < deadline, house.states()
-            polled = consumer.poll(1000, 0.2)
-            if polled.records:
-                dispatcher.take(consumer, polled)
+            dispatcher.take(consumer, consumer.poll(1000, 0.2))
+
+
+@contextmanager
+def running(made: Dispatcher) -> Iterator[None]:
+    """A dispatcher that runs."""
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        made.stop()
+        thread.join(30)
 
 
 def letters(options: KafkaOptions) -> list[Any]:
@@ -123,6 +142,22 @@ def test_records_that_cannot_be_read_stop_nothing(house: House, log: KafkaLog, o
 
     assert log.replay_dead() == 2
     dispatched(house, log, lambda: len(letters(options)) >= 4)
+
+
+def test_messages_that_concern_nobody_are_behind_us(house: House, log: KafkaLog, options: KafkaOptions) -> None:
+    """A topic with nothing but others' notifications has no lag, neither by the ledger nor by the group, and none of
+    them is read again."""
+    for value in FOREIGN:
+        write(options, value)
+    with running(Dispatcher(log, house.ledger, {}, house.metrics)):
+        until(lambda: house.ledger.positions(log.name) == log.end() and not sum(log.lag().values()))
+
+    assert log.end() == {0: len(FOREIGN)}
+    assert house.metric("dead_letters_total", reason="unreadable") in {None, 0}
+    with closing(log.consumer(lambda _partitions: house.ledger.positions(log.name))) as consumer:
+        log.publish([ObjectEvent("inbox", "behind")])
+        _, positions = take(consumer, 1)
+        assert positions == {0: len(FOREIGN) + 1}
 
 
 def limit_dead_letters(options: KafkaOptions, size: int) -> None:
