@@ -15,14 +15,16 @@ from pipeline.events import ObjectEvent
 
 
 def nothing_to_settle() -> None:
-    """For notices that nobody needs to be told of."""
+    """For notices that nobody needs to be told of, or that nothing has to be put aside of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notices:
     """Changes that were noticed together.
 
-    `settle` is called once the event log has all of them, and not at all if it never gets them: it
+    `put_aside` puts among the dead letters, durably, what of them can't be read. It is called behind the events,
+    and again until it raises no LabelfeedError.
+    `settle` is called once the event log has all of that, and not at all if it never gets it: it
     acknowledges them to whoever sent them, and may raise RetriableError, after which they may come again.
     `lost` says that changes may have been missed until now, so that a pass is due at once.
     """
@@ -30,6 +32,7 @@ class Notices:
     events: Sequence[ObjectEvent] = ()
     settle: Callable[[], None] = nothing_to_settle
     lost: bool = False
+    put_aside: Callable[[], None] = nothing_to_settle
 
 
 class Producer(Protocol):

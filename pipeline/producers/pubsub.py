@@ -69,7 +69,7 @@ _PASSING = (Aborted, Cancelled, DeadlineExceeded, InternalServerError, ServiceUn
 _log = logging.getLogger(__name__)
 
 Bury = Callable[[Sequence[UndecodableEvent]], None]
-"""Puts aside, durably, what can't be read. Raises RetriableError."""
+"""Puts aside, durably, what can't be read. Raises LabelfeedError."""
 
 
 class _Message(NamedTuple):
@@ -147,13 +147,14 @@ class PubSubProducer:
 
     def _noticed(self, messages: Sequence[_Message]) -> Notices:
         events: list[ObjectEvent] = []
+        letters: list[UndecodableEvent] = []
         read: list[_Message] = []
         for message in messages:
             found, reason = self._read(message)
             events += [event._replace(id=message.id) for event in found]
-            if reason is None or self._put_aside(message, reason):
+            if reason is None or self._put_aside(message, reason, letters):
                 read.append(message)
-        return Notices(events, lambda: self._acknowledge(read))
+        return Notices(events, lambda: self._acknowledge(read), put_aside=lambda: self._write(letters))
 
     def _read(self, message: _Message) -> tuple[list[ObjectEvent], str | None]:
         """The events in a message that can be kept, and why not all that it tells of can; None where all can."""
@@ -164,11 +165,12 @@ class PubSubProducer:
         except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
             return [], refusal(error)
 
-    def _put_aside(self, message: _Message, reason: str) -> bool:
-        """Whether a message that can't be read may be acknowledged: it is among the dead letters, or can't be kept."""
+    def _put_aside(self, message: _Message, reason: str, letters: list[UndecodableEvent]) -> bool:
+        """Whether a message that can't be read may be acknowledged: it is among the dead letters by then, or can't be
+        kept."""
         body = orjson.dumps(to_document(message.attributes, message.data))
         if self._bury is not None:
-            self._bury([UndecodableEvent(body, reason)])
+            letters.append(UndecodableEvent(body, reason))
             return True
         if self._has_dead_letters():
             self._held.drop([message])
@@ -176,6 +178,10 @@ class PubSubProducer:
         extra = {"source": self._source.name, "reason": reason, "body": body[:EXCERPT].decode(errors="replace")}
         _log.error("a message that cannot be read is dropped: the subscription has no dead-letter policy", extra=extra)
         return True
+
+    def _write(self, letters: Sequence[UndecodableEvent]) -> None:
+        if self._bury is not None and letters:
+            self._bury(letters)
 
     def _has_dead_letters(self) -> bool:
         """Whether the subscription has a dead-letter policy, as far as we may know."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline import logs
@@ -162,7 +163,7 @@ class SourceRunner:
         patience.wait(error, stop)
 
     def _take(self, notices: Notices, stop: threading.Event) -> None:
-        """Publish notices, as often as it takes, and settle them."""
+        """Publish notices and put aside what can't be read of them, as often as it takes, and settle them."""
         if not self._watching.is_set():
             self._passes.watched_since = time.time()
             self._watch_problem = ""
@@ -170,27 +171,42 @@ class SourceRunner:
             self._watching.set()
         patience = Patience(ROLE, source=self._name)
         self._passes.noticed.add([event.key for event in notices.events if event.source == self._name])
-        while notices.events and not self._published(notices, patience, stop):
-            if stop.is_set():
-                return
+        for step in (lambda: self._publish(notices), notices.put_aside):
+            while not self._done(step, patience, stop):
+                if stop.is_set():
+                    return
         notices.settle()
         if notices.lost:
             self._due.set()
 
-    def _published(self, notices: Notices, patience: Patience, stop: threading.Event) -> bool:
+    def _done(self, step: Callable[[], None], patience: Patience, stop: threading.Event) -> bool:
+        """Whether the log took what it was given. Where it did not, there has been a wait, during which the notices are
+        kept: given back at every attempt, sound messages would seem poison to their queue's redrive policy. So what a
+        person must mend is waited for as well."""
         try:
-            events = traced(notices.events)
-            self._passes.log.publish(events)
-            reached("watcher.published")
-        except RetriableError as error:
+            step()
+        except LabelfeedError as error:
+            self._watch_problem = _told(error)
+            self._passes.problems.tell("notifications", error)
             self._failed("publish", error)
             patience.wait(error, stop)
             return False
+        if patience.tried:
+            self._watch_problem = ""
+            self._passes.problems.solved("notifications")
+            patience.succeeded()
+        return True
+
+    def _publish(self, notices: Notices) -> None:
+        if not notices.events:
+            return
+        events = traced(notices.events)
+        self._passes.log.publish(events)
+        reached("watcher.published")
         count = len(notices.events)
         self._noticed += count
         self._traces = list(dict.fromkeys([*self._traces, *traces_of(events)]))[:TRACES_TOLD]
         self._passes.metrics.add("sent_events_total", count, source=self._name, discovered_by="notification")
-        return True
 
     def _failed(self, stage: str, error: LabelfeedError) -> None:
         self._passes.metrics.add("errors_total", stage=stage, code=error.code)

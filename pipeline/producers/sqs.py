@@ -52,7 +52,7 @@ _TRIALS: Mapping[str, Mapping[str, Any]] = {
 _log = logging.getLogger(__name__)
 
 Bury = Callable[[Sequence[UndecodableEvent]], None]
-"""Puts aside, durably, what can't be read. Raises RetriableError."""
+"""Puts aside, durably, what can't be read. Raises LabelfeedError."""
 
 
 class _Message(NamedTuple):
@@ -144,13 +144,14 @@ class SqsProducer:
 
     def _noticed(self, url: str, messages: Sequence[_Message]) -> Notices:
         events: list[ObjectEvent] = []
+        letters: list[UndecodableEvent] = []
         read: list[_Message] = []
         for message in messages:
             found, reason = self._read(message)
             events += [event._replace(id=new_id()) for event in found]
-            if reason is None or self._put_aside(url, message, reason):
+            if reason is None or self._put_aside(url, message, reason, letters):
                 read.append(message)
-        return Notices(events, lambda: self._delete(url, read))
+        return Notices(events, lambda: self._delete(url, read), put_aside=lambda: self._write(letters))
 
     def _read(self, message: _Message) -> tuple[list[ObjectEvent], str | None]:
         """The events in a message that can be kept, and why not all that it tells of can; None where all can."""
@@ -161,10 +162,11 @@ class SqsProducer:
         except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
             return [], refusal(error)
 
-    def _put_aside(self, url: str, message: _Message, reason: str) -> bool:
-        """Whether a message that can't be read may be deleted: it is among the dead letters, or can't be kept."""
+    def _put_aside(self, url: str, message: _Message, reason: str, letters: list[UndecodableEvent]) -> bool:
+        """Whether a message that can't be read may be deleted: it is among the dead letters by then, or can't be
+        kept."""
         if self._bury is not None:
-            self._bury([UndecodableEvent(message.body.encode(errors="replace"), reason)])
+            letters.append(UndecodableEvent(message.body.encode(errors="replace"), reason))
             return True
         with self._asking():
             attributes = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
@@ -174,6 +176,10 @@ class SqsProducer:
         extra = {"source": self._source.name, "reason": reason, "body": message.body[:EXCERPT]}
         _log.error("a message that cannot be read is dropped: the queue has no redrive policy", extra=extra)
         return True
+
+    def _write(self, letters: Sequence[UndecodableEvent]) -> None:
+        if self._bury is not None and letters:
+            self._bury(letters)
 
     def _delete(self, url: str, messages: Sequence[_Message]) -> None:
         """Raises UnavailableError: then they may come again."""

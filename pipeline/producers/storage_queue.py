@@ -51,7 +51,7 @@ _NO_SUCH_MESSAGE = frozenset({"MessageNotFound", "PopReceiptMismatch", "InvalidQ
 _log = logging.getLogger(__name__)
 
 Bury = Callable[[Sequence[UndecodableEvent]], None]
-"""Puts aside, durably, what can't be read. Raises RetriableError."""
+"""Puts aside, durably, what can't be read. Raises LabelfeedError."""
 
 
 class _Message:
@@ -151,14 +151,15 @@ class StorageQueueProducer:
 
     def _noticed(self, messages: Sequence[_Message], pool: ThreadPoolExecutor) -> Notices:
         events: list[ObjectEvent] = []
+        letters: list[UndecodableEvent] = []
         lost = False
         for message in messages:
             found, reason, of_folder = self._read(message)
             events += [event._replace(id=new_id()) for event in found]
             lost = lost or of_folder
             if reason is not None:
-                self._put_aside(message, reason)
-        return Notices(events, lambda: self._delete(messages, pool), lost)
+                self._put_aside(message, reason, letters)
+        return Notices(events, lambda: self._delete(messages, pool), lost, lambda: self._write(letters))
 
     def _read(self, message: _Message) -> _Said:
         try:
@@ -170,13 +171,17 @@ class StorageQueueProducer:
         except Exception as error:  # noqa: BLE001 - the outer boundary of a message: else it came for ever
             return _Said([], refusal(error))
 
-    def _put_aside(self, message: _Message, reason: str) -> None:
-        """Put what can't be read among the dead letters; drop it aloud where there are none."""
+    def _put_aside(self, message: _Message, reason: str, letters: list[UndecodableEvent]) -> None:
+        """Add what can't be read to the dead letters; drop it aloud where there are none."""
         if self._bury is not None:
-            self._bury([UndecodableEvent(message.body.encode(), reason)])
+            letters.append(UndecodableEvent(message.body.encode(), reason))
             return
         extra = {"source": self._source.name, "reason": reason, "body": message.body[:EXCERPT]}
         _log.error("a message that cannot be read is dropped: there are no dead letters", extra=extra)
+
+    def _write(self, letters: Sequence[UndecodableEvent]) -> None:
+        if self._bury is not None and letters:
+            self._bury(letters)
 
     def _delete(self, messages: Sequence[_Message], pool: ThreadPoolExecutor) -> None:
         """Raises UnavailableError: then they may come again."""

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import waiting
 from pipeline.bus import Offsets
-from pipeline.errors import UnavailableError
+from pipeline.errors import LabelfeedError, UnavailableError, UsageError
 from pipeline.events import ObjectEvent
 from pipeline.producers import Notices, Producer, runner
 from pipeline.producers.local import LocalProducer
@@ -141,11 +141,12 @@ class Scripted:
 
 
 class FailingLog:
-    """A log that does not answer at first."""
+    """A log that does not answer at first, or has another `error`."""
 
-    def __init__(self, inner: Any, failures: int) -> None:
+    def __init__(self, inner: Any, failures: int, error: LabelfeedError | None = None) -> None:
         self.inner = inner
         self.failures = failures
+        self.error = error or UnavailableError("no broker")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -154,7 +155,7 @@ class FailingLog:
         """As `EventLog.publish`."""
         if self.failures:
             self.failures -= 1
-            raise UnavailableError("no broker")
+            raise self.error
         return self.inner.publish(events)  # type: ignore[no-any-return]
 
 
@@ -168,6 +169,44 @@ def test_notices_are_settled_after_the_log_has_them(house: House) -> None:
 
     with running(house, producer):
         until(lambda: settled == [0])
+    assert [event.key for event in house.published()] == ["a"]
+
+
+def test_what_a_person_must_mend_is_waited_for_with_the_notices_kept(house: House) -> None:
+    """While the log refuses us, the producer is not started again, which gave back all that it holds; the source says
+    why, and goes on when it is mended."""
+    log = FailingLog(house.log, 10**9, UsageError("it refuses us"))
+    settled: list[str] = []
+    house.log = log  # type: ignore[assignment]
+    producer = Scripted(
+        Notices([ObjectEvent("inbox", "a", time=time.time(), id="1")], lambda: settled.append("first")),
+        Notices([ObjectEvent("inbox", "b", time=time.time(), id="2")], lambda: settled.append("second")),
+    )
+    with running(house, producer, poll=3600.0) as source:
+        until(lambda: house.metric("errors_total", stage="publish", code="usage") >= 3)
+        assert source.status().reason == "usage: it refuses us"
+        assert problems(house) == {"notifications": "usage"}
+        assert house.metric("errors_total", stage="notify") == 0
+
+        log.failures = 0
+        until(lambda: settled == ["first", "second"])
+        until(lambda: source.status().ready and not problems(house))
+    assert [event.key for event in house.published()] == ["a", "b"]
+
+
+def test_dead_letters_are_kept_before_notices_are_settled(house: House) -> None:
+    """Where what can't be read cannot be put aside, that is tried again behind the events, which are published once."""
+    done: list[str] = []
+
+    def put_aside() -> None:
+        done.append("tried")
+        if len(done) < 3:
+            raise UsageError("it refuses us")
+
+    event = ObjectEvent("inbox", "a", time=time.time(), id="1")
+    with running(house, Scripted(Notices([event], lambda: done.append("settled"), put_aside=put_aside))):
+        until(lambda: "settled" in done)
+    assert done == ["tried", "tried", "tried", "settled"]
     assert [event.key for event in house.published()] == ["a"]
 
 

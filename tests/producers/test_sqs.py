@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -15,14 +15,18 @@ import orjson
 import pytest
 
 from deploy.services import Service
+from pipeline import waiting
+from pipeline.bus import Offsets
 from pipeline.config import Source
 from pipeline.errors import UnavailableError, UsageError
 from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.notifications import Target
 from pipeline.producers import Notices, sqs
+from pipeline.producers.runner import SourceRunner
 from pipeline.producers.sqs import Bury, SqsProducer
 from pipeline.stores.s3 import S3Store, open_store
 from pipeline.stores.scope import Scope
+from tests.producers.conftest import House
 from tests.producers.contract import Made, ProducerContract
 from tests.servers import s3_client, sqs_client
 
@@ -56,6 +60,7 @@ class Bench:
         while len(events) < count:
             notices = self.next()
             events += notices.events
+            notices.put_aside()
             notices.settle()
         return events
 
@@ -271,20 +276,89 @@ def test_a_dead_letter_that_cannot_be_kept_is_not_deleted(
 
     put("not JSON")
     bench = opened(bury=bury)
+    notices = bench.next()
     with pytest.raises(UnavailableError, match="log is down"):
-        bench.next()
+        notices.put_aside()
     assert left() == 1
 
 
+class RefusingLog:
+    """An event log whose servers refuse us, events or dead letters, until a person has `mended` it."""
+
+    def __init__(self, inner: Any, *refused: str) -> None:
+        self.inner = inner
+        self.refused = refused
+        self.mended = threading.Event()
+        self.tries = 0
+        self.buried: list[UndecodableEvent] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def publish(self, events: Sequence[ObjectEvent]) -> Offsets:
+        """As `EventLog.publish`."""
+        self._refuse("publish")
+        return self.inner.publish(events)  # type: ignore[no-any-return]
+
+    def bury(self, letters: Sequence[UndecodableEvent]) -> None:
+        """As the log on Kafka does."""
+        self._refuse("bury")
+        self.buried += letters
+
+    def _refuse(self, what: str) -> None:
+        if what in self.refused and not self.mended.is_set():
+            self.tries += 1
+            raise UsageError("kafka://broker refuses us: TopicAuthorizationFailedError")
+
+
+def redriving(elasticmq: Service, url: str, most: int) -> str:
+    """Give a queue another one for what was received so often; its URL."""
+    client = sqs_client(elasticmq)
+    dead: str = client.create_queue(QueueName=f"{url.rpartition('/')[2]}dead")["QueueUrl"]
+    arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = orjson.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": most}).decode()
+    client.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": policy})
+    return dead
+
+
+@pytest.mark.parametrize("refused", ["publish", "bury"])
+def test_a_log_that_refuses_us_leaves_nothing_to_the_queues_redrive(
+    elasticmq: Service, house: House, put: Callable[[Any], None], left: Callable[[], int], url: str,
+    monkeypatch: pytest.MonkeyPatch, refused: str,
+) -> None:  # fmt: skip
+    """However long the log refuses events or dead letters, no message is received so often that the queue's redrive
+    policy takes it, and all are published or put aside afterwards, once."""
+    monkeypatch.setattr(waiting, "LONGEST_SECONDS", 0.2)
+    dead = redriving(elasticmq, url, 3)
+    log = RefusingLog(house.log, refused)
+    house.log = log  # type: ignore[assignment]
+    store = open_store(source_of(url), Path())
+    producer = SqsProducer(source_of(url), store, Scope(), bury=log.bury)
+    put(s3_event("in/a.json"))
+    put("not JSON")
+    put(s3_event("in/b.json"))
+    runner = threading.Thread(target=SourceRunner(house.passes(poll=3600.0), producer).run, args=(house.stop,))
+    runner.start()
+    try:
+        assert_soon(lambda: log.tries > 8)
+        log.mended.set()
+        assert_soon(lambda: left() == 0)
+    finally:
+        house.stop.set()
+        runner.join()
+        producer.close()
+        store.close()
+
+    assert sqs_client(elasticmq).receive_message(QueueUrl=dead).get("Messages", []) == []
+    assert sorted(event.key for event in house.published()) == ["a.json", "b.json"]
+    assert [letter.body for letter in log.buried] == [b"not JSON"]
+
+
 def test_without_dead_letters_the_queues_own_redrive_counts(
-    elasticmq: Service, opened: Open, put: Callable[[Any], None], left: Callable[[], int], url: str, unique: str
+    elasticmq: Service, opened: Open, put: Callable[[Any], None], left: Callable[[], int], url: str
 ) -> None:
     """A queue with a redrive policy keeps what can't be read, for SQS to move."""
-    client = sqs_client(elasticmq)
-    dead = client.create_queue(QueueName=f"{unique}dead")["QueueUrl"]
-    arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    policy = orjson.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 2}).decode()
-    client.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": policy})
+    redriving(elasticmq, url, 2)
     put("not JSON")
     put(s3_event("in/a.json"))
     opened().settle(1)
