@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pipeline import logs
 from pipeline.errors import LabelfeedError
 from pipeline.ledger import Ledger
+from pipeline.waiting import our_error
 
 FAILURES_LIMIT = 2
 """So many renewals in a row that the database did not answer cancel a claim: its lease may be over."""
@@ -114,14 +115,18 @@ class Renewer:
         try:
             self._ledger.beat(self._worker, self._threads, BEAT_SECONDS * BEATS_MISSED, self._commits())
         except LabelfeedError as error:
-            problem = f"{error.code}: {error}"
-            if self.problem is None:
-                _log.warning(logs.WAITING, extra={"role": "work", "code": error.code, "error": str(error)})
-            self.problem = problem
+            self._waits(error)
+        except Exception as error:  # noqa: BLE001 - leases are to be renewed whatever keeps the process from this
+            self._waits(our_error(error))
         else:
             if self.problem is not None:
                 _log.info(logs.RECOVERED, extra={"role": "work"})
             self.problem = None
+
+    def _waits(self, error: LabelfeedError) -> None:
+        if self.problem is None:
+            _log.warning(logs.WAITING, extra={"role": "work", "code": error.code, "error": str(error)})
+        self.problem = f"{error.code}: {error}"
 
     def _renew_due(self, age: float) -> None:
         with self._lock:
@@ -139,7 +144,12 @@ class Renewer:
             else:
                 held.lost = True
         except LabelfeedError as error:
-            held.failures += 1
-            held.lost = held.failures >= FAILURES_LIMIT
-            extra = {"lease": held.lease, "failures": held.failures, "error": str(error)}
-            _log.warning(logs.LEASE_NOT_RENEWED, extra=extra)
+            self._failed(held, error)
+        except Exception as error:  # noqa: BLE001 - the leases after this one are to be renewed, too
+            self._failed(held, our_error(error))
+
+    def _failed(self, held: Held, error: LabelfeedError) -> None:
+        held.failures += 1
+        held.lost = held.failures >= FAILURES_LIMIT
+        extra = {"lease": held.lease, "failures": held.failures, "error": str(error)}
+        _log.warning(logs.LEASE_NOT_RENEWED, extra=extra)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.consumers import renewer as renewing
 from pipeline.consumers.renewer import Renewer
 from pipeline.errors import UnavailableError
 from tests.consumers.house import House
@@ -69,6 +70,43 @@ def test_two_failures_in_a_row_cancel() -> None:
             renewer.renew(held)
             seen.append(held.lost)
     assert seen == [False, False, False, True]
+
+
+class Breaking:
+    """A ledger that breaks the first time that it is asked for something, and works after that."""
+
+    def __init__(self) -> None:
+        self.beats = self.renewals = 0
+
+    def beat(self, _worker: str, _threads: int, _seconds: float, commits: tuple[int, float] | None = None) -> None:
+        """As `Ledger.beat`; the first one with `commits` breaks, which is the thread's own."""
+        if commits is not None:
+            self.beats += 1
+            if self.beats == 1:
+                raise RuntimeError("nobody foresaw this")
+
+    def renew(self, _lease: int, _seconds: float) -> bool:
+        """As `Ledger.renew`."""
+        self.renewals += 1
+        if self.renewals == 1:
+            raise RuntimeError("nor this")
+        return True
+
+
+def test_an_error_that_nobody_foresaw_ends_no_renewing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What breaks a beat or a renewal is told by the process, which goes on with both."""
+    monkeypatch.setattr(renewing, "BEAT_SECONDS", 0.2)
+    ledger = Breaking()
+    renewer = Renewer(ledger, "w", 1.2)  # type: ignore[arg-type]
+    renewer.start(1)
+    with renewer.hold(1) as held, renewer.hold(2) as other:
+        eventually(lambda: renewer.problem)
+        assert "RuntimeError" in (renewer.problem or "")
+        eventually(lambda: renewer.problem is None and ledger.beats > 1)
+        eventually(lambda: ledger.renewals > 3)
+        assert not held.lost
+        assert not other.lost
+    renewer.stop()
 
 
 def test_threads_are_counted_while_they_live(house: House) -> None:

@@ -182,9 +182,10 @@ def test_transactions_that_wait_for_each_other(postgres_bench: Bench) -> None:
     postgres_bench.execute("UPDATE objects SET attempts = 0")
 
 
-@pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "08006"])
+@pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "08006", "25P03"])
 def test_what_the_server_takes_back_is_done_again(postgres_bench: Bench, state: str) -> None:
-    """A serialization failure, a deadlock, a lock that was not had, a server that shuts down: the job begins anew."""
+    """A serialization failure, a deadlock, a lock that was not had, a server that shuts down, a transaction that idled
+    for too long: the job begins anew."""
     tries: list[int] = []
 
     def job(tx: database.Transaction) -> int:

@@ -291,6 +291,8 @@ class Conflict(psycopg.Error):
     """What a transaction has read was changed by another before it wrote: it must begin again."""
 
 
+_ENDED = {"25P03", "25P04", "53300"}
+"""A transaction that idled or lasted for too long, which ends its connection, and a server with no connection left."""
 _CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable, Conflict)
 
 
@@ -300,10 +302,11 @@ def _passing(error: psycopg.Error) -> bool:
 
 
 def _disconnected(error: psycopg.Error) -> bool:
-    if not isinstance(error, psycopg.OperationalError):
-        return False
+    """Whether the connection is lost, or was refused for now, by the server's own word where it gave one."""
     state = error.sqlstate
-    return state is None or state.startswith(("08", "57P")) or state in ("25P03", "53300")
+    if state is None:
+        return isinstance(error, psycopg.OperationalError)
+    return state.startswith(("08", "57P")) or state in _ENDED
 
 
 def translated(error: psycopg.Error) -> Exception:
@@ -315,7 +318,7 @@ def translated(error: psycopg.Error) -> Exception:
         return UnavailableError(f"others hold the database's rows for too long: {text}", code="locked")
     if isinstance(error, errors.DiskFull):
         return UnavailableError(f"the disk of the database is full: {text}", code="disk_full")
-    if isinstance(error, psycopg.OperationalError | errors.ReadOnlySqlTransaction):
+    if isinstance(error, psycopg.OperationalError | errors.ReadOnlySqlTransaction) or _disconnected(error):
         return UnavailableError(f"the database does not answer: {text}")
     return error
 
