@@ -71,7 +71,19 @@ class Little:
             return MISSING if state is None else Answer.of(200, state)
         if path.startswith("/api/tasks?"):
             return self._listed(path)
+        if "/predictions/" in path:
+            return self._predictions(method, numbers, value)
         return self._one(method, numbers[-1], value) if "/tasks/" in path else Answer.of(201, {"access": "given"})
+
+    def _predictions(self, method: str, numbers: list[int], value: Any) -> Answer:
+        if method == "POST":
+            made = {**value, "id": self._next}
+            self._next += 1
+            self.tasks[value["task"]]["predictions"].append(made)
+            return Answer.of(201, made)
+        for task in self.tasks.values():
+            task["predictions"] = [one for one in task["predictions"] if one["id"] not in numbers]
+        return Answer(204, {}, b"")
 
     def _one(self, method: str, number: int, value: Any) -> Answer:
         task = self.tasks.get(number)

@@ -84,9 +84,9 @@ class Patience:
 
 HELD: dict[str, tuple[str, str, list[str]]] = {
     "after it has asked": ("GET", "/api/tasks/1/", []),
-    "after the task": ("PATCH", "/api/tasks/1/", ["PATCH"]),
-    "after the old prediction": ("DELETE", "/api/predictions/", ["PATCH", "DELETE"]),
-    "after a new prediction": ("POST", "/api/predictions/", ["PATCH", "DELETE", "POST"]),
+    "after a new prediction": ("POST", "/api/predictions/", ["POST"]),
+    "after the task": ("PATCH", "/api/tasks/1/", ["POST", "POST", "PATCH"]),
+    "after an old prediction": ("DELETE", "/api/predictions/", ["POST", "POST", "PATCH", "DELETE"]),
 }
 
 
@@ -97,7 +97,7 @@ def test_a_sender_that_is_held_up_changes_nothing_more(
     """A sender that is held up between two requests until its time is over makes none that changes something."""
     method, part, before = HELD[when]
     made = send(delivery, [item(1, predictions=[choice("a")])])
-    studio.tasks[1]["predictions"] = [{"id": 5, **choice("a")}]
+    studio.tasks[1]["predictions"] = [{"id": number, **choice("a")} for number in (50, 60, 70)]
     ready = Patience()
     studio.spoils.append((method, part, first(ready.end)))
     new = item(1, "new", 2, predictions=[choice("b"), choice("a")])
@@ -392,6 +392,27 @@ def test_a_change_that_is_refused_is_kept(
     studio.spoils.append((method, path, instead(Answer.of(status, {"detail": "what a pity"}))))
     change = Change(item(1, "new", 2, predictions=[choice("b")]), made[1], delete=delete)
     assert delivery.change([change], CHANGED, Patience(), MOST) == {1: ("kept", "what a pity")}
+    assert (studio.texts(), studio.tasks[1]["predictions"]) == (["text 1"], [])
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/predictions/"), ("PATCH", "/api/tasks/1/")])
+def test_a_change_that_is_refused_keeps_the_predictions(
+    studio: Little, delivery: LabelStudioDelivery, method: str, path: str
+) -> None:
+    """Where a part of an update is refused, the task has the data and the predictions that it had, and no others; once
+    it is taken, the new ones alone."""
+    made = send(delivery, [item(1)])
+    old = [{"id": 50, **choice("a", score=0.5)}]
+    studio.tasks[1]["predictions"] = list(old)
+    change = Change(item(1, "new", 2, predictions=[choice("b"), choice("a")]), made[1], delete=False)
+    first_taken = [(method, path, lambda through: through())] * (method == "POST")
+    studio.spoils += [*first_taken, (method, path, instead(Answer.of(400, {"detail": "what a pity"})))]
+    assert delivery.change([change], CHANGED, Patience(), MOST) == {1: ("kept", "what a pity")}
+    assert studio.spoils == []
+    assert (studio.texts(), studio.tasks[1]["predictions"]) == (["text 1"], old)
+    assert delivery.change([change], CHANGED, Patience(), MOST) == {1: ("done", "")}
+    found = [one["result"] for one in studio.tasks[1]["predictions"]]
+    assert (studio.texts(), found) == (["new"], [choice("b")["result"], choice("a")["result"]])
 
 
 def test_files_tell_what_has_come_back(bench: Bench, tmp_path: Path) -> None:

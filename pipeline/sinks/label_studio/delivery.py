@@ -230,22 +230,46 @@ class LabelStudioDelivery:
                 return "kept", "somebody has annotated it there"
             mark = _mark(there.get("meta")) or {}
             meta = orjson.loads(_meta(task.meta, str(mark.get("batch", name)), change.item.id))
-            self._client.tell("PATCH", path, ready, value={"data": orjson.loads(task.data), "meta": meta})
-            self._predict(change, there.get("predictions") or [], ready)
+            value = {"data": orjson.loads(task.data), "meta": meta}
+            old, new = there.get("predictions") or [], orjson.loads(task.predictions or "[]")
+            if [_told(one) for one in new] == [_told(one) for one in old]:
+                self._client.tell("PATCH", path, ready, value=value)
+            else:
+                self._replace(change.remote_id, value, old, new, ready)
         except BatchRefused as error:
             return "kept", str(error)
         return "done", ""
 
-    def _predict(self, change: Change, there: Sequence[Mapping[str, Any]], ready: Callable[[], None]) -> None:
-        """Put the task's predictions in the place of those that are there, if they differ."""
-        ours = orjson.loads(change.item.task.predictions or "[]")
-        if [_told(one) for one in ours] == [_told(one) for one in there]:
-            return
-        for one in there:
-            self._client.tell("DELETE", f"/api/predictions/{one['id']}/", ready, missing=True)
-        for one in ours:
-            value = _told(one) | {"task": int(change.remote_id)}
-            self._client.tell("POST", "/api/predictions/", ready, value=value)
+    def _replace(
+        self,
+        task: str,
+        value: Mapping[str, Any],
+        old: Sequence[Mapping[str, Any]],
+        new: Sequence[Mapping[str, Any]],
+        ready: Callable[[], None],
+    ) -> None:
+        """Update a task, and put new predictions in the place of its old ones. Where any of that is refused, the task
+        is left with what it had: the old ones go last."""
+        made: list[int] = []
+        try:
+            for one in new:
+                number = self._predicted(_told(one) | {"task": int(task)}, ready)
+                made.append(number)
+            self._client.tell("PATCH", f"/api/tasks/{task}/", ready, value=value)
+        except BatchRefused:
+            self._unpredict(made, ready)
+            raise
+        self._unpredict([one["id"] for one in old], ready)
+
+    def _predicted(self, value: Mapping[str, Any], ready: Callable[[], None]) -> int:
+        made = self._client.tell("POST", "/api/predictions/", ready, value=value)
+        if not (isinstance(made, Mapping) and isinstance(made.get("id"), int)):
+            raise UnavailableError(f"{self._client.url} did not name a prediction that it made", code="no_json")
+        return int(made["id"])
+
+    def _unpredict(self, predictions: Sequence[int], ready: Callable[[], None]) -> None:
+        for number in predictions:
+            self._client.tell("DELETE", f"/api/predictions/{number}/", ready, missing=True)
 
 
 def _ends(error: UnavailableError) -> bool:
