@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import BatchRefused, BatchUnsure, LabelfeedError, LeaseLost, UnavailableError
 from pipeline.sinks import Encoded
+from pipeline.sinks.label_studio import LabelStudioDelivery
 from pipeline.sinks.label_studio.client import Client
 from pipeline.sinks.label_studio.delivery import FIND_PAGE
 from tests.deliveries.contract_delivery import BATCH, item, send
@@ -302,3 +303,52 @@ def test_a_refused_token_with_a_time_waits_for_it(desk: Desk, studio: Little) ->
     desk.overdue("due")
     desk.steps()
     assert studio.texts() == ["a"]
+
+
+def personal(desk: Desk, studio: Little) -> LabelStudioDelivery:
+    """Its delivery with a personal access token, whose access has been asked for."""
+    delivery = studio.delivery(PERSONAL)
+    delivery.find(BATCH, None)
+    desk.outlet = desk.outlet._replace(delivery=delivery)
+    desk.sender = desk.another()
+    return delivery
+
+
+def test_an_import_with_a_token_that_has_ended_goes_out_with_another(desk: Desk, studio: Little) -> None:
+    """An import whose access token is refused goes out again with a fresh one, and counts as one, without a failure."""
+    desk.bench.imported("a", texts=("a",))
+    with closing(personal(desk, studio)):
+        studio.spoils.append(("POST", "/import?", instead(Answer.of(401, NO))))
+        assert desk.step()
+    report = desk.report()
+    assert (report["delivered"], report["imports"], report["failing"]) == (1, 1, 0)
+    assert studio.texts() == ["a"]
+    assert [studio.count("POST", path) for path in ("/api/token/refresh/", "/import?")] == [2, 2]
+
+
+def test_an_import_whose_tokens_are_refused_waits(desk: Desk, studio: Little) -> None:
+    """Where a fresh token is refused, too, the delivery waits, and nothing goes out a third time."""
+    desk.bench.imported("a", texts=("a",))
+    with closing(personal(desk, studio)):
+        studio.spoils += [("POST", "/import?", instead(Answer.of(401, NO)))] * 2
+        desk.steps()
+        assert (desk.report()["code"], desk.report()["batch"]) == ("unauthorized", "ready")
+        assert studio.count("POST", "/import?") == 2
+        desk.overdue("due")
+        desk.steps()
+    assert studio.texts() == ["a"]
+
+
+def test_an_import_whose_token_is_exchanged_for_too_long_is_not_sent(studio: Little) -> None:
+    """The import that goes out with a fresh token is held to the same time as the first one."""
+    left = iter(range(3))
+
+    def ready() -> None:
+        if next(left, None) is None:
+            raise LeaseLost("too late")
+
+    with closing(studio.delivery(PERSONAL)) as delivery:
+        studio.spoils.append(("POST", "/import?", instead(Answer.of(401, NO))))
+        with pytest.raises(LeaseLost):
+            delivery.send(BATCH, [Encoded(1, delivery.encode(BATCH, item(1)))], ready)
+    assert studio.texts() == []

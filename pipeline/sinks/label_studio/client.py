@@ -21,7 +21,7 @@ them together are within `pipeline.sinks.CHANGE_SECONDS`."""
 PART_BYTES = 64 * 1024
 """An import's body goes out in parts of this size; before each of them the sender makes sure that it may still send."""
 ACCESS_SECONDS = 240.0
-"""An access token lives for five minutes; a new one is asked for before."""
+"""An access token lives for five minutes as a rule; a new one is asked for before, and where one is refused earlier."""
 LONGEST_RETRY_SECONDS = 3600.0
 """A longer `Retry-After` is taken for this: a proxy's slip is not to stop a delivery for days."""
 REASON_LIMIT = 2000
@@ -106,13 +106,30 @@ class Client:
             raise UnavailableError(f"{self.url} does not answer: {_named(error)}") from None
 
     def post(self, path: str, parts: Sequence[bytes], ready: Callable[[], None]) -> Any:
-        """Post JSON in several parts, once; gives the answer's JSON.
+        """Post JSON in several parts; once, and where its access token is refused, so that nothing was taken, with a
+        fresh one while there is time. Gives the answer's JSON.
 
         Raises:
             UnavailableError: it surely was not taken.
             BatchUnsure: it may have been.
             BatchRefused: it was refused.
         """
+        answer = self._posted(path, parts, ready)
+        if answer.status_code == _UNAUTHORIZED and self._refreshes:
+            answer = self._posted(path, parts, ready)
+        if not (_OK <= answer.status_code < _MOVED or answer.status_code in _REFUSALS | _NOT_TAKEN):
+            # Some of its errors come after the import itself was committed, and a proxy knows nothing of it.
+            raise BatchUnsure(
+                f"{self.url} answered {answer.status_code} to an import: {_reason(answer)}",
+                retry_after=_retry_after(answer),
+                code="server_error",
+            )
+        try:
+            return self._read(answer)
+        except _NotJson as error:
+            raise BatchUnsure(str(error), code="no_json") from None
+
+    def _posted(self, path: str, parts: Sequence[bytes], ready: Callable[[], None]) -> httpx.Response:
         headers = self._headers()
         headers |= {"Content-Type": "application/json", "Content-Length": str(sum(map(len, parts)))}
         ready()
@@ -126,17 +143,7 @@ class Client:
             raise BatchUnsure(f"{self.url} did not answer for an import: {_named(error)}", code="no_answer") from None
         if answer.status_code == _UNAUTHORIZED:
             self._access_until = 0.0
-        if not (_OK <= answer.status_code < _MOVED or answer.status_code in _REFUSALS | _NOT_TAKEN):
-            # Some of its errors come after the import itself was committed, and a proxy knows nothing of it.
-            raise BatchUnsure(
-                f"{self.url} answered {answer.status_code} to an import: {_reason(answer)}",
-                retry_after=_retry_after(answer),
-                code="server_error",
-            )
-        try:
-            return self._read(answer)
-        except _NotJson as error:
-            raise BatchUnsure(str(error), code="no_json") from None
+        return answer
 
     def _headers(self) -> dict[str, str]:
         if not self._refreshes:
