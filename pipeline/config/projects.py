@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.values import Duration, Model, Secret, Size
+
+_PORTS = {"http": ":80", "https": ":443"}
+
+
+def spelled(target: str) -> str:
+    """A delivery's target in the one spelling of the address that it may begin with: scheme and host in lower case, no
+    port that goes without saying. Ledgers hold older ones, so hold what they have against others by this."""
+    found = re.match(r"(https?)://([^/?#\s]+)", target, re.IGNORECASE)
+    if found is None:
+        return target
+    scheme, host = found[1].lower(), found[2].lower()
+    return f"{scheme}://{host.removesuffix(_PORTS[scheme])}{target[found.end() :]}"
 
 
 class Throttle(Model):
@@ -104,9 +117,9 @@ class Delivery(Model):
     def target(self) -> str:
         """What tells its remote from all others."""
         if self.label_studio is not None:
-            return f"{self.label_studio.url.rstrip('/')} project {self.label_studio.project}"
+            return spelled(f"{self.label_studio.url.rstrip('/')} project {self.label_studio.project}")
         assert self.jsonl is not None
-        return f"{self.jsonl.endpoint or ''} {self.jsonl.url.rstrip('/')}".strip()
+        return spelled(f"{self.jsonl.endpoint or ''} {self.jsonl.url.rstrip('/')}".strip())
 
     @property
     def options(self) -> LabelStudio | JsonLines:

@@ -255,6 +255,19 @@ def test_deliveries_stand_alone(tmp_path: Path) -> None:
     for other in ("p", "q"):
         with pytest.raises(ConfigError, match="p/label_studio delivers to http://studio:8080 project 1 already"):
             made(("p", {"label_studio": studio}), (other, {"name": "b", "label_studio": {**studio, "token": "y"}}))
+    for one, same in [
+        ("http://studio:8080", "http://Studio:8080/"),
+        ("http://studio/ls", "http://STUDIO:80/ls"),
+        ("https://[::1]", "https://[::1]:443"),
+    ]:
+        pair = [{"name": name, "label_studio": {**studio, "url": url}} for name, url in (("a", one), ("b", same))]
+        with pytest.raises(ConfigError, match=r"p/a delivers to .* already"):
+            made(*(("p", each) for each in pair))
+    for other_one in ("http://studio:8080/LS", "https://studio:8080", "http://studio:80808"):
+        made(
+            ("p", {"label_studio": {**studio, "url": "http://studio:8080/ls"}}),
+            ("q", {"label_studio": {**studio, "url": other_one}}),
+        )
 
 
 def test_build(tmp_path: Path) -> None:

@@ -41,6 +41,22 @@ class NamesContract:
         desk.steps()
         assert desk.remote.texts() == ["x", "y"]
 
+    @pytest.mark.parametrize("name", ["remote", "studio"])
+    def test_an_address_that_was_spelled_otherwise_goes_on(self, bench: Bench, name: str) -> None:
+        """A delivery that a ledger has by another spelling of its address goes on, also under a new name; another
+        project may not have it."""
+        desk = self.delivered(bench)
+        bench.execute("UPDATE deliveries SET target = 'HTTP://Studio:80/LS project 1'")
+        now = CATS._replace(name=name, target="http://studio/LS project 1")
+        with pytest.raises(UsageError, match="deliver elsewhere"):
+            desk.ledger.register([now._replace(project="dogs")])
+        (row,) = desk.ledger.register([now])
+        assert row == desk.row._replace(name=f"cats/{name}")
+        desk.steps()
+        assert desk.remote.texts() == ["x"]
+        with pytest.raises(UsageError, match="another name"):
+            desk.ledger.register([now._replace(target="http://studio/ls project 1")])
+
     def test_a_name_in_use_stays(self, bench: Bench) -> None:
         """An import by hand renames no delivery of a configuration that other processes go on with."""
         desk = self.delivered(bench)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
+from pipeline.config.projects import spelled
 from pipeline.errors import UsageError
 from pipeline.ledger.deliveries import DeliveryIdentity, DeliveryRow
 from pipeline.ledger.remotes import other_target, renamed
@@ -38,7 +39,7 @@ def register(tx: Transaction, deliveries: Sequence[DeliveryIdentity], *, keep: b
             "SELECT id, target, stamp, label_config FROM deliveries WHERE project_id = %s AND name = %s",
             (project, one.name),
         )
-        if target != one.target:
+        if spelled(target) != one.target:
             raise UsageError(other_target(one, target))
         found.append(DeliveryRow(number, f"{one.project}/{one.name}", stamp, xml))
     if not keep:
@@ -51,8 +52,8 @@ def register(tx: Transaction, deliveries: Sequence[DeliveryIdentity], *, keep: b
 def _known(tx: Transaction) -> dict[DeliveryIdentity, tuple[int, bool]]:
     """The ledger's deliveries: their numbers, and whether a configuration in use has them."""
     return {
-        DeliveryIdentity(*row): (number, live)
-        for number, live, *row in tx.rows(
+        DeliveryIdentity(project, name, kind, spelled(target)): (number, live)
+        for number, live, project, name, kind, target in tx.rows(
             "SELECT d.id, NOT d.retired, p.name, d.name, d.kind, d.target FROM deliveries AS d"
             " JOIN projects AS p ON p.id = d.project_id"
         )

@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 from collections.abc import Sequence
 
+from pipeline.config.projects import spelled
 from pipeline.errors import UsageError
 from pipeline.ledger.deliveries import DeliveryIdentity, DeliveryRow
 from pipeline.ledger.remotes import other_target, renamed
@@ -35,7 +36,7 @@ def register(
             " WHERE project_id = ? AND name = ? RETURNING id, target, stamp, label_config",
             (project, one.name),
         ).fetchone()
-        if row[1] != one.target:
+        if spelled(row[1]) != one.target:
             raise UsageError(other_target(one, row[1]))
         found.append(DeliveryRow(row[0], f"{one.project}/{one.name}", row[2], row[3]))
     if not keep:
@@ -49,8 +50,8 @@ def register(
 def _known(connection: sqlite3.Connection) -> dict[DeliveryIdentity, tuple[int, bool]]:
     """The ledger's deliveries: their numbers, and whether a configuration in use has them."""
     return {
-        DeliveryIdentity(*row): (number, not retired)
-        for number, retired, *row in connection.execute(
+        DeliveryIdentity(project, name, kind, spelled(target)): (number, not retired)
+        for number, retired, project, name, kind, target in connection.execute(
             "SELECT d.id, d.retired, p.name, d.name, d.kind, d.target FROM deliveries AS d"
             " JOIN projects AS p ON p.id = d.project_id"
         )
