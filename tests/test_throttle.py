@@ -221,16 +221,22 @@ def test_what_an_object_should_cost() -> None:
 
 @given(
     st.floats(0.1, 1000.0),
-    st.lists(st.tuples(st.floats(0.0, 5.0), st.integers(1, 3000), st.floats(0.2, 3.0)), min_size=1, max_size=80),
+    st.lists(
+        st.tuples(
+            st.floats(0.0, 5.0), st.integers(1, 3000), st.floats(0.2, 3.0), st.sampled_from([0.0, 0.0, 0.5, 3600.0])
+        ),
+        min_size=1,
+        max_size=80,
+    ),
 )
 @settings(deadline=None)
-def test_a_bucket_holds_its_rate(rate: float, steps: list[tuple[float, int, float]]) -> None:
-    """However often it is asked and however wrong the guesses were: from any moment on no more is used than the rate
-    and a burst, but for what one object has beyond them or beyond its guess."""
-    now, used, bucket = 1000.0, 0.0, Bucket(0.0, 0.0)
+def test_a_bucket_holds_its_rate(rate: float, steps: list[tuple[float, int, float, float]]) -> None:
+    """However often it is asked, however wrong the guesses were and however the clock was set back: from any moment on
+    no more is used than the rate and a burst, but for what one object has beyond them or beyond its guess."""
+    now, used, bucket = 1e6, 0.0, Bucket(0.0, 0.0)
     level, surplus = 0.0, 0.0
-    for pause, guess, factor in steps:
-        now += pause
+    for pause, guess, factor, back in steps:
+        now += pause - back
         bucket = refill(bucket, now, rate, used)
         # What a bucket of this rate would have to hold: the largest excess of any window that ends here.
         level = max(0.0, level - rate * pause)
@@ -240,6 +246,17 @@ def test_a_bucket_holds_its_rate(rate: float, steps: list[tuple[float, int, floa
             level += guess * factor
             surplus = max(surplus, guess * factor - min(guess, throttle.burst(rate)))
         assert level <= throttle.burst(rate) + surplus + 1e-6
+
+
+@given(st.floats(0.1, 1000.0), st.floats(1.5, 1e6), st.floats(0.1, 100.0))
+def test_a_clock_that_is_set_back_stops_no_rate(rate: float, back: float, wait: float) -> None:
+    """A bucket from the time before is filled from now on, by as much as ever."""
+    empty = Bucket(50.0, 2e6)
+    at = empty.at - back
+    moved = refill(empty, at, rate, 50.0)
+    assert (moved.allowed, moved.at) == (50.0, at)
+    later = refill(moved, at + wait, rate, 50.0)
+    assert later.allowed == pytest.approx(50.0 + min(throttle.burst(rate), rate * wait))
 
 
 def test_a_wrong_guess_is_paid_for() -> None:

@@ -39,6 +39,8 @@ class Notes:
         said = {"sources": turn.sources, "projects": turn.projects}
         gist = {(kind, name, wait.why, wait.behind) for kind, waits in said.items() for name, wait in waits.items()}
         age = load.now - load.shared.noted_at
+        if age < 0:  # the clock was set back: what was noted is of no time that can be told
+            age = BEAT_SECONDS
         waiting = any(source.ready and source.name in self._names["sources"] for source in load.sources)
         if age < SOONEST_SECONDS or (gist == self._written and not (waiting and age >= BEAT_SECONDS)):
             return

@@ -55,10 +55,17 @@ class Permits:
         bucket = self._buckets.get(source.id)
         return source if bucket is None else source._replace(bucket=(bucket.allowed, bucket.at))
 
+    def set_back(self, source: SourceLoad) -> bool:
+        """Whether a source's bucket is to be kept though nothing was claimed: the clock was set back."""
+        return source.id in self._buckets and throttle.set_back(Bucket(*source.bucket), self._load.now)
+
     def save(self, tick: Tick, served: AbstractSet[int]) -> None:
-        """Remember the buckets of projects of which something was claimed, and new ones."""
+        """Remember the buckets of projects of which something was claimed, new ones, and those from before the clock
+        was set back."""
         for project_id, bucket in self._tokens.items():
-            if project_id in served or self._projects[project_id].tokens_at <= 0:
+            project = self._projects[project_id]
+            kept = Bucket(project.tokens, project.tokens_at)
+            if project_id in served or kept.at <= 0 or throttle.set_back(kept, self._load.now):
                 tick.spend(project_id, bucket.allowed)
 
     def _project(self, project: ProjectLoad) -> list[Permit]:

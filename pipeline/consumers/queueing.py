@@ -98,7 +98,7 @@ class Queueing:
         waiting = throttle.Waiting(self.load.id, ready, self.settings.weight, self.load.deficit)
         since = 0.0 if self.served or self.short else self.load.passed_over
         if passed_over and not self.short:
-            since = since or now
+            since = min(since or now, now)
         return self.load._replace(
             cursor=self.cursor if self.leaving is None else self.load.cursor,
             deficit=throttle.owed(waiting, self.fair, self.served),

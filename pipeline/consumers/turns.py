@@ -308,14 +308,16 @@ class Turns:
     def _save(self, tick: Tick, queue: Sequence[Queueing], permits: Permits, load: Load) -> None:
         waiting = {each.load.id for each in queue}
         for source in load.sources:
-            if source.passed_over and source.id not in waiting:
-                tick.save(source._replace(passed_over=0.0))
+            back = permits.set_back(source)
+            if (source.passed_over or back) and source.id not in waiting:
+                tick.save((permits.with_bucket(source) if back else source)._replace(passed_over=0.0))
         _level(queue)
         highest = max((each.rank for each in queue if each.served), default=-1)
         for each in queue:
             after = each.after(load.now, passed_over=not each.served and each.rank < highest)
-            if after != each.load:
-                tick.save(permits.with_bucket(after) if each.served else after)
+            back = permits.set_back(each.load)
+            if back or after != each.load:
+                tick.save(permits.with_bucket(after) if back or each.served else after)
         permits.save(tick, {each.load.project_id for each in queue if each.served})
 
     def _explain(self, queue: Sequence[Queueing], permits: Permits, room: throttle.Room, turn: Turn) -> None:

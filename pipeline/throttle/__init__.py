@@ -32,6 +32,7 @@ from pipeline.throttle.permits import (
     most,
     paced,
     refill,
+    set_back,
 )
 from pipeline.throttle.pressure import ADAPT_SECONDS, CALM_SECONDS, SLOW_FACTOR, Pressure, adapt, claims
 from pipeline.throttle.shares import AGE_SECONDS, DEFICIT_LIMIT, PRIORITIES, QUANTUM, Share, Waiting, owed, rank, share
@@ -82,6 +83,7 @@ __all__ = [
     "rank",
     "refill",
     "room",
+    "set_back",
     "share",
     "told",
 ]

@@ -18,6 +18,9 @@ BURST_SECONDS = 1.0
 """A bucket holds what its rate gives in this time, and at least one task or byte."""
 FLIGHT_SECONDS = 10.0
 """No more than a rate gives in this time is under way: workers that stand still must not save up a flood."""
+SET_BACK_SECONDS = 1.0
+"""A bucket that is from further ahead is from before the clock was set back. From less ahead it may be another turn's
+that began later and ended sooner: the time between must not be counted twice."""
 FIRST_TASKS_PER_BYTE = 0.01
 """What a source is expected to give of which nothing was read yet."""
 
@@ -77,7 +80,13 @@ def refill(bucket: Bucket, now: float, rate: float, used: float) -> Bucket:
     full = used + burst(rate)
     if bucket.at <= 0:
         return Bucket(full, now)
-    return Bucket(min(full, bucket.allowed + rate * max(0.0, now - bucket.at)), max(now, bucket.at))
+    at = now if set_back(bucket, now) else max(now, bucket.at)
+    return Bucket(min(full, bucket.allowed + rate * max(0.0, now - bucket.at)), at)
+
+
+def set_back(bucket: Bucket, now: float) -> bool:
+    """Whether the clock was set back since the bucket was kept: then it goes on from now, and nothing is added."""
+    return bucket.at > now + SET_BACK_SECONDS
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from typing import Any
 
@@ -238,6 +239,26 @@ def test_rate_holds_from_the_first_turn(house: House) -> None:
     for _ in range(3):
         made.step()
     assert 10 <= sum(sent.sizes()) <= 12
+
+
+def test_what_was_kept_before_the_clock_was_set_back(house: House) -> None:
+    """The ledger keeps a bucket that nothing could be claimed of as of the new time, and says what waits."""
+    sent = Sent()
+    fill(house, 100)
+    made = throttled(house, sent, tasks_per_second=10)
+    made.step()
+    later = house.ledger.now() + 3600
+
+    def ahead(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE projects SET tokens_at = ?", (later,))
+        connection.execute("UPDATE scheduling SET noted_at = ?, notes = '{}'", (later,))
+
+    house.file.write(ahead)
+    sent.claims.clear()
+    made.step()
+    assert sent.claims == []
+    assert house.ledger.tick(lambda tick: tick.load().projects[0].tokens_at) < later - 3000  # type: ignore[operator]
+    assert house.ledger.reports().scheduling()["sources"]["inbox"][0] == "throttled"
 
 
 def test_two_sources_share_one_projects_room(tmp_path: Any) -> None:

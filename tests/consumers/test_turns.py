@@ -336,6 +336,20 @@ def test_a_rate_says_when_it_goes_on() -> None:
     assert not world.last.more
 
 
+@pytest.mark.parametrize("limit", ["tasks", "bytes"])
+@pytest.mark.parametrize("schedulers", [1, 2])
+def test_a_clock_that_is_set_back_stops_no_rate(limit: str, schedulers: int) -> None:
+    """An hour that comes again is no hour without imports: a rate is used to the full from then on, and not passed."""
+    limited = config({}, tasks_per_second=10) if limit == "tasks" else config({"bytes_per_second": 1000})
+    world = World(limited, schedulers=schedulers)
+    world.put("a", 2000)
+    world.run(20)
+    world.behind = 900.0
+    done = world.tasks("p")
+    world.run(60)
+    assert 570 <= world.tasks("p") - done <= 10 * 60 + 20
+
+
 def test_a_paused_project_begins_nothing() -> None:
     """Nothing of a paused project is claimed; it and its sources say so, and hold up no run."""
     world = World(config({}, max_tasks=1))

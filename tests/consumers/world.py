@@ -52,6 +52,7 @@ class World:
     """Sources, workers and any number of schedulers on one simulated clock.
 
     `seconds` is how long an object takes, `commit` how long a commit does while so many claims are being worked on.
+    `behind` is how far the database's clock was set back.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class World:
         counting: Counting | None = None,
     ) -> None:
         self.now = BEGIN
+        self.behind = 0.0
         self.commit = commit
         self.told = (0, 0.0)
         self.config = config
@@ -146,7 +148,7 @@ class World:
         """As `Tick.load`."""
         running = [lease for lease in self.leases if lease not in self.waiting]
         return Load(
-            now=self.now,
+            now=self.now - self.behind,
             sources=[
                 place.load._replace(
                     ready=len(place.ready), claimed=place.claimed, expected=place.expected, read=place.read
@@ -207,7 +209,7 @@ class World:
     def spend(self, project_id: int, tokens: float) -> None:
         """As `Tick.spend`."""
         (name,) = (name for name, project in self.projects.items() if project.id == project_id)
-        self.projects[name] = self.projects[name]._replace(tokens=tokens, tokens_at=self.now)
+        self.projects[name] = self.projects[name]._replace(tokens=tokens, tokens_at=self.now - self.behind)
 
     def press(self, pressure: Any) -> None:
         """As `Tick.press`."""
