@@ -177,6 +177,13 @@ def test_claims_are_short() -> None:
     assert later.batch(250) == 10
 
 
+def test_how_much_keeps_a_thread_busy() -> None:
+    """What a thread ends in some time, by the pace of late; no crumb before that is known."""
+    assert Pace().ends(0.1) == throttle.SMALL_BATCH_OBJECTS
+    assert Pace().after(4000, 4, 1.0).ends(0.1) == 100
+    assert Pace().after(1, 4, 1.0).ends(0.1) < 1
+
+
 @given(st.integers(0, 5000), st.floats(0.5, 100.0), st.integers(1, 1000), st.integers(1, 512))
 def test_claims_are_whole_windows(objects: int, seconds: float, most: int, window: int) -> None:
     """Where a store reads some objects at once, a claim is a whole number of these, or the most there may be, and

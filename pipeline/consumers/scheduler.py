@@ -36,7 +36,7 @@ IDLE_SECONDS = 0.2
 SHORTEST_SECONDS = 0.02
 """Between two turns, however often it is woken: events and commits come in hundreds."""
 SUPPLIED_SECONDS = 0.05
-"""... and while a further claim waits for each worker thread: nobody stands idle meanwhile."""
+"""... and while a further claim that is no crumb waits for each worker thread: nobody stands idle meanwhile."""
 GAUGE_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 SWEEP_ROWS = 5000

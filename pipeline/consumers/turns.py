@@ -34,6 +34,9 @@ ALONE_CLAIMS = 2
 ALONE_OBJECTS = 25
 """... and objects in one."""
 
+SUPPLY_SECONDS = 0.1
+"""What waits for a thread behind the claim that it works on is to keep it busy for so long, or claims are made as soon
+as they can be."""
 LEAVING_OBJECTS = 500
 """Deletions of one source that a turn looks at while its project has tasks enough."""
 
@@ -53,7 +56,8 @@ class _Stopped(NamedTuple):
 @dataclass(slots=True)
 class Turn:
     """What one turn did and saw: claims to send, whether there is more to claim, leases that ended, the load, and
-    by name what sources and projects wait for. `held` are sources that will go on by no passing of time."""
+    by name what sources and projects wait for. `held` are sources that will go on by no passing of time; `enough`
+    objects keep a thread busy for SUPPLY_SECONDS."""
 
     claims: list[Claim] = field(default_factory=list)
     more: bool = False
@@ -62,15 +66,19 @@ class Turn:
     sources: dict[str, Wait] = field(default_factory=dict)
     projects: dict[str, Wait] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+    enough: float = 0.0
 
     @property
     def supplied(self) -> bool:
-        """Whether a claim waits for each thread behind the one that it works on."""
+        """Whether a claim waits for each thread behind the one that it works on, and all of them are enough. Those that
+        idle threads take are as large as the others, as far as is known."""
         load = self.load
         if load is None or load.threads <= 0:
             return False
-        idle = max(0, load.threads - load.running)
-        return load.waiting + len(self.claims) - idle >= load.threads
+        made = [len(claim.ids) for claim in self.claims if not claim.alone]
+        claims, objects = load.waiting + len(made), load.unstarted + sum(made)
+        behind = claims - max(0, load.threads - load.running)
+        return behind >= load.threads and objects * behind >= claims * load.threads * self.enough
 
 
 class Turns:
@@ -109,6 +117,7 @@ class Turns:
         queue = self._queue(tick, permits, load, turn)
         turn.more = bool(queue)
         room = self._room(tick, load, queue)
+        turn.enough = self._pace.ends(SUPPLY_SECONDS)
         if queue and room.objects > 0:
             self._find(tick, queue, room.objects)
             self._claim(tick, queue, epoch, room, turn)

@@ -47,6 +47,12 @@ class Pace(NamedTuple):
         enough = max(SHORTEST_BATCH_OBJECTS, round(BATCH_SECONDS * self.objects / self.seconds))
         return min(most, math.ceil(enough / window) * window, LONGEST_WINDOW * enough)
 
+    def ends(self, seconds: float) -> float:
+        """How many objects a thread ends in this time. As long as nothing is known, no crumb is taken for work."""
+        if self.seconds < KNOWN_SECONDS:
+            return SMALL_BATCH_OBJECTS
+        return seconds * self.objects / self.seconds
+
 
 class Flight(NamedTuple):
     """What is under way: `objects` that are claimed or running, `unstarted` of them in `waiting` claims that are not

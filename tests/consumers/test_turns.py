@@ -378,9 +378,22 @@ def test_without_workers_it_is_told() -> None:
 def test_turns_are_rare_only_while_nobody_can_stand_idle(
     running: int, waiting: int, claims: int, supplied: bool
 ) -> None:
-    """The next turn may wait longer only while each thread has a further claim behind the one that it works on."""
-    load = Load(now=0.0, sources=(), projects=(), unstarted=0, running=running, threads=2, finished=0, waiting=waiting)
-    turn = Turn(claims=[Claim(number, "bucket", (number,)) for number in range(claims)], load=load)
+    """The next turn may wait longer only while each thread has a further claim behind the one that it works on, which
+    is no crumb."""
+    load = Load(
+        now=0.0, sources=(), projects=(), unstarted=30 * waiting, running=running, threads=2, finished=0,
+        waiting=waiting,
+    )  # fmt: skip
+    turn = Turn(claims=[Claim(number, "bucket", tuple(range(30))) for number in range(claims)], load=load, enough=25)
     assert turn.supplied is supplied
+    assert not Turn(claims=turn.claims, load=load, enough=31).supplied
     assert not Turn(claims=turn.claims, load=replace(load, threads=0)).supplied
     assert not Turn().supplied
+
+
+def test_claims_of_suspects_supply_no_thread() -> None:
+    """They run in a process of their own: a thread has none of them to go on with."""
+    load = Load(now=0.0, sources=(), projects=(), unstarted=30, running=2, threads=2, finished=0, waiting=1)
+    claims = [Claim(number, "bucket", tuple(range(30)), alone=True) for number in range(2)]
+    assert not Turn(claims=claims, load=load).supplied
+    assert Turn(claims=[*claims, Claim(9, "bucket", tuple(range(30)))], load=load).supplied
