@@ -110,10 +110,12 @@ def opened(kind: Callable[..., T], options: KafkaOptions, **settings: Any) -> T:
 
     try:
         return kind(**options.client(), **settings, kafka_client=network)
-    except KafkaError as error:
+    except Exception as error:
         for client in made:
             client.close()
             client._net.stop()  # noqa: SLF001 - as the clients' own close() does
+        if not isinstance(error, KafkaError):
+            raise
         raise _refusals.why(error) from error
 
 

@@ -6,11 +6,13 @@ Secrets are never in the URL: the password and the key's password come from the 
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.config import Duration
 from pipeline.errors import ConfigError
@@ -23,6 +25,9 @@ REQUEST_MS = 15_000
 """Longest time that one request to a broker may take."""
 LARGEST_BYTES = 4 * 1024 * 1024
 """The largest dead letter: four times what Kafka and SQS take of others by default."""
+CODECS = {"lz4": "lz4", "zstd": "zstandard", "snappy": "python-snappy"}
+"""The package that a method of compression needs, by its name."""
+_INSTALLED = {"gzip": has_gzip, "lz4": has_lz4, "zstd": has_zstd, "snappy": has_snappy}
 
 
 class KafkaOptions(BaseModel):
@@ -44,14 +49,71 @@ class KafkaOptions(BaseModel):
     retention: Duration = Field(7 * 86400.0, gt=0, description="How long a new topic keeps events.")
     dead_retention: Duration = Field(30 * 86400.0, gt=0, description="How long a new topic of dead letters keeps them.")
     session: Duration = Field(10.0, ge=1, description="A dispatcher that is silent for this long loses its partitions.")
-    compression: str | None = Field("lz4", description="Compression of batches: lz4, gzip, zstd, snappy or none.")
-    security_protocol: str = Field("PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")
-    sasl_mechanism: str | None = Field(None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")
+    compression: Literal["lz4", "gzip", "zstd", "snappy"] | None = Field(
+        "lz4", description="Compression of batches: lz4, gzip, zstd, snappy or none."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."
+    )
     sasl_username: str | None = Field(None, description=f"The user; the password is in {PASSWORD_VARIABLE}.")
     ssl_cafile: str | None = Field(None, description="A file of certificates to trust instead of the system's.")
     ssl_certfile: str | None = Field(None, description="This client's certificate.")
     ssl_keyfile: str | None = Field(None, description=f"Its key; the key's password is in {KEY_PASSWORD_VARIABLE}.")
     ssl_check_hostname: bool = Field(default=True, description="Whether the broker's certificate must name its host.")
+
+    @model_validator(mode="after")
+    def _take_effect(self) -> Self:
+        """Whatever is asked for is done: else events would go out in the clear where somebody thinks otherwise."""
+        for problem in (self._login(), self._encryption(), self._codec()):
+            if problem is not None:
+                raise ValueError(problem)
+        return self
+
+    def _login(self) -> str | None:
+        said = [name for name in ("sasl_mechanism", "sasl_username") if getattr(self, name)]
+        if not self.security_protocol.startswith("SASL"):
+            told = f"{said[0] if said else ''} has no effect with security_protocol={self.security_protocol}"
+            return f"{told}; say security_protocol=SASL_SSL, or SASL_PLAINTEXT without TLS" if said else None
+        missing = [name for name in ("sasl_mechanism", "sasl_username") if name not in said]
+        return f"security_protocol={self.security_protocol} needs {missing[0]}; add {missing[0]}=" if missing else None
+
+    def _encryption(self) -> str | None:
+        said = [name for name in type(self).model_fields if name.startswith("ssl_") and name in self.model_fields_set]
+        if not self.security_protocol.endswith("SSL"):
+            told = f"{said[0] if said else ''} has no effect with security_protocol={self.security_protocol}"
+            return f"{told}; say security_protocol=SSL, or SASL_SSL with a password" if said else None
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            return "ssl_keyfile has no effect without ssl_certfile; name the certificate that it is the key of"
+        return self._files()
+
+    def _files(self) -> str | None:
+        context = ssl.create_default_context()
+        asked = "ssl_cafile"
+        try:
+            if self.ssl_cafile is not None:
+                context.load_verify_locations(self.ssl_cafile)
+            asked = "ssl_certfile"
+            if self.ssl_certfile is not None:
+                # With a password in any case: without one OpenSSL asks for it at the terminal.
+                password = os.environ.get(KEY_PASSWORD_VARIABLE, "")
+                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password)
+        except OSError as error:
+            files = [
+                getattr(self, asked),
+                *([self.ssl_keyfile] if asked == "ssl_certfile" and self.ssl_keyfile else []),
+            ]
+            advice = f", and the key's password in {KEY_PASSWORD_VARIABLE}" if asked == "ssl_certfile" else ""
+            return f"{asked}: {' with '.join(files)} can't be used: {error.strerror or error}; name PEM files{advice}"
+        return None
+
+    def _codec(self) -> str | None:
+        if self.compression is None or _INSTALLED[self.compression]():
+            return None
+        package = CODECS[self.compression]
+        return f"compression={self.compression} needs the package {package}; install it, or say compression=gzip"
 
     @property
     def dead_topic(self) -> str:
@@ -64,7 +126,11 @@ class KafkaOptions(BaseModel):
         return f"kafka://{','.join(self.bootstrap)}/{self.topic}"
 
     def client(self) -> dict[str, Any]:
-        """What every client of kafka-python is configured with."""
+        """What every client of kafka-python is configured with. Raises ConfigError if a password is missing."""
+        if self.sasl_mechanism is not None and not os.environ.get(PASSWORD_VARIABLE):
+            raise ConfigError(
+                f"there is no password for {self.sasl_username}", path="events", hint=f"set {PASSWORD_VARIABLE}"
+            )
         security = {
             "security_protocol": self.security_protocol,
             "sasl_mechanism": self.sasl_mechanism,
@@ -116,5 +182,7 @@ def _checked(said: Mapping[str, Any]) -> KafkaOptions:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
+        if not name:
+            raise ConfigError(first["msg"].removeprefix("Value error, "), path="events") from None
         known = ", ".join(sorted(KafkaOptions.model_fields.keys() - {"bootstrap", "topic"}))
         raise ConfigError(f"the option {name}: {first['msg']}", path="events", hint=f"options: {known}") from None
