@@ -21,6 +21,7 @@ from pipeline.bus.kafka.codec import Message, decode_message, encode, writable
 from pipeline.bus.kafka.connection import Topics, converted, opened
 from pipeline.bus.kafka.letters import HEADER, Letters, reason_header
 from pipeline.bus.kafka.options import KafkaOptions
+from pipeline.bus.kafka.unreadable import explained
 from pipeline.errors import LabelfeedError
 from pipeline.events import UndecodableEvent
 from pipeline.notifications import Route
@@ -88,9 +89,10 @@ class Member:
             self._begin(consumer)
             _insist(consumer)
             found: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(int(seconds * 1000), max_records=limit)
-        except KafkaError:
+        except KafkaError as error:
+            told = explained(error, self._consumer, self._options)
             self._leave()
-            raise
+            raise told from error
         return found
 
     def _begin(self, consumer: KafkaConsumer) -> None:

@@ -1,5 +1,7 @@
 """Records with a header whose name is not UTF-8: a broker takes them, clients in C and Go write them, Java's reads
 them. kafka-python doesn't, and reads nothing behind such a record in its partition either, unless it is helped here.
+
+And batches that it cannot read at all: here they say which ones they are.
 """
 
 from __future__ import annotations
@@ -7,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kafka.errors import CorruptRecordError, UnsupportedCodecError
 from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
+
+_CODECS = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
+"""Methods of compression by their number in a batch."""
 
 
 class Garbled(str):
@@ -18,10 +24,39 @@ class Garbled(str):
     __slots__ = ()
 
 
+class DamagedBatch(CorruptRecordError):  # type: ignore[misc]  # kafka-python has no types
+    """The bytes of a batch are not what was written: `place` says which it is, `after` is the offset behind it."""
+
+    def __init__(self, batch: DefaultRecordBatch, why: str) -> None:
+        super().__init__(why)
+        self.place, self.after = _batch(batch), batch.next_offset
+
+
+class MissingCodec(UnsupportedCodecError):  # type: ignore[misc]
+    """A batch is compressed with `codec`, for which there is no library; `place` says which batch it is."""
+
+    def __init__(self, batch: DefaultRecordBatch) -> None:
+        super().__init__()
+        self.place, self.codec = _batch(batch), _CODECS.get(batch.compression_type, f"method {batch.compression_type}")
+
+
 class _Batch(DefaultRecordBatch):  # type: ignore[misc]  # kafka-python has no types
     """A batch as the client reads it, but for names that it can't decode: those are `Garbled`."""
 
     __slots__ = ()
+
+    def validate_crc(self) -> bool:
+        if not super().validate_crc():
+            raise DamagedBatch(self, "its checksum is another one")
+        return True
+
+    def _maybe_uncompress(self) -> None:
+        try:
+            super()._maybe_uncompress()
+        except UnsupportedCodecError as error:
+            raise MissingCodec(self) from error
+        except Exception as error:
+            raise DamagedBatch(self, f"it can't be decompressed: {error}") from error
 
     def _read_msg(self) -> Any:
         try:
@@ -41,9 +76,13 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]  # kafka-python has no t
 
 
 # The client has no setting for how names are decoded or batches are read, and skips nothing by itself. This is where
-# it looks up what reads a batch, for all consumers of the process; what `_Batch` builds upon is `_read_msg`, `_buffer`
-# and `_pos`.
+# it looks up what reads a batch, for all consumers of the process; what `_Batch` builds upon is `_read_msg`, `_buffer`,
+# `_pos` and `_maybe_uncompress`.
 memory_records.DefaultRecordBatch = _Batch
+
+
+def _batch(batch: DefaultRecordBatch) -> str:
+    return f"the batch of the offsets {batch.base_offset} to {batch.last_offset}"
 
 
 def _places(buffer: bytearray, at: int) -> Iterator[slice]:

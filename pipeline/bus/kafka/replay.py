@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline.bus import DeadLetter, Refused, Spans
@@ -14,6 +15,7 @@ from pipeline.bus.kafka.codec import Headers, Message, Received, decode_message,
 from pipeline.bus.kafka.connection import Topics, converted, opened
 from pipeline.bus.kafka.letters import HEADER, REASON, TRUNCATED
 from pipeline.bus.kafka.options import KafkaOptions
+from pipeline.bus.kafka.unreadable import explained
 from pipeline.bus.kafka.writer import Writer
 from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.notifications import Route
@@ -39,7 +41,7 @@ def replay_dead(options: KafkaOptions, topics: Topics, writer: Writer, refused: 
         ends, beginnings = reader.end_offsets(places), reader.beginning_offsets(places)
         spans = {place: (reader.committed(place) or beginnings[place], ends[place]) for place in places}
         count = 0
-        for chunk in _read(reader, spans):
+        for chunk in _read(reader, spans, options):
             count += _put_back(writer, options.topic, chunk, refused)
             done = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in chunk}
             reader.commit({place: OffsetAndMetadata(offset, "", -1) for place, offset in done.items()})
@@ -75,7 +77,7 @@ def newest_dead(options: KafkaOptions, topics: Topics, route: Route, limit: int)
         reader.assign(places)
         ends, beginnings = reader.end_offsets(places), reader.beginning_offsets(places)
         spans = {place: (max(beginnings[place], ends[place] - limit * LOOKED_THROUGH), ends[place]) for place in places}
-        records = [record for chunk in _read(reader, spans) for record in chunk]
+        records = [record for chunk in _read(reader, spans, options) for record in chunk]
     found: dict[object, DeadLetter] = {}
     for record in sorted(records, key=lambda record: record.timestamp, reverse=True):
         for event in _events(record, route):
@@ -99,7 +101,7 @@ def replay_spans(options: KafkaOptions, spans: Spans, writer: Writer, refused: R
     count = 0
     with converted(options), closing(_reader(options, None)) as reader:
         reader.assign(list(wanted))
-        for chunk in _read(reader, wanted):
+        for chunk in _read(reader, wanted, options):
             count += _put_back(writer, options.topic, chunk, refused)
     return count
 
@@ -129,7 +131,9 @@ def _reader(options: KafkaOptions, group: str | None) -> KafkaConsumer:
     )
 
 
-def _read(reader: KafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]]) -> Iterator[list[Any]]:
+def _read(
+    reader: KafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]], options: KafkaOptions
+) -> Iterator[list[Any]]:
     """The records of spans in chunks; ends when all are read."""
     left = {place: end for place, (start, end) in spans.items() if start < end}
     reader.pause(*(place for place in spans if place not in left))
@@ -137,7 +141,7 @@ def _read(reader: KafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]]
         reader.seek(place, spans[place][0])
     quiet = 0
     while left and quiet < QUIET_POLLS:
-        batches = reader.poll(POLL_MS, max_records=CHUNK)
+        batches = _polled(reader, options)
         quiet = 0 if batches else quiet + 1
         chunk = []
         for place, batch in batches.items():
@@ -147,6 +151,14 @@ def _read(reader: KafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]]
                 reader.pause(place)
         if chunk:
             yield chunk
+
+
+def _polled(reader: KafkaConsumer, options: KafkaOptions) -> Mapping[TopicPartition, Sequence[Any]]:
+    try:
+        found: Mapping[TopicPartition, Sequence[Any]] = reader.poll(POLL_MS, max_records=CHUNK)
+    except KafkaError as error:
+        raise explained(error, reader, options) from error
+    return found
 
 
 def _original(record: Any) -> Message:
