@@ -38,7 +38,7 @@ def replay(
 
     Without options, every dead letter that was not replayed yet. An event is a hint: what is imported already stays as
     it is, so replaying too much does no harm. What cannot be put back, as a letter of which only the beginning was
-    kept, is named with the reason, and the exit code is 1.
+    kept, is named with the reason, and the exit code is 1; so is what of a span could not be read, with its offsets.
     """
     from pipeline.app import App
 

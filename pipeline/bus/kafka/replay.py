@@ -14,16 +14,18 @@ from pipeline.bus import DeadLetter, Refused, Spans
 from pipeline.bus.kafka.codec import Headers, Message, Received, decode_message, writable
 from pipeline.bus.kafka.connection import Topics, converted, opened
 from pipeline.bus.kafka.letters import HEADER, REASON, TRUNCATED
-from pipeline.bus.kafka.options import KafkaOptions
+from pipeline.bus.kafka.options import REQUEST_MS, KafkaOptions
 from pipeline.bus.kafka.unreadable import explained
 from pipeline.bus.kafka.writer import Writer
+from pipeline.errors import UnavailableError
 from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.notifications import Route
 
 CHUNK = 2_000
 POLL_MS = 1_000
 QUIET_POLLS = 10
-"""A span whose records don't come in so many polls has none left: they are past retention, or never were."""
+"""A span whose records don't come in so many polls has none left (they are past retention, or never were), unless the
+topic says that they are there."""
 LOOKED_THROUGH = 4
 """Dead letters read for each that is asked for: several may be of one object."""
 _DISCOVERED_BY = "ce_discoveredby"
@@ -134,7 +136,8 @@ def _reader(options: KafkaOptions, group: str | None) -> KafkaConsumer:
 def _read(
     reader: KafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]], options: KafkaOptions
 ) -> Iterator[list[Any]]:
-    """The records of spans in chunks; ends when all are read."""
+    """The records of spans in chunks; ends when all are read. Raises UnavailableError if some that are there don't
+    come."""
     left = {place: end for place, (start, end) in spans.items() if start < end}
     reader.pause(*(place for place in spans if place not in left))
     for place in left:
@@ -151,6 +154,8 @@ def _read(
                 reader.pause(place)
         if chunk:
             yield chunk
+    if left:
+        _insist(reader, left, options)
 
 
 def _polled(reader: KafkaConsumer, options: KafkaOptions) -> Mapping[TopicPartition, Sequence[Any]]:
@@ -159,6 +164,33 @@ def _polled(reader: KafkaConsumer, options: KafkaOptions) -> Mapping[TopicPartit
     except KafkaError as error:
         raise explained(error, reader, options) from error
     return found
+
+
+def _insist(reader: KafkaConsumer, left: Mapping[TopicPartition, int], options: KafkaOptions) -> None:
+    """Make sure that nothing of these spans is left: the client is as silent about a broker that is away as about what
+    is past retention. Raises UnavailableError, with the offsets that were reached."""
+    beginnings, ends = _bounds(reader, left)
+    missing = []
+    for place, end in left.items():
+        reached = max(reader.position(place, timeout_ms=POLL_MS) or 0, beginnings.get(place, 0))
+        last = min(end, ends.get(place, end))
+        if reached < last:
+            missing.append(f"partition {place.partition} from offset {reached} to {last}")
+    if missing:
+        topic = next(iter(left)).topic
+        advice = "the same with --partition, --from and --to" if topic == options.topic else "try again"
+        raise UnavailableError(f"{options.canonical} gives no more of {topic}: {'; '.join(missing)} is left; {advice}")
+
+
+def _bounds(reader: KafkaConsumer, left: Mapping[TopicPartition, int]) -> tuple[dict[Any, int], dict[Any, int]]:
+    """Where these partitions begin and end, as far as a broker says."""
+    try:
+        return (
+            reader.beginning_offsets(list(left), timeout_ms=REQUEST_MS),
+            reader.end_offsets(list(left), timeout_ms=REQUEST_MS),
+        )
+    except KafkaError:
+        return {}, {}
 
 
 def _original(record: Any) -> Message:
