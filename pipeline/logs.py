@@ -50,6 +50,7 @@ BATCH_DELIVERED = "batch_delivered"
 TASKS_REFUSED = "tasks_refused"
 DELIVERY_FAILED = "delivery_failed"
 DELIVERY_LOST = "delivery_lost"
+PART_LEFT = "part_left"
 OUR_ERROR = "our_error"
 REQUEST_FAILED = "request_failed"
 LINK_FAILED = "link_failed"
@@ -91,6 +92,7 @@ NAMES: dict[str, str] = {
     TASKS_REFUSED: "a delivery's remote refuses tasks, which are set aside: `delivery`, `tasks`, `error` of the first",
     DELIVERY_FAILED: "an attempt to deliver has failed, or nobody knows what came of it: `delivery`, `code`, `error`",
     DELIVERY_LOST: "a sender's grant has ended, and it writes nothing; what it sent is looked for: `delivery`",
+    PART_LEFT: "a file is delivered, and what it was written as at first could not be deleted: `file`, `error`",
     OUR_ERROR: "something failed by an error in Labelfeed; the traceback says where",
     CONCERN: "something works but should be mended: `code`, `text`",
     CONCERN_MENDED: "what was a concern is none any more: `code`",

@@ -71,7 +71,9 @@ class JsonLines(Model):
     )
     endpoint: str | None = Field(None, description="The address of a store that speaks like the URL's.")
     delete_remote: bool = Field(False, description="Whether archived tasks are told there, as deleted ones.")
-    timeout: Duration = Field(60.0, ge=1, description="How long one file may take to be written.")
+    timeout: Duration = Field(
+        60.0, ge=1, description="How long one file may take to be written, all attempts together."
+    )
     settle: Duration = Field(
         60.0,
         ge=0,

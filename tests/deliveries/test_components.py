@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,11 @@ from tests.deliveries.contract_delivery import (
 )
 from tests.deliveries.studio import CHOICES, Studio, choice
 from tests.servers import s3_client
+from tests.serving import Handler, serving
+from tests.stores.front import Answer, Asked, Front, front_of
+
+TIMEOUT = 6.0
+"""Seconds in which one file is to be in a bucket by way of a proxy."""
 
 
 class StudioRoom:
@@ -84,6 +92,59 @@ class TestBucket(FilesContract):
         options = JsonLines(url=f"s3://{unique}/tasks", endpoint=seaweedfs.url)
         return FileRoom(JsonLinesDelivery(options, tmp_path), read)
 
+    @pytest.fixture
+    def front(self, seaweedfs: Service) -> Iterator[Front]:
+        """A server before the bucket's that a test can let fail."""
+        with front_of(seaweedfs.url) as front:
+            yield front
+
+    @pytest.mark.parametrize("hangs", ["PUT", "COPY"])
+    def test_a_store_that_hangs(self, front: Front, room: Room, unique: str, tmp_path: Path, hangs: str) -> None:
+        """Whichever request is not answered, all attempts at it end within the time for a file."""
+        released = threading.Event()
+        front.guard = lambda asked: _hung(released) if _kind(asked) == hangs else None
+        with closing(_by_way_of(front, unique, tmp_path)) as delivery:
+            begun = time.monotonic()
+            with pytest.raises(UnavailableError):
+                send(delivery, [item(1)])
+            assert time.monotonic() - begun < TIMEOUT
+            released.set()
+        assert room.delivery.find(BATCH, None) == "absent"
+
+    def test_a_slow_store_gets_no_name_too_late(self, aws: None, tmp_path: Path) -> None:
+        """Where an answer has come so slowly that a copy might be made after the time for a file, none is asked for."""
+        asked: list[str | None] = []
+
+        class Slow(Handler):
+            def answered(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length") or 0))
+                asked.append(self.headers.get("x-amz-copy-source"))
+                self.send_response_only(200)
+                begun = time.monotonic()
+                while time.monotonic() - begun < 0.6 * TIMEOUT:
+                    self.send_header("x-slow", "still")
+                    self.flush_headers()
+                    time.sleep(TIMEOUT / 60)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        with serving(Slow) as url:
+            options = JsonLines(url="s3://bucket", endpoint=url, timeout=TIMEOUT)
+            with closing(JsonLinesDelivery(options, tmp_path)) as delivery, pytest.raises(UnavailableError):
+                send(delivery, [item(1)])
+        assert asked == [None]
+
+    def test_a_file_is_there_whatever_becomes_of_its_first_name(
+        self, front: Front, room: Room, unique: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A batch whose manifest is visible is delivered, also where what was written first cannot be deleted; that is
+        told."""
+        front.fault = lambda method, _target: Answer(403) if method == "DELETE" else None
+        with closing(_by_way_of(front, unique, tmp_path)) as delivery:
+            made = send(delivery, [item(1)])
+        assert room.delivery.find(BATCH, None) == made
+        assert {row.message for row in caplog.records} == {"part_left"}
+
     def test_the_environment_s_keys_count(
         self, seaweedfs: Service, aws: None, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -92,6 +153,19 @@ class TestBucket(FilesContract):
         s3_client(seaweedfs).create_bucket(Bucket=unique)
 
         assert unique in JsonLinesDelivery(JsonLines(url=f"s3://{unique}", endpoint=seaweedfs.url), tmp_path).ping()
+
+
+def _by_way_of(front: Front, bucket: str, folder: Path) -> JsonLinesDelivery:
+    return JsonLinesDelivery(JsonLines(url=f"s3://{bucket}/tasks", endpoint=front.url, timeout=TIMEOUT), folder)
+
+
+def _kind(asked: Asked) -> str:
+    return "COPY" if "x-amz-copy-source" in asked.headers else asked.method
+
+
+def _hung(released: threading.Event) -> Answer:
+    released.wait(60)
+    return Answer(503)
 
 
 class TestLabelStudio(DeliveryContract):
