@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from pipeline.errors import LeaseLost
+from pipeline.errors import BatchUnsure, LeaseLost
 from pipeline.ledger.deliveries import Change, Item
 from pipeline.sinks import Delivery, Encoded
 from pipeline.tasks import Task
@@ -103,7 +103,17 @@ class DeliveryContract:
 
 
 class FilesContract(DeliveryContract):
-    """What a delivery promises whose remote is a place for files."""
+    """What a delivery promises whose remote is a place for files. A suite also gives the fixture `cut`: a delivery into
+    the place of `room`, of which no write of a manifest is answered well."""
+
+    def test_a_manifest_that_nobody_answers_for(self, room: Room, cut: Delivery) -> None:
+        """Once a manifest is being written nobody says that the batch did not arrive: it is looked for first."""
+        with pytest.raises(BatchUnsure):
+            send(cut, [item(1), item(2)])
+        found = room.delivery.find(BATCH, None)
+        made = send(room.delivery, [item(1), item(2)])
+        assert found in ("absent", made)
+        assert room.held().keys() == {1, 2}
 
     def test_a_file_that_is_written_twice(self, room: Room) -> None:
         """A batch that is sent again replaces itself."""

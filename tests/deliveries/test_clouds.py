@@ -14,11 +14,13 @@ from deploy.services.model import Service
 from pipeline.config import build
 from pipeline.config.projects import JsonLines
 from pipeline.errors import ConfigError, UnavailableError, UsageError
+from pipeline.sinks import Delivery
 from pipeline.sinks.jsonl import JsonLinesDelivery
 from tests.deliveries.contract_delivery import BATCH, FileRoom, FilesContract, Room, item, send
 from tests.google_front import front_of as google_front_of
 from tests.google_front import refused
 from tests.servers import gcs_client
+from tests.stores.front import Answer, front_of
 
 
 class TestGoogleBucket(FilesContract):
@@ -37,6 +39,15 @@ class TestGoogleBucket(FilesContract):
         made = FileRoom(JsonLinesDelivery(JsonLines(url=f"gs://{unique}/tasks", endpoint=fakegcs.url), tmp_path), read)
         yield made
         made.delivery.close()
+
+    @pytest.fixture
+    def cut(self, fakegcs: Service, room: Room, unique: str, tmp_path: Path) -> Iterator[Delivery]:
+        """By way of a proxy that answers every manifest with an error."""
+        with google_front_of(fakegcs.url) as front:
+            front.rules.append(lambda asked: refused(500, "backendError") if b"manifests/" in asked.body else None)
+            options = JsonLines(url=f"gs://{unique}/tasks", endpoint=front.url, timeout=1)
+            with closing(JsonLinesDelivery(options, tmp_path)) as delivery:
+                yield delivery
 
     def test_a_large_file_arrives_whole(self, room: Room) -> None:
         """What Google's library sends in several requests appears once, whole, under its own name."""
@@ -114,6 +125,15 @@ class TestContainer(FilesContract):
         yield made
         made.delivery.close()
         container.delete_container()
+
+    @pytest.fixture
+    def cut(self, azurite: Service, room: Room, unique: str, tmp_path: Path) -> Iterator[Delivery]:
+        """By way of a proxy that lets every manifest through, and answers it with an error."""
+        with front_of(azurite.url) as front:
+            front.edit = lambda asked, answer: Answer(500) if "manifests" in asked.target else answer
+            options = JsonLines(url=f"az://{unique}/tasks", endpoint=front.url, timeout=1)
+            with closing(JsonLinesDelivery(options, tmp_path)) as delivery:
+                yield delivery
 
     def test_the_account_s_key_counts(
         self, room: Room, azurite: Service, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,9 @@ from deploy.services.model import Service
 from pipeline.config.projects import JsonLines, LabelStudio
 from pipeline.errors import BatchRefused, UnavailableError
 from pipeline.ledger.deliveries import Change, Item
+from pipeline.sinks import Delivery
 from pipeline.sinks.jsonl import JsonLinesDelivery
+from pipeline.sinks.jsonl.delivery import MANIFESTS
 from pipeline.sinks.label_studio import LabelStudioDelivery
 from pipeline.tasks import Task
 from tests.deliveries.contract_delivery import (
@@ -65,6 +67,13 @@ class TestFolder(FilesContract):
 
         return FileRoom(JsonLinesDelivery(JsonLines(url="out"), tmp_path), read)
 
+    @pytest.fixture
+    def cut(self, room: Room, tmp_path: Path) -> Delivery:
+        """Into a folder like the room's in which no manifest can be written."""
+        (tmp_path / "cut").mkdir()
+        (tmp_path / "cut" / "manifests").write_text("a file")
+        return JsonLinesDelivery(JsonLines(url="cut"), tmp_path)
+
     def test_a_folder_that_cannot_be_written_is_told(self, tmp_path: Path) -> None:
         """What is in the way of the folder is said, and may be mended."""
         (tmp_path / "out").write_text("a file")
@@ -97,6 +106,13 @@ class TestBucket(FilesContract):
         """A server before the bucket's that a test can let fail."""
         with front_of(seaweedfs.url) as front:
             yield front
+
+    @pytest.fixture
+    def cut(self, front: Front, room: Room, unique: str, tmp_path: Path) -> Iterator[Delivery]:
+        """By way of a proxy that lets the copy to a manifest's name through, and answers nothing that says so."""
+        front.edit = lambda asked, answer: Answer(500) if _copies(asked, MANIFESTS) else answer
+        with closing(_by_way_of(front, unique, tmp_path)) as delivery:
+            yield delivery
 
     @pytest.mark.parametrize("hangs", ["PUT", "COPY"])
     def test_a_store_that_hangs(self, front: Front, room: Room, unique: str, tmp_path: Path, hangs: str) -> None:
@@ -161,6 +177,10 @@ def _by_way_of(front: Front, bucket: str, folder: Path) -> JsonLinesDelivery:
 
 def _kind(asked: Asked) -> str:
     return "COPY" if "x-amz-copy-source" in asked.headers else asked.method
+
+
+def _copies(asked: Asked, name: str) -> bool:
+    return _kind(asked) == "COPY" and name in asked.target
 
 
 def _hung(released: threading.Event) -> Answer:

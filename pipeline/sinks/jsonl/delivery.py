@@ -15,6 +15,7 @@ from typing import Literal
 import orjson
 
 from pipeline.config.projects import JsonLines
+from pipeline.errors import BatchUnsure, UnavailableError
 from pipeline.ledger.deliveries import Change, ChangeOutcome, Item
 from pipeline.sinks import Encoded
 from pipeline.sinks.jsonl.places import open_place
@@ -50,7 +51,12 @@ class JsonLinesDelivery:
         named: Callable[[str], None] = lambda _: None,  # noqa: ARG002 - nothing goes on here
     ) -> Mapping[int, str]:
         """As `Delivery.send`."""
-        self._write(batch, [task.body for task in tasks], [task.id for task in tasks], ready)
+        manifest = self._written(batch, [task.body for task in tasks], [task.id for task in tasks], ready)
+        ready()
+        try:
+            self._publish(batch, manifest)
+        except UnavailableError as error:
+            raise BatchUnsure(str(error), retry_after=error.retry_after, code=error.code) from error
         return {task.id: f"{batch}.jsonl#{number}" for number, task in enumerate(tasks, 1)}
 
     def find(
@@ -84,7 +90,9 @@ class JsonLinesDelivery:
             lines[one.item.id] = line
             made[one.item.id] = "done", ""
         if lines:
-            self._write(name, list(lines.values()), list(lines), ready)
+            manifest = self._written(name, list(lines.values()), list(lines), ready)
+            ready()
+            self._publish(name, manifest)
         return made
 
     def label_config(self) -> str | None:
@@ -105,7 +113,8 @@ class JsonLinesDelivery:
             return f'{{{_head(name, item)},"deleted":true}}'.encode()
         return self.encode(name, item)
 
-    def _write(self, name: str, lines: Sequence[bytes], ids: Sequence[int], ready: Callable[[], None]) -> None:
+    def _written(self, name: str, lines: Sequence[bytes], ids: Sequence[int], ready: Callable[[], None]) -> bytes:
+        """The manifest of a file, which has been written; until that is there, too, the file does not count."""
         body = b"".join(line + b"\n" for line in lines)
         manifest = {
             "file": f"{name}.jsonl", "tasks": len(lines), "bytes": len(body),
@@ -113,8 +122,10 @@ class JsonLinesDelivery:
         }  # fmt: skip
         ready()
         self._place.write(f"{name}.jsonl", body)
-        ready()
-        self._place.write(f"{MANIFESTS}{name}.json", orjson.dumps(manifest))
+        return orjson.dumps(manifest)
+
+    def _publish(self, name: str, manifest: bytes) -> None:
+        self._place.write(f"{MANIFESTS}{name}.json", manifest)
 
 
 def _head(name: str, item: Item) -> str:
