@@ -78,7 +78,11 @@ def _looked(app: App) -> list[dict[str, Any]]:
     every = {name: project.throttle.imports_every for name, project in app.config.projects.items()}
     waits = delivery_waits(rows, app.ledger.now(), every, workers=workers)
     for row in rows:
-        row["waits"] = waits[row["name"]].text
+        project = app.config.projects.get(row["project"])
+        if project is None or not project.throttle.open_tasks:
+            row["open_there"] = row["uncounted"] = None  # from a time when they were counted
+        untold = f"cannot count open tasks: {row['uncounted']}" if row["uncounted"] else ""
+        row["waits"] = waits[row["name"]].text or untold
         del row["label_config"]
     return [row for row in rows if not row["retired"]]
 

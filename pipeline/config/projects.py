@@ -37,7 +37,8 @@ class Throttle(Model):
     open_tasks: int = Field(
         0,
         ge=0,
-        description="Keep this many tasks without annotations in front of the labellers, and hold beyond; 0 is off.",
+        description="Keep this many tasks without annotations in front of the labellers, and hold beyond; 0 is off. "
+        "With a `label_studio` delivery these are the tasks that are not finished there, and those that wait for it.",
     )
     undelivered_tasks: int = Field(
         1_000_000,

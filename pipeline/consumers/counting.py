@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from pipeline.ledger import ProjectLoad, Reports
+from pipeline.ledger.labelling import OpenThere
 
 COUNT_SECONDS = 1.0
 """Shortest time between two counts of one project ..."""
@@ -61,14 +62,60 @@ class Counts:
         return counted.found + max(0, project.imported - counted.imported)
 
 
-class Counting:
-    """All that is counted for a scheduler."""
+class CountsThere:
+    """What is open of some projects whose tasks are labelled in remotes of their deliveries, as the ledger has it of
+    the last counts there. Used by one thread at a time."""
 
-    def __init__(self, unlabelled: Iterable[str] = (), undelivered: Iterable[str] = ()) -> None:
+    def __init__(self, projects: Iterable[str]) -> None:
+        self.projects = frozenset(projects)
+        self._found: dict[str, OpenThere] = {}
+        self._next = 0.0
+
+    def look(self, reports: Reports) -> None:
+        """Ask the ledger again if it is time to. Raises UnavailableError."""
+        begun = time.monotonic()
+        if begun < self._next:
+            return
+        self._found = {project: reports.open_there(project) for project in self.projects}
+        ended = time.monotonic()
+        self._next = ended + max(COUNT_SECONDS, (ended - begun) / COUNT_SHARE)
+
+    def exact(self, project: ProjectLoad) -> bool:
+        """Whether nothing was imported since, and nobody is about to know better."""
+        found = self._found.get(project.name)
+        return found is not None and found.settled and found.imported == project.imported
+
+    def of(self, project: ProjectLoad) -> int | None:
+        """How many there are now, at most; None where it is not known yet."""
+        found = self._found.get(project.name)
+        if found is None or found.open is None:
+            return None
+        return found.open + max(0, project.imported - found.imported)
+
+
+class Counting:
+    """All that is counted for a scheduler. What is open of the projects in `there` is counted in remotes."""
+
+    def __init__(
+        self, unlabelled: Iterable[str] = (), undelivered: Iterable[str] = (), there: Iterable[str] = ()
+    ) -> None:
+        self.there = CountsThere(there)
         self.unlabelled = Counts(unlabelled, lambda reports, project: reports.open_tasks(project))
         self.undelivered = Counts(undelivered, lambda reports, project: reports.undelivered(project))
 
     def look(self, reports: Reports) -> None:
         """Count again where it is time to. Raises UnavailableError."""
+        self.there.look(reports)
         self.unlabelled.look(reports)
         self.undelivered.look(reports)
+
+    def open(self, project: ProjectLoad) -> int | None:
+        """How many tasks of a project labellers have still before them, at most; None where it is not known yet."""
+        return self._open(project).of(project)
+
+    def open_exactly(self, project: ProjectLoad) -> bool:
+        """Whether no passing of a few seconds tells that there are fewer."""
+        return self._open(project).exact(project)
+
+    def _open(self, project: ProjectLoad) -> Counts | CountsThere:
+        return self.there if project.name in self.there.projects else self.unlabelled

@@ -26,6 +26,7 @@ from pipeline.ledger.deliveries import (
     ChangeOutcome,
     Failure,
     Grant,
+    Step,
 )
 from pipeline.metrics import Metrics
 from pipeline.sinks import CHANGE_SECONDS
@@ -68,6 +69,9 @@ class Deliverer:
         # Lasting threads: a ledger keeps a connection for each.
         self._pool = ThreadPoolExecutor(max(1, len(outlets)), thread_name_prefix="deliver-ahead")
         self._ahead: dict[int, FillingAhead] = {}
+        self._steps: Mapping[Step, Callable[[Outlet, Grant], None]] = {
+            "import": self._import, "resolve": self._resolve, "change": self._change, "count": self._count_open,
+        }  # fmt: skip
         self._behind: dict[int, int] = {}
         """Delivery → the task after which its changes go on, once some have failed: those that fail again and again
         are not to be the first each time."""
@@ -84,7 +88,7 @@ class Deliverer:
             # By the next import it is out of date: let go of its memory.
             self._ahead.pop(delivery, None)
         try:
-            {"import": self._import, "resolve": self._resolve, "change": self._change}[grant.step](outlet, grant)
+            self._steps[grant.step](outlet, grant)
         except LeaseLost as error:
             self._count(outlet, "lost")
             _log.warning(logs.DELIVERY_LOST, extra={"delivery": outlet.name, "error": str(error)})
@@ -334,6 +338,21 @@ class Deliverer:
         elif outlet.id in self._behind:
             self._behind[outlet.id] = changes[-1].item.id
         return changes
+
+    # --- what is open there ---
+
+    def _count_open(self, outlet: Outlet, grant: Grant) -> None:
+        held = (grant.delivery, grant.lease)
+        self._keep(self._ledger.renew(*held, ASK_SECONDS))
+        found: int | Failure | None
+        try:
+            found = outlet.delivery.open_tasks()
+        except LabelfeedError as error:
+            # What can be counted and what can be sent are two things: it holds up no import.
+            found = Failure(error.code, str(error), getattr(error, "retry_after", None))
+            self._failing(outlet, found)
+        reached("deliverer.counted")
+        self._keep(self._ledger.counted(*held, found))
 
     # --- telling ---
 

@@ -20,6 +20,7 @@ from pipeline.errors import LabelfeedError, RetriableError
 from pipeline.faults import reached
 from pipeline.ledger import Ledger, Tick
 from pipeline.ledger.deliveries import DeliveryLoad, Granted, Step, next_steps
+from pipeline.ledger.labelling import LABELLED, with_counts
 from pipeline.ledger.waits import delivery_waits
 from pipeline.metrics import Metrics
 from pipeline.waiting import Patience, our_error
@@ -55,6 +56,7 @@ class Delivering:
 
     def __init__(self, config: Config, ledger: Ledger, queue: Queue, metrics: Metrics) -> None:
         self._every = every(config)
+        self._counted = counted(config)
         self._projects = {name: project.throttle.imports_every for name, project in config.projects.items()}
         self._ledger = ledger
         self._queue = queue
@@ -124,6 +126,7 @@ class Delivering:
         filled = deliveries.backfill(BACKFILL_OBJECTS)
         loads = deliveries.load()
         steps = list(next_steps(loads, now, self._every, self._granted))
+        steps = list(with_counts(loads, steps, now, self._counted))
         # Without a worker each grant would end unstarted, and leave its message in the queue.
         taken = steps if steps and deliveries.workers() else []
         grants = [
@@ -158,7 +161,8 @@ class Delivering:
         for row in rows:
             if row["name"] in self._every:
                 self._metrics.set("undelivered_tasks", row["waiting_tasks"], delivery=row["name"])
-                failing = row["paused_at"] is not None or row["failing"] > 0
+                uncounted = row["uncounted"] is not None and row["name"] in self._counted
+                failing = row["paused_at"] is not None or row["failing"] > 0 or uncounted
                 self._metrics.set("delivery_waiting", failing, delivery=row["name"])
 
     def _sweep(self) -> None:
@@ -186,6 +190,16 @@ def every(config: Config) -> Mapping[str, float]:
         for name, project in config.projects.items()
         for delivery in project.deliveries
     }
+
+
+def counted(config: Config) -> frozenset[str]:
+    """The deliveries (`project/name`) of which it is to be known how many tasks are open there."""
+    return frozenset(
+        f"{name}/{delivery.known_as}"
+        for name, project in config.projects.items()
+        for delivery in project.deliveries
+        if project.throttle.open_tasks and delivery.kind == LABELLED
+    )
 
 
 def drained(ledger: Ledger, config: Config) -> bool:

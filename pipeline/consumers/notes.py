@@ -17,7 +17,9 @@ BEAT_SECONDS = 2.0
 
 LONGEST_SECONDS = 2 * BEAT_SECONDS
 """Time between two notes that is taken for time waited; in more, nobody looked."""
-THROTTLED: frozenset[Why] = frozenset({"full", "enough", "undelivered", "throttled", "in_flight", "share", "database"})
+THROTTLED: frozenset[Why] = frozenset(
+    {"full", "enough", "uncounted", "undelivered", "throttled", "in_flight", "share", "database"}
+)
 
 
 class Notes:

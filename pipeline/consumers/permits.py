@@ -81,7 +81,9 @@ class Permits:
         if limits.max_tasks:
             made.append(throttle.full("full", limits.max_tasks, project.tasks, in_flight))
         if limits.open_tasks:
-            made.append(throttle.full("enough", limits.open_tasks, self._counting.unlabelled.of(project), in_flight))
+            found = self._counting.open(project)
+            unknown = Permit("uncounted", "tasks", 0.0, whole=0.0)
+            made.append(unknown if found is None else throttle.full("enough", limits.open_tasks, found, in_flight))
         if limits.undelivered_tasks and self._config.projects[project.name].deliveries:
             behind = self._counting.undelivered.of(project)
             made.append(throttle.full("undelivered", limits.undelivered_tasks, behind, in_flight))

@@ -16,6 +16,7 @@ from pipeline import logs
 from pipeline.config import Config
 from pipeline.consumers.broker import Queue
 from pipeline.consumers.counting import Counting
+from pipeline.consumers.delivering import counted
 from pipeline.consumers.notes import Notes
 from pipeline.consumers.pausing import Pauses
 from pipeline.consumers.turns import Turn, Turns
@@ -62,8 +63,10 @@ class Scheduler:
         windows: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         projects = config.projects.items()
+        there = {name.partition("/")[0] for name in counted(config)}
         self._counting = Counting(
-            unlabelled=[name for name, project in projects if project.throttle.open_tasks],
+            unlabelled=[name for name, project in projects if project.throttle.open_tasks and name not in there],
+            there=there,
             undelivered=[
                 name for name, project in projects if project.deliveries and project.throttle.undelivered_tasks
             ],

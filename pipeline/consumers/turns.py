@@ -348,8 +348,8 @@ class Turns:
             project.id
             for project in load.projects
             if project.name in turn.projects
-            and turn.projects[project.name].why == "enough"
-            and not self._counting.unlabelled.exact(project)
+            and turn.projects[project.name].why in ("enough", "uncounted")
+            and not self._counting.open_exactly(project)
         }
         turn.held = {
             source.name: throttle.told(turn.sources[source.name], load.now)

@@ -1,8 +1,8 @@
 """Deliveries in the ledger: what they have to do, what may be begun now, and what becomes of a batch.
 
 A *grant* lets one sender work on a delivery, under a number that is never used twice for it: send a batch
-(`import`), look for one whose arrival is unknown (`resolve`), or bring changes (`change`). There is one grant of
-a delivery at a time. `next_steps` decides; `Deliveries` is what a database must do.
+(`import`), look for one whose arrival is unknown (`resolve`), bring changes (`change`), or count what is open there
+(`count`). There is one grant of a delivery at a time. `next_steps` decides; `Deliveries` is what a database must do.
 
 A *batch* holds fixed tasks before anything is sent. Its life: `filling`, `ready`, `sending` (marked before the first
 byte), then `done`, or `ready` again where it surely did not arrive, or `unsure` where nobody knows: then it is
@@ -38,7 +38,7 @@ FOLLOWED_SECONDS = 86_400.0
 SENT_DAYS = 7
 """How long the outbox and the batches remember what is delivered."""
 
-Step = Literal["import", "resolve", "change"]
+Step = Literal["import", "resolve", "change", "count"]
 BatchState = Literal["filling", "ready", "sending", "unsure", "done", "refused"]
 
 
@@ -65,7 +65,8 @@ class DeliveryLoad(NamedTuple):
 
     `granted`: somebody has a grant. `batch` is the state of its oldest open batch; `waiting` whether the outbox
     has something, `changes` whether updates or deletions are to be made, `last` what was granted last, and `started`
-    whether anybody began that. `retired`: no configuration has it, though a grant may go on.
+    whether anybody began that. `retired`: no configuration has it, though a grant may go on. What is open there is
+    counted from `count_due` on.
     """
 
     id: int
@@ -81,6 +82,7 @@ class DeliveryLoad(NamedTuple):
     last: str | None = None
     started: bool = True
     retired: bool = False
+    count_due: float = 0.0
 
     @property
     def project(self) -> str:
@@ -363,6 +365,9 @@ class Deliveries(Protocol):
         """What became of changes, by task. What was deleted there by us and is live here goes into the outbox. With a
         `failure`, nothing is begun for a while. Ends the grant."""
 
+    def counted(self, delivery: int, lease: int, found: int | Failure | None) -> bool:
+        """So many tasks are open there, None where nobody labels; or why it is not known. Ends the grant."""
+
     def pause(self, delivery: int) -> None:
         """Begin nothing until `resume`."""
 
@@ -375,7 +380,8 @@ class Deliveries(Protocol):
     def report(self) -> list[dict[str, Any]]:
         """Per delivery: `id, name, project, kind, target, paused_at, failing, code, reason, since, due, ended_at,
         imports, delivered, updated, deleted, kept, refused, waiting_tasks, changes, batch, batch_tasks, granted,
-        what (was granted last), label_config`."""
+        what (was granted last), label_config, open_there` (as last counted) and `uncounted` (why it could not be
+        counted again)."""
 
     def refused(self, delivery: int, after: int, limit: int) -> list[dict[str, Any]]:
         """Tasks that were set aside: `task_id, source, key, row, reason`."""

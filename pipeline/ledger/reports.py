@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from pipeline.ledger.labelling import OpenThere
 from pipeline.ledger.rules import State
 
 OWN_CODES = ("unsettled", "retriable")
@@ -49,6 +50,9 @@ class Reports(Protocol):
 
     def open_tasks(self, project: str) -> tuple[int, int]:
         """A project's live tasks without annotations, and all that it ever imported, counted at one moment."""
+
+    def open_there(self, project: str) -> OpenThere:
+        """A project's tasks that are open where they are labelled, and those that wait for their delivery there."""
 
     def undelivered(self, project: str) -> tuple[int, int]:
         """Tasks that the delivery of a project that is furthest behind has yet to deliver, and all that were ever

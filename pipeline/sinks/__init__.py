@@ -83,6 +83,10 @@ class Delivery(Protocol):
         within such a request: another sender may have brought later changes by then.
         """
 
+    def open_tasks(self) -> int | None:
+        """How many of the remote's tasks somebody has still to label; None where nobody labels. Raises
+        UnavailableError."""
+
     def label_config(self) -> str | None:
         """The remote's labelling configuration, where it has one. Raises UnavailableError."""
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 Why = Literal[
-    "paused", "failing", "full", "enough", "undelivered", "throttled", "in_flight", "share", "back_off", "workers",
-    "database", "queue",
+    "paused", "failing", "full", "enough", "uncounted", "undelivered", "throttled", "in_flight", "share", "back_off",
+    "workers", "database", "queue",
 ]  # fmt: skip
-"""A person paused it; its failures did; the project has `max_tasks`; it has `open_tasks` without annotations; too
-many are not delivered yet; a rate; what may be in flight; others' fair share; nothing is due before its back-off
-ends; no worker lives; the database is under pressure; the work queue does not answer."""
+"""A person paused it; its failures did; the project has `max_tasks`; it has `open_tasks` without annotations; nobody
+knows yet how many of these Label Studio has; too many are not delivered yet; a rate; what may be in flight; others'
+fair share; nothing is due before its back-off ends; no worker lives; the database is under pressure; the work queue
+does not answer."""
 WHYS: tuple[Why, ...] = get_args(Why)
-HELD: frozenset[Why] = frozenset({"paused", "full", "enough"})
+HELD: frozenset[Why] = frozenset({"paused", "full", "enough", "uncounted"})
 """Time alone ends none of these."""
 
 ENOUGH: frozenset[Why] = frozenset({"full", "enough", "undelivered"})
@@ -52,6 +53,7 @@ _TOLD: Mapping[Why, str] = {
     "failing": "paused by its failures",
     "full": "full: {amount}",
     "enough": "enough for the labellers: {amount}",
+    "uncounted": "Label Studio has not told yet how many tasks are open there",
     "undelivered": "deliveries are behind: {amount}",
     "throttled": "throttled",
     "in_flight": "as much is under way as may be: {amount}",

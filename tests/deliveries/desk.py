@@ -14,6 +14,7 @@ from pipeline.consumers.filling import Outlet
 from pipeline.errors import LabelfeedError
 from pipeline.ledger import Tick
 from pipeline.ledger.deliveries import Change, ChangeOutcome, DeliveryIdentity, DeliveryLoad, Granted, Item, next_step
+from pipeline.ledger.labelling import with_counts
 from pipeline.metrics import Metrics
 from pipeline.sinks import Encoded
 from pipeline.sqlitefile import uptime
@@ -37,6 +38,7 @@ class Remote:
     named: Callable[[str], None] = lambda _: None
     pages: list[Callable[[], None]] = field(default_factory=list)
     annotated: set[str] = field(default_factory=set)
+    counting: list[Exception] = field(default_factory=list)
     changes: list[tuple[int, int, bool]] = field(default_factory=list)
     ids: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -104,6 +106,12 @@ class Remote:
                 made[one.item.id] = "done", ""
         return made
 
+    def open_tasks(self) -> int | None:
+        """Those that nobody has annotated."""
+        if self.counting:
+            raise self.counting.pop(0)
+        return len(self.tasks.keys() - self.annotated)
+
     def label_config(self) -> str | None:
         """None."""
         return None
@@ -137,6 +145,7 @@ class Desk:
         self.remote = Remote()
         self.ledger = bench.ledger.deliveries()
         (self.row,) = self.ledger.register([CATS])
+        self.counted = frozenset[str]()
         self.metrics = Metrics()
         self.every = float(throttle.pop("imports_every", 0.0))
         self.outlet = Outlet(
@@ -163,7 +172,8 @@ class Desk:
             deliveries.backfill(1000)
             (load,) = deliveries.load()
             step = next_step(load, deliveries.now(), self.every)
-            return None if step is None else deliveries.grant(load, step, epoch, seconds)
+            steps = with_counts([load], [] if step is None else [(load, step)], deliveries.now(), self.counted)
+            return next((deliveries.grant(load, step, epoch, seconds) for load, step in steps), None)
 
         return self.bench.tick(turn)
 
@@ -205,6 +215,6 @@ class Desk:
     def overdue(self, what: str) -> None:
         """Let a time of the delivery's (`until`, `due`, `ended_at`) or its batches' (`settled_at`) be over."""
         table = "batches" if what in ("settled_at", "look_due") else "deliveries"
-        now = self.bench.execute("SELECT at FROM outbox LIMIT 1")[0][0]
+        now = self.bench.execute("SELECT due FROM deliveries LIMIT 1")[0][0]
         past = "1" if isinstance(now, float) else "'2000-01-01'"
         self.bench.execute(f"UPDATE {table} SET {what} = {past} WHERE {what} IS NOT NULL")

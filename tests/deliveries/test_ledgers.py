@@ -5,6 +5,7 @@ import pytest
 from tests.deliveries.contract_grants import GrantContract
 from tests.deliveries.contract_ledger import AheadContract, MishapContract, OutboxContract
 from tests.deliveries.contract_names import NamesContract
+from tests.deliveries.contract_open import OpenContract
 from tests.deliveries.contract_pages import PagesContract
 from tests.deliveries.contract_returns import ReturnsContract
 from tests.ledger.bench import Bench
@@ -68,3 +69,9 @@ class TestSqlitePages(OnSqlite, PagesContract): ...
 
 
 class TestPostgresPages(OnPostgres, PagesContract): ...
+
+
+class TestSqliteOpen(OnSqlite, OpenContract): ...
+
+
+class TestPostgresOpen(OnPostgres, OpenContract): ...

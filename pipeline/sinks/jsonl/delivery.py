@@ -95,6 +95,10 @@ class JsonLinesDelivery:
             self._publish(name, manifest)
         return made
 
+    def open_tasks(self) -> int | None:
+        """As `Delivery.open_tasks`: nobody labels in files."""
+        return None
+
     def label_config(self) -> str | None:
         """As `Delivery.label_config`: files have none."""
         return None

@@ -20,6 +20,8 @@ POLL_SECONDS = 0.5
 FIND_PAGE = 500
 MOST_FAILURES = 10
 """So many tasks may fail in one round of changes; then the others wait for the next one."""
+COUNTED = ("task_number", "finished_task_number")
+"""What is asked of a project for a count: it counts much else otherwise, which takes long in a large one."""
 EMPTY_CONFIG = "<View></View>"
 """What a new project has, and what means that it has none."""
 MARK = "labelfeed"
@@ -116,6 +118,15 @@ class LabelStudioDelivery:
             raise failed
         return made
 
+    def open_tasks(self) -> int | None:
+        """As `Delivery.open_tasks`. A task is finished there, and shown to nobody any more, when as many people have
+        annotated it as its project asks for; that it was skipped counts only if its project ignores what is skipped."""
+        found = self._own(include=",".join(("id", *COUNTED)))
+        total, finished = map(found.get, COUNTED)
+        if not isinstance(total, int) or not isinstance(finished, int):
+            raise UnavailableError(f"{self._client.url} does not tell how many tasks are finished", code="no_json")
+        return max(0, total - finished)
+
     def label_config(self) -> str | None:
         """As `Delivery.label_config`."""
         xml = str(self._own().get("label_config") or "").strip()
@@ -130,8 +141,8 @@ class LabelStudioDelivery:
         """As `Delivery.close`."""
         self._client.close()
 
-    def _own(self) -> Mapping[str, Any]:
-        found = self._client.ask(f"/api/projects/{self._project}/")
+    def _own(self, **params: str) -> Mapping[str, Any]:
+        found = self._client.ask(f"/api/projects/{self._project}/", params=params)
         if not isinstance(found, Mapping) or "id" not in found:
             raise UnavailableError(f"{self._client.url} does not answer as a Label Studio", code="no_json")
         return found

@@ -20,7 +20,7 @@ from pipeline.ledger.deliveries import (
     Taken,
     look_pause,
 )
-from pipeline.sinks.postgres import batching, changing, paging, registering
+from pipeline.sinks.postgres import batching, changing, paging, projects, registering
 from pipeline.sinks.postgres.database import LOOKING_UP, Database, Transaction
 from pipeline.sinks.postgres.granting import CHANGES, OPEN
 
@@ -133,6 +133,10 @@ class PostgresDeliveries:
 
         return self._under(delivery, lease, write)
 
+    def counted(self, delivery: int, lease: int, found: int | Failure | None) -> bool:
+        """As `Deliveries.counted`."""
+        return self._under(delivery, lease, lambda tx: projects.counted(tx, delivery, found))
+
     def pause(self, delivery: int) -> None:
         """As `Deliveries.pause`."""
         statement = "UPDATE deliveries SET paused_at = coalesce(paused_at, clock_timestamp()) WHERE id = %s"
@@ -161,7 +165,7 @@ class PostgresDeliveries:
                 " WHERE b.delivery_id = d.id AND b.ended_at IS NULL)::bigint AS waiting_tasks,"
                 f" {CHANGES} OR d.backfill IS NOT NULL AS changes, {OPEN.format('b.state')} AS batch,"
                 f" coalesce({OPEN.format('b.tasks')}, 0) AS batch_tasks, d.until IS NOT NULL AS granted, d.what,"
-                " d.label_config"
+                " d.label_config, d.open_there, d.uncounted"
                 " FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id ORDER BY p.id, d.id"
             )
         )

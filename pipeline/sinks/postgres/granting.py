@@ -85,7 +85,8 @@ class PostgresDeliveryTick:
             f" extract(epoch FROM d.ended_at)::float8, {OPEN.format('b.state')},"
             f" coalesce(extract(epoch FROM {OPEN.format('b.look_due')})::float8, 0),"
             " EXISTS (SELECT 1 FROM outbox AS o WHERE o.delivery_id = d.id AND o.done_at IS NULL),"
-            f" {CHANGES}, d.what, d.started, d.retired FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
+            f" {CHANGES}, d.what, d.started, d.retired, coalesce(extract(epoch FROM d.count_due)::float8, 0)"
+            " FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
         )
         return [DeliveryLoad(*row) for row in rows]
 

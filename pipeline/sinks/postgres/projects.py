@@ -6,6 +6,9 @@ from typing import Any
 
 import orjson
 
+from pipeline.ledger.deliveries import Failure
+from pipeline.ledger.labelling import LABELLED, Count, OpenThere, count_pause
+from pipeline.ledger.labelling import open_there as open_there_of
 from pipeline.sinks.postgres.database import Transaction
 
 PROJECTS = (
@@ -52,3 +55,35 @@ def undelivered(tx: Transaction, project: str) -> tuple[int, int]:
         (project,),
     )
     return (int(found[0][0] or 0), int(found[0][1])) if found else (0, 0)
+
+
+def open_there(tx: Transaction, project: str) -> OpenThere:
+    """As `Reports.open_there`."""
+    rows = tx.rows(
+        "SELECT (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
+        " ON c.source_id = s.id AND c.name = 'read_tasks' WHERE s.project_id = p.id), d.open_there,"
+        " coalesce(d.delivered - d.open_delivered, 0),"
+        " ((SELECT coalesce(sum(o.tasks), 0) FROM outbox AS o WHERE o.delivery_id = d.id AND o.done_at IS NULL)"
+        " + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND b.ended_at IS NULL)"
+        ")::bigint, d.backfill IS NULL, coalesce(d.count_due > clock_timestamp(), false) OR d.paused_at IS NOT NULL"
+        " OR p.paused IS NOT NULL OR (d.failing > 0 AND d.due > clock_timestamp()) OR EXISTS (SELECT 1"
+        " FROM batches AS b WHERE b.delivery_id = d.id AND b.ended_at IS NULL AND b.state = 'unsure')"
+        " FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
+        " WHERE p.name = %s AND d.kind = %s AND NOT d.retired",
+        (project, LABELLED),
+    )
+    return open_there_of([Count(*row[1:]) for row in rows], int(rows[0][0]) if rows else 0)
+
+
+def counted(tx: Transaction, delivery: int, found: int | Failure | None) -> None:
+    """As `Deliveries.counted`, under a grant that holds."""
+    due = "count_due = clock_timestamp() + make_interval(secs => %s)"
+    if isinstance(found, Failure):
+        statement = f"UPDATE deliveries SET until = NULL, {due}, uncounted = %s WHERE id = %s"
+        tx.execute(statement, (count_pause(found), found.message.replace("\x00", ""), delivery))
+    else:
+        tx.execute(
+            f"UPDATE deliveries SET until = NULL, {due}, uncounted = NULL, open_there = %s,"
+            " open_delivered = delivered WHERE id = %s",
+            (count_pause(found), found, delivery),
+        )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
+from pipeline.ledger.labelling import OpenThere
 from pipeline.sinks.postgres import outages, passes, projects, revisions
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.record import write_history
@@ -77,6 +78,10 @@ class PostgresReports:
     def open_tasks(self, project: str) -> tuple[int, int]:
         """As `Reports.open_tasks`."""
         return self._database.read(lambda tx: projects.open_tasks(tx, project))
+
+    def open_there(self, project: str) -> OpenThere:
+        """As `Reports.open_there`."""
+        return self._database.read(lambda tx: projects.open_there(tx, project))
 
     def undelivered(self, project: str) -> tuple[int, int]:
         """As `Reports.undelivered`."""

@@ -21,7 +21,7 @@ from pipeline.ledger.deliveries import (
     Taken,
     look_pause,
 )
-from pipeline.sinks.sqlite import batching, changing, clock, paging, registering
+from pipeline.sinks.sqlite import batching, changing, clock, paging, projects, registering
 from pipeline.sinks.sqlite.granting import CHANGES, OPEN, SETTLES
 from pipeline.sqlitefile import SqliteFile, now, uptime
 
@@ -193,6 +193,10 @@ class SqliteDeliveries:
 
         return self._under(delivery, lease, write)
 
+    def counted(self, delivery: int, lease: int, found: int | Failure | None) -> bool:
+        """As `Deliveries.counted`."""
+        return self._under(delivery, lease, lambda connection: projects.counted(connection, delivery, found))
+
     def pause(self, delivery: int) -> None:
         """As `Deliveries.pause`."""
         statement = "UPDATE deliveries SET paused_at = coalesce(paused_at, ?) WHERE id = ?"
@@ -217,7 +221,7 @@ class SqliteDeliveries:
             " + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND b.ended_at IS NULL)"
             f" AS waiting_tasks, {CHANGES} OR d.backfill IS NOT NULL AS changes, {OPEN.format('b.state')} AS batch,"
             f" coalesce({OPEN.format('b.tasks')}, 0) AS batch_tasks, d.until IS NOT NULL AS granted, d.what,"
-            " d.label_config"
+            " d.label_config, d.open_there, d.uncounted"
             " FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id ORDER BY p.id, d.id"
         )
         with self._file.read() as connection:

@@ -97,13 +97,14 @@ class SqliteDeliveryTick:
             " d.paused_at IS NOT NULL OR p.paused IS NOT NULL, d.due, d.ended_at,"
             f" {OPEN.format('b.state')}, coalesce({OPEN.format('b.look_due')}, 0),"
             " EXISTS (SELECT 1 FROM outbox AS o WHERE o.delivery_id = d.id AND o.done_at IS NULL),"
-            f" {CHANGES}, d.what, d.started, d.retired FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
+            f" {CHANGES}, d.what, d.started, d.retired, coalesce(d.count_due, 0)"
+            " FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
         )
         return [
             DeliveryLoad(
                 id=row[0], name=row[1], granted=bool(row[2]), paused=bool(row[3]), due=row[4], ended_at=row[5],
                 batch=row[6], look_due=row[7], waiting=bool(row[8]), changes=bool(row[9]), last=row[10],
-                started=bool(row[11]), retired=bool(row[12]),
+                started=bool(row[11]), retired=bool(row[12]), count_due=row[13],
             )
             for row in rows
         ]  # fmt: skip

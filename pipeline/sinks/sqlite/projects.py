@@ -7,6 +7,11 @@ from typing import Any
 
 import orjson
 
+from pipeline.ledger.deliveries import Failure
+from pipeline.ledger.labelling import LABELLED, Count, OpenThere, count_pause
+from pipeline.ledger.labelling import open_there as open_there_of
+from pipeline.sinks.sqlite import clock
+
 PROJECTS = (
     "SELECT p.name, coalesce(sum(s.tasks), 0) AS tasks, CAST(coalesce(sum((SELECT total(l.open * l.tasks_each)"
     " FROM leases AS l WHERE l.source_id = s.id)), 0) AS INTEGER) AS in_flight, p.paused FROM projects AS p"
@@ -47,3 +52,34 @@ def undelivered(connection: sqlite3.Connection, project: str) -> tuple[int, int]
         (project,),
     ).fetchone()
     return (0, 0) if row is None else (int(row[0] or 0), int(row[1]))
+
+
+def open_there(connection: sqlite3.Connection, project: str) -> OpenThere:
+    """As `Reports.open_there`."""
+    rows = connection.execute(
+        "SELECT (SELECT coalesce(sum(s.read_tasks), 0) FROM sources AS s WHERE s.project_id = p.id), d.open_there,"
+        " coalesce(d.delivered - d.open_delivered, 0),"
+        " (SELECT coalesce(sum(o.tasks), 0) FROM outbox AS o WHERE o.delivery_id = d.id AND o.done_at IS NULL)"
+        " + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND b.ended_at IS NULL),"
+        " d.backfill IS NULL, coalesce(d.count_due > ?1, 0) OR d.paused_at IS NOT NULL OR p.paused IS NOT NULL"
+        " OR (d.failing > 0 AND d.due > ?1) OR EXISTS (SELECT 1 FROM batches AS b WHERE b.delivery_id = d.id"
+        " AND b.ended_at IS NULL AND b.state = 'unsure') FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
+        " WHERE p.name = ?2 AND d.kind = ?3 AND d.retired = 0",
+        (clock.steady(connection), project, LABELLED),
+    ).fetchall()
+    counts = [Count(row[1], row[2], row[3], filled=bool(row[4]), settled=bool(row[5])) for row in rows]
+    return open_there_of(counts, rows[0][0] if rows else 0)
+
+
+def counted(connection: sqlite3.Connection, delivery: int, found: int | Failure | None) -> None:
+    """As `Deliveries.counted`, under a grant that holds."""
+    due = clock.kept(connection) + count_pause(found)
+    if isinstance(found, Failure):
+        statement = "UPDATE deliveries SET until = NULL, count_due = ?, uncounted = ? WHERE id = ?"
+        connection.execute(statement, (due, found.message, delivery))
+    else:
+        connection.execute(
+            "UPDATE deliveries SET until = NULL, count_due = ?, uncounted = NULL, open_there = ?,"
+            " open_delivered = delivered WHERE id = ?",
+            (due, found, delivery),
+        )

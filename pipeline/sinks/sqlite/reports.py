@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
+from pipeline.ledger.labelling import OpenThere
 from pipeline.sinks.sqlite import outages, passes, projects, revisions
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
 from pipeline.sinks.sqlite.standings import standings
@@ -120,6 +121,11 @@ class SqliteReports:
         """As `Reports.open_tasks`."""
         with self._file.read() as connection:
             return projects.open_tasks(connection, project)
+
+    def open_there(self, project: str) -> OpenThere:
+        """As `Reports.open_there`."""
+        with self._file.read() as connection:
+            return projects.open_there(connection, project)
 
     def undelivered(self, project: str) -> tuple[int, int]:
         """As `Reports.undelivered`."""
