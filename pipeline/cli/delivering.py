@@ -91,7 +91,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     """A table of deliveries, and why those fail that do."""
     columns = {
         "name": "delivery", "waiting_tasks": "waiting", "delivered": "delivered", "updated": "updated",
-        "deleted": "deleted", "kept": "kept as annotated", "refused": "refused", "imports": "imports", "waits": "waits",
+        "deleted": "deleted", "kept": "kept there", "refused": "refused", "imports": "imports", "waits": "waits",
     }  # fmt: skip
     quiet = [name for name in ("updated", "deleted", "kept") if not any(row[name] for row in rows)]
     output.table(rows, {name: text for name, text in columns.items() if name not in quiet}, wide=["waits"])
