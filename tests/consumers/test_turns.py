@@ -185,6 +185,44 @@ def test_weights_are_met_over_a_minute(weights: list[float], schedulers: int, se
         assert abs(world.served[f"s{number}"] - fair) <= 0.05 * fair + throttle.QUANTUM
 
 
+@given(
+    st.lists(st.floats(0.3, 8.0), min_size=1, max_size=3),
+    st.lists(st.floats(0.3, 8.0), min_size=1, max_size=3),
+    st.integers(1, 3),
+    st.floats(0.006, 0.02),
+)
+@example([0.3], [8.0, 8.0, 8.0], 1, 0.02)
+@simulated
+def test_weights_are_met_over_two_projects(
+    few: list[float], many: list[float], schedulers: int, seconds: float
+) -> None:
+    """Over a minute of contention a project gets what the weights of its sources are of all weights, and each of these
+    its own part, within 5 %; none waits for longer than about what is given at a time would last it."""
+    weights = {"p": few, "q": many}
+    sources = {f"{name}{n}": (name, weight) for name, own in weights.items() for n, weight in enumerate(own)}
+    told = [{"name": name, "project": p, "url": "./x", "weight": weight} for name, (p, weight) in sources.items()]
+    made = Config.model_validate({"projects": {"p": {}, "q": {}}, "sources": told})
+    world = World(made, seconds=seconds, schedulers=schedulers)
+    for name in sources:
+        world.put(name, int(96 * world.threads / seconds))
+    world.run(30)  # the first claims are made before the pace of the workers is known, and last for long
+    world.served.clear()
+    world.claims.clear()
+    begun = world.now
+    world.run(60)
+    assert all(place.ready for place in world.places.values())
+    for_one = sum(world.served.values()) / sum(few + many)
+    for name, (_, weight) in sources.items():
+        assert abs(world.served[name] - for_one * weight) <= 0.05 * for_one * weight + throttle.QUANTUM
+    for project, own in weights.items():
+        fair = for_one * sum(own)
+        served = sum(world.served[name] for name, (of, _) in sources.items() if of == project)
+        assert abs(served - fair) <= 0.05 * fair + throttle.QUANTUM * len(own)
+        times = [at for at, name, _ in world.claims if sources[name][0] == project]
+        gaps = [later - sooner for sooner, later in pairwise([begun, *times, world.now])]
+        assert max(gaps) <= 2 * throttle.QUANTUM / (fair / 60) + 2
+
+
 @given(st.floats(0.1, 10.0), st.floats(0.1, 10.0), st.integers(1, 3))
 @simulated
 def test_nobody_starves(high: float, low: float, schedulers: int) -> None:
