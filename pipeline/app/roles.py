@@ -9,6 +9,7 @@ import pickle
 import socket
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 
 from pipeline.app.outlets import open_outlets
@@ -35,6 +36,8 @@ COLLECT_AFTER = 50_000
 and none of them in a cycle: with Python's own 700 a third of its time goes into looking."""
 DELIVERY_THREADS = 4
 """Deliveries that one process sends to at once, at most."""
+_BOOT = uuid.uuid4().hex[:8]
+"""Tells processes apart that have one host's name and the same number, as those of containers on a host's network."""
 CHILD = (sys.executable, "-m", "pipeline.app.child")
 
 
@@ -161,8 +164,8 @@ def collect_seldom() -> None:
 
 
 def worker_name() -> str:
-    """What this process is called in leases and logs."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """What this process is called in leases and logs; no other one is."""
+    return f"{socket.gethostname()}:{os.getpid()}-{_BOOT}"
 
 
 def child_payload(config: Config) -> dict[str, str]:

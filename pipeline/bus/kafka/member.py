@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
 import socket
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,9 +31,10 @@ SLICE_SECONDS = 0.2
 CLOSE_MS = 5_000
 POLL_INTERVAL_MS = 300_000
 """Longest time between two polls, after which a member is put out of the group."""
+NAME_LENGTH = 200
+"""Characters of a member's name before what makes it unique; Kafka takes 249 in all."""
 
 log = logging.getLogger(__name__)
-_numbers = itertools.count()
 
 
 class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
@@ -68,7 +69,7 @@ class Member:
         self._topics = topics
         self._letters = letters
         self._start = start
-        self._member = options.member or _member_name()
+        self._member = member_name(options)
         self._assignment = _Assignment()
         self._consumer: KafkaConsumer | None = None
         self._originals: dict[tuple[int, int], Message] = {}
@@ -237,6 +238,8 @@ def _committed(_offsets: object, answer: object) -> None:
         log.debug("event log: a commit was refused; the ledger's positions count", extra={"error": repr(answer)})
 
 
-def _member_name() -> str:
-    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())
-    return f"{host}-{os.getpid()}-{next(_numbers)}"
+def member_name(options: KafkaOptions) -> str:
+    """A name that no other member has: all processes have the same options, and containers on a host's network its name
+    and the process number 1. Two of one name would put each other out of the group."""
+    beginning = options.member or f"{socket.gethostname()}-{os.getpid()}"
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '-', beginning)[:NAME_LENGTH]}-{uuid.uuid4().hex[:8]}"

@@ -38,9 +38,13 @@ class KafkaOptions(BaseModel):
 
     bootstrap: tuple[str, ...] = Field(description="Brokers to ask first, host:port.")
     topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,200}$", description="The topic of the events.")
-    group: str = Field("labelfeed", min_length=1, description="The consumer group of the dispatchers.")
+    group: str = Field(
+        "labelfeed",
+        min_length=1,
+        description="The consumer group of the dispatchers; each installation on a topic needs its own.",
+    )
     member: str | None = Field(
-        None, description="This process's name in the group; by default host and process number."
+        None, description="What a process's name in the group begins with; by default host and process number."
     )
     partitions: int = Field(6, ge=1, description="Partitions of a new topic: the most dispatchers that can share it.")
     replicas: int = Field(
