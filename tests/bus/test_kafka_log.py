@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient
 
 from deploy.services import Service
 from pipeline.bus import EventLog
-from pipeline.bus.kafka import KafkaLog, parse
+from pipeline.bus.kafka import KafkaLog, connection, parse
 from pipeline.bus.kafka.codec import Message
 from pipeline.bus.kafka.writer import Writer
 from tests.bus.contract import Bench, LogContract
@@ -52,3 +55,21 @@ def dead_letters(topic: str, kafka: Service) -> list[tuple[bytes, str]]:
             for batch in consumer.poll(500).values():
                 found += [(record.value, dict(record.headers)["labelfeed-reason"].decode()) for record in batch]
     return found
+
+
+def test_partitions_that_are_added_have_a_lag(kafka_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is open sees, before long, the partitions that its topic is given, whatever its options say."""
+    options = parse(kafka_url)
+    with closing(KafkaLog(parse(f"{kafka_url}?partitions=1"))) as maker:
+        maker.ping()
+    with closing(KafkaLog(options)) as log:
+        assert log.end() == {0: 0}
+        with closing(KafkaAdminClient(bootstrap_servers=options.bootstrap[0])) as admin:
+            admin.create_partitions({options.topic: 3})
+        monkeypatch.setattr(connection, "DESCRIBED_SECONDS", 0.0)
+        deadline = time.monotonic() + 20
+        while len(log.end()) < 3:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.05)
+        assert log.end() == {0: 0, 1: 0, 2: 0}
+    gc.collect()

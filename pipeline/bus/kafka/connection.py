@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -31,6 +32,9 @@ _client_log = logging.getLogger("kafka")
 if _client_log.level == logging.NOTSET:
     # It reports each attempt to connect, and how long its own tasks took; what matters comes to us as errors.
     _client_log.setLevel(logging.CRITICAL)
+
+DESCRIBED_SECONDS = 60.0
+"""How long partitions that were added may be missing from the ends of the topic, and so from the lag."""
 
 T = TypeVar("T")
 
@@ -141,6 +145,7 @@ class Topics:
         self._lock = threading.Lock()
         self._client: KafkaAdminClient | None = None
         self._described: dict[str, Any] | None = None
+        self._looked = 0.0
 
     def described(self) -> dict[str, Any]:
         """What the cluster says of the events' topic, which is made if it isn't there."""
@@ -149,11 +154,14 @@ class Topics:
     def looked_at(self) -> dict[str, Any]:
         """As `described`, by asking again: partitions may have been added."""
         self._described = self._ask(self._describe_or_make)
+        self._looked = time.monotonic()
         return self._described
 
     def partitions(self) -> list[TopicPartition]:
-        """The partitions of the events' topic."""
-        return [TopicPartition(self._options.topic, row["partition_index"]) for row in self.described()["partitions"]]
+        """The partitions of the events' topic, as they were less than DESCRIBED_SECONDS ago."""
+        recent = time.monotonic() - self._looked < DESCRIBED_SECONDS
+        rows = (self.described() if recent else self.looked_at())["partitions"]
+        return [TopicPartition(self._options.topic, row["partition_index"]) for row in rows]
 
     def ends(self) -> dict[int, int]:
         """The position after the last record, by partition."""
