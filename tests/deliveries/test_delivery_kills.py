@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -58,16 +60,30 @@ def test_a_killed_change_is_made_again(house: House, studio: Studio) -> None:
 
 
 def test_what_it_exports_can_be_imported_again(house: House, studio: Studio) -> None:
-    """Its own export, imported again through us into another project, has the same annotations."""
+    """Its own export, with its predictions written out, imported again through us into another project, has the same
+    annotations and predictions."""
     configure(house, studio)
+
+    def predicted(n: int) -> list[dict[str, Any]]:
+        return [choice("ba"[k % 2], score=(n + k) / 32, model_version=f"m{k}") for k in range(n % 3)]
+
     tasks = [
-        {"data": {"text": f"t{n}"}, "annotations": [choice("ab"[n % 2], lead_time=n / 2)], "meta": {"n": n}}
+        {
+            "data": {"text": f"t{n}"},
+            "annotations": [
+                choice("ab"[n % 2], lead_time=n / 2, was_cancelled=n % 3 == 0, ground_truth=n % 5 == 0),
+                choice("ba"[n % 2], lead_time=n + 0.25, ground_truth=n % 5 == 1),
+            ][: 1 + n % 4],
+            "predictions": predicted(n),
+            "meta": {"n": n},
+        }
         for n in range(20)
     ]
     house.put("first.json", json.dumps(tasks))
     house.once()
     studio.annotate(studio.export()[0]["id"], "b")
-    exported = studio.export()
+    # As a snapshot has them; its plain export names their numbers alone.
+    exported = [task | {"predictions": _predictions(studio, task)} for task in studio.export()]
     other = Studio(studio.url, studio.token, _another(studio), studio.client)
     again = House(house.folder / "again")
     again.inbox.mkdir(parents=True)
@@ -75,7 +91,10 @@ def test_what_it_exports_can_be_imported_again(house: House, studio: Studio) -> 
     again.put("export.json", json.dumps(exported))
     again.once()
 
+    assert [_told(_predictions(other, task)) for task in other.export()] == [_told(predicted(n)) for n in range(20)]
     assert _labels(other) == _labels(studio)
+    for name, made in ("was_cancelled", 7), ("ground_truth", 7):
+        assert sum(one[name] for task in other.export() for one in task["annotations"]) == made
     assert [task["meta"]["n"] for task in other.export()] == list(range(20))
 
 
@@ -85,11 +104,22 @@ def _another(studio: Studio) -> int:
     return int(made.json()["id"])
 
 
-def _labels(studio: Studio) -> list[tuple[str, list[tuple[object, object]]]]:
+def _labels(studio: Studio) -> list[tuple[str, list[tuple[object, ...]]]]:
+    names = ("lead_time", "was_cancelled", "ground_truth")
     return [
-        (task["data"]["text"], sorted((str(one["result"]), one["lead_time"]) for one in task["annotations"]))
+        (task["data"]["text"], sorted((str(one["result"]), *map(one.get, names)) for one in task["annotations"]))
         for task in studio.export()
     ]
+
+
+def _predictions(studio: Studio, task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    shown = studio.client.get(f"/api/tasks/{task['id']}/").raise_for_status().json()
+    return list(shown["predictions"])
+
+
+def _told(predictions: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
+    """What makes predictions, in one order."""
+    return sorted((one["model_version"], one["score"], str(one["result"])) for one in predictions)
 
 
 def test_bad_tasks_are_set_aside_and_the_rest_goes(house: House, studio: Studio) -> None:
