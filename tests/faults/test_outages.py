@@ -16,6 +16,7 @@ import orjson
 import psycopg
 import pytest
 import redis
+import yaml
 
 from deploy import services
 from deploy.services import Service
@@ -276,13 +277,47 @@ def test_redis_flushed(world: World) -> None:
     client.close()
 
 
-def test_postgres_restarts_while_workers_commit(world: World) -> None:
-    """A database that restarts again and again while workers commit has every task once."""
-    for _ in range(3):
-        keys = world.installation.put(60)
-        until(lambda first=keys[0]: any(key >= first for key, _ in world.installation.tasks()), what="a commit")
-        world.services["postgres"] = services.restart(world.services["postgres"], hard=True)
-        until(world.installation.counts, what="the database")
+@pytest.fixture
+def committing(world: World, tmp_path: Path) -> Iterator[Role]:
+    """A worker that is suspended within its first commit, while all others are suspended, too. Its lease outlasts a
+    restart: what it lost is its own still, and whoever else read it would do so in a child that is suspended, too."""
+    settings = yaml.safe_load(world.installation.config.read_text())
+    settings["limits"]["lease"] = "2m"
+    patient = tmp_path / "labelfeed.yaml"
+    patient.write_text(yaml.safe_dump(settings))
+    others = [role for role in world.installation.roles if role.name == "work"]
+    for role in others:
+        role.suspend()
+    role = world.installation.start("work", fault="worker.committing:1:STOP", config=patient)
+    world.installation.put(60)
+    role.stopped()
+    yield role
+    for other in others:
+        other.resume()
+    # Where the test has failed it is suspended still.
+    role.resume()
+    world.installation.imported()
+    assert role.end() == 0
+    world.installation.roles.remove(role)
+
+
+@pytest.mark.timeout(300)
+def test_postgres_restarts_within_a_commit(world: World, committing: Role) -> None:
+    """A database that restarts while a worker has written tasks, and not committed them, has each once."""
+    postgres = world.services["postgres"]
+    open_ = (
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        " WHERE relation = 'task_rows'::regclass AND mode = 'RowExclusiveLock' AND state = 'idle in transaction'"
+    )
+    with psycopg.connect(postgres.url) as connection:
+        assert connection.execute(open_).fetchone() == (1,)
+    before = len(world.installation.tasks())
+    world.services["postgres"] = services.restart(postgres, hard=True)
+    until(world.installation.counts, what="the database")
+    assert len(world.installation.tasks()) == before
+    committing.resume()
+    until(lambda: committing.said("batch_committed"), what="its commit")
+    assert not committing.lines("batch_cancelled")
 
 
 def test_connections_ended(world: World) -> None:
