@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -45,6 +46,8 @@ SAYING = {"watch": {"watch", "lead"}, "dispatch": {"dispatcher", "scheduler"}, "
 """What a role's process tells of in its log while the database is away."""
 ATTEMPTS = 5
 """So many failures while a server is away are a long outage: they come ever later."""
+END_SECONDS = 10.0 + 8.0
+"""How long a role may take to end: its `shutdown_timeout`, and time to say good-bye."""
 LINES = 2
 """A part says that it waits once for each reason; a watcher's passes and its notifications say so each."""
 
@@ -318,6 +321,39 @@ def test_postgres_restarts_within_a_commit(world: World, committing: Role) -> No
     committing.resume()
     until(lambda: committing.said("batch_committed"), what="its commit")
     assert not committing.lines("batch_cancelled")
+
+
+@pytest.fixture
+def anew(world: World) -> Iterator[None]:
+    """Afterwards there are new roles in place of those that a test has ended."""
+    yield
+    world.installation.roles[:] = [role for role in world.installation.roles if role.alive]
+    for name in {"watch", "dispatch", "work"} - {role.name for role in world.installation.roles}:
+        role = world.installation.start(name)
+        until(lambda role=role: role.said("started"))
+
+
+@pytest.mark.usefixtures("anew")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("server", ["kafka", "redis", "postgres"])
+def test_stopped_while_a_server_is_away(world: World, server: str) -> None:
+    """A role that is stopped while a server cannot be reached ends by itself, soon after its `shutdown_timeout`."""
+    roles = list(world.installation.roles)
+    world.proxies[server].cut()
+    try:
+        world.installation.put(40)
+        for role in [role for role in roles if role.name in NEEDED_BY[server]]:
+            until(lambda role=role: role.ready()[0] == 503, what=f"{role.name} unready")
+        for role in roles:
+            role.process.send_signal(signal.SIGTERM)
+        until(
+            lambda: not any(role.alive for role in roles),
+            END_SECONDS,
+            lambda: f"the end of {[role.name for role in roles if role.alive]}: {world.installation.explain()}",
+        )
+        assert [role.process.returncode for role in roles] == [0, 0, 0]
+    finally:
+        world.proxies[server].mend()
 
 
 def test_connections_ended(world: World) -> None:
