@@ -24,8 +24,10 @@ HEALTHY, DEADLY = (20_000, 50) if "LABELFEED_SOAK" in os.environ else (80, 2)
 """Files, and files among them that kill whoever reads them."""
 
 
-def test_notifications_twice_and_reversed(make: Make, elasticmq: Service, unique: str) -> None:
-    """Every notification comes twice, the newest first: each object is imported once, as it is at the end."""
+@pytest.mark.parametrize("sequenced", [True, False])
+def test_notifications_twice_and_reversed(make: Make, elasticmq: Service, unique: str, sequenced: bool) -> None:
+    """Every notification comes twice, the newest first: each object is imported once, as it is at the end; and where
+    they bear a sequencer, what is older than what was heard before is known for stale."""
     client = sqs_client(elasticmq)
     url = client.create_queue(QueueName=unique)["QueueUrl"]
     installation = make(
@@ -42,8 +44,12 @@ def test_notifications_twice_and_reversed(make: Make, elasticmq: Service, unique
     for key in keys[10:15]:
         installation.delete(key)
         told.append(("ObjectRemoved:Delete", key, ""))
-    for name, key, text in [*reversed(told), *told]:
-        client.send_message(QueueUrl=url, MessageBody=_notification(unique, name, key, text))
+    bodies = [
+        _notification(unique, name, key, text, f"{number:016X}" if sequenced else None)
+        for number, (name, key, text) in enumerate(told)
+    ]
+    for body in [*reversed(bodies), *bodies]:
+        client.send_message(QueueUrl=url, MessageBody=body)
     left = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     until(
         lambda: (
@@ -57,11 +63,14 @@ def test_notifications_twice_and_reversed(make: Make, elasticmq: Service, unique
     until(lambda: installation.roles[1].metric("received_events_total") >= len(told) * 2, what="all events")
     installation.imported()
     installation.exactly_once()
+    stale = installation.roles[1].metric("recorded_events_total", effect="stale")
+    assert stale > 0 if sequenced else stale == 0, installation.explain()
 
 
-def _notification(bucket: str, name: str, key: str, text: str) -> str:
+def _notification(bucket: str, name: str, key: str, text: str, sequencer: str | None) -> str:
     etag = hashlib.md5(json.dumps({"text": text}).encode()).hexdigest()
-    told = {"key": quote_plus(key), "eTag": etag} if text else {"key": quote_plus(key)}
+    told = {"key": quote_plus(key)} | ({"eTag": etag} if text else {})
+    told |= {} if sequencer is None else {"sequencer": sequencer}
     return json.dumps({"Records": [{"eventName": name, "s3": {"bucket": {"name": bucket}, "object": told}}]})
 
 
