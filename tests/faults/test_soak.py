@@ -1,8 +1,7 @@
-"""A soak: roles are killed at random, Redis is flushed, storage is slow or away, a transaction stays open, files
-come, change and go.
+"""A soak: roles and servers are killed at random, Redis is flushed, storage is slow or away, a transaction stays open,
+files come, change and go.
 
-`LABELFEED_SOAK` is how many seconds it lasts; `make soak` makes it an hour, in which Kafka and PostgreSQL are killed,
-too.
+`LABELFEED_SOAK` is how many seconds it lasts; `make soak` makes it an hour.
 """
 
 from __future__ import annotations
@@ -24,13 +23,12 @@ from deploy import services
 from deploy.services import HOST, Service
 from pipeline.ledger import HISTORY_LIMIT
 from tests.faults.conftest import Make
-from tests.faults.installation import Installation, Role, until
+from tests.faults.installation import Bucket, Installation, Role, until
 from tests.faults.network import Proxy
 
 SECONDS = float(os.environ.get("LABELFEED_SOAK", "25"))
-WHOLE = "LABELFEED_SOAK" in os.environ
 ROLES = ("watch", "dispatch", "work", "work")
-STEADY = ("dispatch", "work")
+STEADY = ("watch", "dispatch", "work")
 """Roles that nobody kills: what lives for seconds shows no growth."""
 PAUSE_SECONDS = 1.0
 OPEN_SECONDS = 20.0
@@ -43,9 +41,11 @@ OBJECT_BYTES, OTHER_BYTES = 3_000, 16 * 1024**2
 """What the table of objects and its indexes may take for each object, and beside that."""
 SLOW_MILLISECONDS = 300
 SLOW_SECONDS = 5.0
-ACTS = ("kill", "kill", "flush", "suspend", "slow", "away", "nothing")
-SERVERS, SERVERS_SHARE = ("kafka", "postgres"), 0.01
-"""Servers that are killed in a whole soak, and how many of its acts that are."""
+DEPOSED_SECONDS = 14.0
+"""How long a steady watcher is suspended at most, so that it does not lead for ever: longer than its leadership."""
+ACTS = ("kill", "kill", "flush", "suspend", "depose", "slow", "away", "nothing")
+SERVERS, KILLS_PER_HOUR = ("kafka", "postgres", "versitygw"), 10
+"""Servers that are killed, and how often each is; once in a soak of a few minutes."""
 BOUNDS = {
     "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM history GROUP BY object_id) AS h": HISTORY_LIMIT,
     "SELECT count(*) FROM leases": 0,
@@ -56,17 +56,20 @@ BOUNDS = {
 
 
 @pytest.mark.timeout(SECONDS + 300)
-def test_soak(make: Make, own: Callable[[str], Service], versitygw: Service, toxiproxy: Service, unique: str) -> None:
+def test_soak(make: Make, own: Callable[[str], Service], toxiproxy: Service, unique: str) -> None:
     """Whatever is killed whenever, every object is imported exactly once as it is at the end; memory and the ledger
     are bounded."""
     queue = own("redis")
-    servers = {name: own(name) for name in SERVERS} if WHOLE else {}
-    storage = Proxy.to(toxiproxy, unique, versitygw.port)
+    servers = {name: own(name) for name in SERVERS}
+    storage = Proxy.to(toxiproxy, unique, servers["versitygw"].port)
     source = {"on_change": "replace", "on_delete": "archive", "endpoint": f"http://{HOST}:{storage.port}"}
-    parts: dict[str, Any] = {"queue": queue.url, "source": source}
-    if WHOLE:
-        parts |= {"database": servers["postgres"].url, "events": f"{servers['kafka'].url}/{unique}?session=3"}
-    installation = make(**parts)
+    installation = make(
+        place=Bucket(servers["versitygw"], unique),
+        database=servers["postgres"].url,
+        events=f"{servers['kafka'].url}/{unique}?session=3",
+        queue=queue.url,
+        source=source,
+    )
     roles = [installation.start(name) for name in ROLES]
     seed = random.randrange(2**32)
     try:
@@ -99,10 +102,14 @@ class _Torment:
         self._reader: psycopg.Connection[Any] | None = None
         self._keys: list[str] = []
         self._pause = Event()
+        self._doomed: list[tuple[float, str]] = []
+        """When which server is killed, the next one first."""
 
     def run(self) -> None:
         ended, opened = time.monotonic() + SECONDS, 0.0
-        while time.monotonic() < ended:
+        self._doom(ended)
+        # A server that is late has its turn still: what lasts seconds may end before all have had theirs.
+        while time.monotonic() < ended or self._doomed:
             self._change_files()
             self._act(self._chosen())
             if time.monotonic() - opened > OPEN_SECONDS:
@@ -121,9 +128,16 @@ class _Torment:
             second, last = max(sizes[third : 2 * third]), max(sizes[2 * third :])
             assert last <= GROWTH * second, f"{role.name} takes {last} bytes in the last third, {second} before"
 
+    def _doom(self, ended: float) -> None:
+        """Settle when which server is killed: at random, but each as often as it is to be."""
+        times = max(1, round(KILLS_PER_HOUR * SECONDS / 3600))
+        self._doomed = sorted(
+            (ended - self._chance.uniform(0, SECONDS), name) for name in self._servers for _ in range(times)
+        )
+
     def _chosen(self) -> str:
-        if self._servers and self._chance.random() < SERVERS_SHARE:
-            return self._chance.choice(SERVERS)
+        if self._doomed and time.monotonic() >= self._doomed[0][0]:
+            return self._doomed.pop(0)[1]
         return self._chance.choice(ACTS)
 
     def _leave_open(self) -> None:
@@ -159,6 +173,10 @@ class _Torment:
             self._roles[victim].suspend()
             self._pause.wait(self._chance.uniform(0, SLOW_SECONDS))
             self._roles[victim].resume()
+        elif act == "depose":
+            self._steady[0].suspend()
+            self._pause.wait(self._chance.uniform(0, DEPOSED_SECONDS))
+            self._steady[0].resume()
         elif act == "slow":
             self._storage.slow(SLOW_MILLISECONDS)
             self._pause.wait(self._chance.uniform(0, SLOW_SECONDS))
