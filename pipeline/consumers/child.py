@@ -27,7 +27,7 @@ from pipeline import logs
 from pipeline.config import Limits
 from pipeline.consumers.importer import NO_OBJECT, Importer
 from pipeline.consumers.renewer import Held, Renewer
-from pipeline.errors import UnavailableError
+from pipeline.errors import LabelfeedError, UnavailableError
 from pipeline.ledger import Ledger
 from pipeline.waiting import Patience
 
@@ -133,7 +133,7 @@ class ChildRunner:
                 _log.warning(logs.CHILD_ENDED, extra={"lease": lease, "why": why, "object": child.at})
         try:
             self._ledger.give_back(lease, lost=lost)
-        except UnavailableError as error:
+        except LabelfeedError as error:
             _log.warning(logs.CLAIM_KEPT, extra={"lease": lease, "error": str(error)})
         if why == "died" and lost is None:
             self._patience.wait(UnavailableError("child processes do not start", code="internal"), self._cancelling)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pipeline import logs
 from pipeline.consumers.rows import DatabaseDown
-from pipeline.errors import DataRefused, UnavailableError
+from pipeline.errors import DataRefused, UnavailableError, UsageError
 from pipeline.faults import reached
 from pipeline.ledger import STAGE_BYTES, Committed, Ledger, Outcome, Reason
 from pipeline.metrics import Metrics
@@ -134,7 +134,7 @@ class Commits:
     def _write(self, outcomes: Sequence[Outcome]) -> Committed:
         try:
             return self._ledger.commit(self._lease, outcomes)
-        except UnavailableError as error:
+        except (UnavailableError, UsageError) as error:
             self._metrics.add("errors_total", stage="commit", code=error.code)
             raise DatabaseDown(error) from error
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pipeline import logs
 from pipeline.config import Config
 from pipeline.consumers.broker import Queue
-from pipeline.errors import LabelfeedError, RetriableError
+from pipeline.errors import LabelfeedError
 from pipeline.faults import reached
 from pipeline.ledger import Ledger, Tick
 from pipeline.ledger.deliveries import DeliveryLoad, Granted, Step, next_steps
@@ -75,7 +75,7 @@ class Delivering:
             try:
                 busy = self.step()
                 self._patience.succeeded()
-            except RetriableError as error:
+            except LabelfeedError as error:
                 self._metrics.add("errors_total", stage="deliver", code=error.code)
                 self._patience.wait(error, self._stop)
                 continue

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from pipeline import logs
 from pipeline.bus import Consumer, EventLog, Polled, Record
-from pipeline.errors import DataRefused, LabelfeedError, PositionsLost, RetriableError
+from pipeline.errors import DataRefused, LabelfeedError, RetriableError, UsageError
 from pipeline.events import ObjectEvent, UndecodableEvent, check_key, fold, traces_of
 from pipeline.faults import reached
 from pipeline.ledger import Effect, Ledger, OnChange, check_positions
@@ -41,6 +41,8 @@ WORK: frozenset[Effect] = frozenset({"new", "changed", "superseded", "asked"})
 """Effects after which an object is ready."""
 IDLE: frozenset[Effect] = frozenset({"unknown", "duplicate", "stale"})
 """Effects of events that changed nothing."""
+_WAITED_FOR = (RetriableError, UsageError)
+"""A server that is away, and one that refuses us until a person has changed something."""
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ class Dispatcher:
             try:
                 with closing(self._log.consumer(self._positions)) as consumer:
                     self._consume(consumer)
-            except (RetriableError, PositionsLost) as error:
+            except LabelfeedError as error:
                 self._wait(error)
             except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
                 self._wait(our_error(error))
@@ -131,8 +133,8 @@ class Dispatcher:
         Positions without records are behind messages that concern nobody. They go with the next records, or alone, at
         most once in PASS_SECONDS; until then they are only read again after a restart.
 
-        Waits for a database that does not answer until it does, or until `stop`; then nothing is committed. Raises
-        PositionsLost.
+        Waits for a database that does not answer, or refuses us, until it does, or until `stop`; then nothing is
+        committed. Raises PositionsLost.
         """
         self._passed |= polled.positions
         now = time.monotonic()
@@ -184,7 +186,7 @@ class Dispatcher:
         while True:
             try:
                 call()
-            except RetriableError as error:
+            except _WAITED_FOR as error:
                 self._wait(error, lambda seconds: self._rest(consumer, seconds))
                 if self._stop.is_set():
                     return False
@@ -272,7 +274,7 @@ class Dispatcher:
         while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set():
             try:
                 consumer.rest(min(left, POLL_SECONDS))
-            except RetriableError:
+            except _WAITED_FOR:
                 # The log is away, too. It is joined again once there is something to record into.
                 self._stop.wait(min(left, POLL_SECONDS))
 

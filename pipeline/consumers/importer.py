@@ -20,11 +20,7 @@ from pipeline.consumers.commits import Summary
 from pipeline.consumers.reading import ReadAhead
 from pipeline.consumers.renewer import Held, Renewer
 from pipeline.consumers.rows import DatabaseDown
-from pipeline.errors import (
-    LabelfeedError,
-    LeaseLost,
-    UnavailableError,
-)
+from pipeline.errors import LabelfeedError, LeaseLost, RetriableError, UsageError
 from pipeline.events import TRACES_TOLD
 from pipeline.faults import reached
 from pipeline.ledger import Ledger, Work
@@ -86,7 +82,7 @@ class Importer:
         reached("worker.before_start")
         try:
             work = self.ledger.start(lease, self._worker, self.limits.lease)
-        except UnavailableError as error:
+        except LabelfeedError as error:
             self._surrender(lease, error)
             return Summary()
         if not work:
@@ -116,6 +112,8 @@ class Importer:
             self._give_back(held.lease, lost=claim.current)
         except DatabaseDown as down:
             self._surrender(held.lease, down.error)
+        except (RetriableError, UsageError) as error:
+            self._surrender(held.lease, error)
         except Exception as error:  # noqa: BLE001 - the outer boundary of a claim: it must not be held until it expires
             self._surrender(held.lease, our_error(error))
         self._tell(claim, work, time.monotonic() - started)
@@ -167,7 +165,7 @@ class Importer:
             return self._pools[source]
 
     def _surrender(self, lease: int, error: LabelfeedError) -> None:
-        """The database does not answer, or has no room: wait, then give the claim back if that still can be."""
+        """The database does not answer, refuses us or has no room: wait, then give the claim back if that can be."""
         self.metrics.set("up", 0, role="work")
         if self.at is not None:
             self.at(NO_OBJECT)
@@ -176,7 +174,7 @@ class Importer:
             self._patience.wait(error, self._cancelling)
             try:
                 self.ledger.give_back(lease)
-            except UnavailableError as again:
+            except LabelfeedError as again:
                 error = again
                 if self.cancelled:
                     return
@@ -188,5 +186,5 @@ class Importer:
     def _give_back(self, lease: int, lost: int | None = None) -> None:
         try:
             self.ledger.give_back(lease, lost=lost)
-        except UnavailableError as error:
+        except LabelfeedError as error:
             _log.warning(logs.CLAIM_KEPT, extra={"lease": lease, "error": str(error)})

@@ -10,16 +10,16 @@ from concurrent.futures import Executor, Future
 
 from pipeline.config import ParseOptions
 from pipeline.consumers.outcomes import bad_row, too_many_bad_rows
-from pipeline.errors import UnavailableError
+from pipeline.errors import UnavailableError, UsageError
 from pipeline.faults import reached
 from pipeline.ledger import STAGE_BYTES, STAGE_ROWS, Ledger
 from pipeline.tasks import Parsed, RejectedRow, Task
 
 
 class DatabaseDown(Exception):
-    """The ledger did not answer; nothing is wrong with the object at hand."""
+    """The ledger did not answer, or refused us; nothing is wrong with the object at hand."""
 
-    def __init__(self, error: UnavailableError) -> None:
+    def __init__(self, error: UnavailableError | UsageError) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -163,5 +163,5 @@ def _answered(call: Callable[[], None]) -> None:
     """The ledger's failures are told from the store's, which are of the same class."""
     try:
         call()
-    except UnavailableError as error:
+    except (UnavailableError, UsageError) as error:
         raise DatabaseDown(error) from error

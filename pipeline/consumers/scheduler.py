@@ -20,7 +20,7 @@ from pipeline.consumers.delivering import counted
 from pipeline.consumers.notes import Notes
 from pipeline.consumers.pausing import Pauses
 from pipeline.consumers.turns import Turn, Turns
-from pipeline.errors import LabelfeedError, RetriableError, UnavailableError
+from pipeline.errors import LabelfeedError
 from pipeline.faults import reached
 from pipeline.ledger import Claim, Ledger, Tick
 from pipeline.metrics import Metrics
@@ -93,7 +93,7 @@ class Scheduler:
                 if self._patience.tried:
                     self._patience.succeeded()
                     self._metrics.set("up", 1, role="schedule")
-            except RetriableError as error:
+            except LabelfeedError as error:
                 self._wait(error)
                 continue
             except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
@@ -130,10 +130,10 @@ class Scheduler:
         self._wake.set()
 
     def step(self) -> float:
-        """One turn, its messages sent; seconds after which the next one is due. Raises UnavailableError."""
+        """One turn, its messages sent; seconds after which the next one is due. Raises LabelfeedError."""
         try:
             epoch = self._queue.epoch()
-        except UnavailableError:
+        except LabelfeedError:
             self._ledger.tick(self._without_queue)
             raise
         self._counting.look(self._ledger.reports())
@@ -168,7 +168,7 @@ class Scheduler:
         for number, claim in enumerate(claims):
             try:
                 self._queue.send(claim)
-            except UnavailableError:
+            except LabelfeedError:
                 self._ledger.unclaim([unsent.lease for unsent in claims[number:]])
                 raise
             self._metrics.add("claimed_objects_total", len(claim.ids), source=claim.source)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.config import Config, Limits, Project, Throttle
 from pipeline.consumers.scheduler import BUSY_SECONDS, IDLE_SECONDS, WAITING_SECONDS, Scheduler
-from pipeline.errors import UnavailableError
+from pipeline.errors import LabelfeedError, UnavailableError
 from pipeline.events import ObjectEvent
 from pipeline.ledger import Claim, Outcome
 from pipeline.tasks import Task
@@ -24,17 +24,18 @@ class Sent:
         self.claims: list[Claim] = []
         self.fails_after: float = float("inf")
         self.answers = True
+        self.error: LabelfeedError = UnavailableError("no answer")
 
     def epoch(self) -> str:
         """As `Queue.epoch`."""
         if not self.answers:
-            raise UnavailableError("no answer")
+            raise self.error
         return EPOCH
 
     def send(self, claim: Claim) -> None:
         """As `Queue.send`."""
         if len(self.claims) >= self.fails_after:
-            raise UnavailableError("no answer")
+            raise self.error
         self.claims.append(claim)
 
     def sizes(self) -> list[int]:
