@@ -77,9 +77,12 @@ class Continuous:
             yield
         finally:
             stop.set()
+            # First what has to finish: watchers may wait for storage, and nothing is lost by what they leave.
+            self._drain()
             for thread in watchers:
                 thread.join(JOIN_SECONDS)
-            self._stop()
+            if self._jobs is not None:
+                self._jobs.close()
 
     def look(self) -> dict[str, str | None]:
         """Role or source → None while it works, or why it waits. Sets the metric `up`; may take seconds while a
@@ -147,15 +150,13 @@ class Continuous:
         # Sources may share a queue: whoever receives a message publishes what it says of each of them.
         return make(source, feed.store, feed.scope, route_of(self._feeds), getattr(self._data.log, "bury", None))
 
-    def _stop(self) -> None:
+    def _drain(self) -> None:
         if self._dispatching is not None:
             self._dispatching.stop()
         if self._working is not None:
             self._working.stop(self._config.shutdown_timeout)
         if self._dispatching is not None:
             self._dispatching.join()
-        if self._jobs is not None:
-            self._jobs.close()
 
 
 class _Asked:

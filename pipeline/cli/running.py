@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 ROLES = frozenset({"watch", "dispatch", "work"})
 FAILURES_SHOWN = 20
+LEAVE_SECONDS = 5.0
+"""How much longer than `shutdown_timeout` an end may take: what then still waits for a server is left."""
 ONCE_LEVEL = "warning"
 """What a run with progress bars logs: the bars and the closing table tell the rest."""
 
@@ -100,7 +103,7 @@ def _serve(
     logs.set_up(log_format, log_level or "info")
     loaded = listening_at(load(config), listen)
     stop = Event()
-    with signals(stop):
+    with signals(stop), at_the_latest(stop, loaded.shutdown_timeout + LEAVE_SECONDS):
         serve(loaded, roles, stop)
 
 
@@ -243,6 +246,25 @@ def _bars() -> Iterator[Any]:
                 bars.update(ids[item.source], total=max(item.found, ended) or None, completed=ended, tasks=item.tasks)
 
         yield show
+
+
+@contextmanager
+def at_the_latest(stop: Event, seconds: float) -> Iterator[None]:
+    """End the process `seconds` after `stop` was set if the block has not ended by then. Leases and leads that were not
+    given back end by themselves."""
+    ended = Event()
+
+    def watch() -> None:
+        stop.wait()
+        if not ended.wait(seconds):
+            logging.shutdown()
+            os._exit(0)
+
+    Thread(target=watch, name="deadline", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextmanager

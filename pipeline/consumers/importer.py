@@ -141,11 +141,12 @@ class Importer:
         self._cancelling.set()
 
     def close(self) -> None:
-        """End the threads that read ahead and that write large files."""
+        """End the threads that write large files, and those that read ahead: at once, or when storage answers."""
         with self._lock:
             pools, self._pools = list(self._pools.values()), {}
-        for pool in (*pools, self.stager):
-            pool.shutdown(cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        self.stager.shutdown(cancel_futures=True)
 
     def ahead(self, feed: Feed, meanwhile: Callable[[], None]) -> ReadAhead | None:
         """What reads the objects of a claim ahead of their turn; None if the store has no latency. `meanwhile` is
