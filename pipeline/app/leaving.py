@@ -91,7 +91,7 @@ class Behind:
 
     def _stuck(self, project: str) -> str | None:
         most, config = self._projects[project]
-        undelivered, _ = self._ledger.reports().undelivered(project)
+        undelivered = self._ledger.reports().undelivered(project).found
         if undelivered < most or not drained(self._ledger, config) or self._about_to_try(config):
             return None
         return told(Wait("undelivered", at=undelivered, of=most), self._ledger.now())

@@ -1,8 +1,8 @@
 """Tasks of projects that are counted beside the turns: those without annotations, and those not delivered yet.
 
 Counting reads many rows. It is done now and then, at most for a twentieth of the time; between two counts every task
-that is imported is taken for one of those that are counted, and none for gone: what is archived meanwhile may not have
-been one of them.
+that is imported, or comes back, is taken for one of those that are counted, and none for gone: what is archived
+meanwhile may not have been one of them.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import NamedTuple
 
 from pipeline.ledger import ProjectLoad, Reports
 from pipeline.ledger.labelling import OpenThere
+from pipeline.ledger.reports import Tally
 
 COUNT_SECONDS = 1.0
 """Shortest time between two counts of one project ..."""
 COUNT_SHARE = 0.05
 """... and the share of the time that counting it may take."""
 
-Ask = Callable[[Reports, str], tuple[int, int]]
-"""How many of a project's tasks are of the kind that is counted, and how many were ever imported."""
+Ask = Callable[[Reports, str], Tally]
+"""Counts the tasks of a project that are of some kind."""
 
 
 class _Counted(NamedTuple):
-    found: int
-    imported: int
+    told: Tally
     next: float
 
 
@@ -44,22 +44,22 @@ class Counts:
             if counted is not None and time.monotonic() < counted.next:
                 continue
             begun = time.monotonic()
-            found, imported = self._ask(reports, project)
+            told = self._ask(reports, project)
             ended = time.monotonic()
             pause = max(COUNT_SECONDS, (ended - begun) / COUNT_SHARE)
-            self._counted[project] = _Counted(found, imported, ended + pause)
+            self._counted[project] = _Counted(told, ended + pause)
 
     def exact(self, project: ProjectLoad) -> bool:
-        """Whether nothing was imported since it was counted."""
+        """Whether nothing was imported or archived, and nothing came back, since it was counted."""
         counted = self._counted.get(project.name)
-        return counted is not None and counted.imported == project.imported
+        return counted is not None and not _differs(counted.told, project)
 
     def of(self, project: ProjectLoad) -> int:
         """How many there are now, at most."""
         counted = self._counted.get(project.name)
         if counted is None:
             return project.tasks
-        return counted.found + max(0, project.imported - counted.imported)
+        return counted.told.found + _more(counted.told, project)
 
 
 class CountsThere:
@@ -81,16 +81,25 @@ class CountsThere:
         self._next = ended + max(COUNT_SECONDS, (ended - begun) / COUNT_SHARE)
 
     def exact(self, project: ProjectLoad) -> bool:
-        """Whether nothing was imported since, and nobody is about to know better."""
+        """Whether nothing has changed since, and nobody is about to know better."""
         found = self._found.get(project.name)
-        return found is not None and found.settled and found.imported == project.imported
+        return found is not None and found.settled and not _differs(found, project)
 
     def of(self, project: ProjectLoad) -> int | None:
         """How many there are now, at most; None where it is not known yet."""
         found = self._found.get(project.name)
         if found is None or found.open is None:
             return None
-        return found.open + max(0, project.imported - found.imported)
+        return found.open + _more(found, project)
+
+
+def _differs(then: Tally | OpenThere, now: ProjectLoad) -> bool:
+    return (then.imported, then.live) != (now.imported, now.tasks)
+
+
+def _more(then: Tally | OpenThere, now: ProjectLoad) -> int:
+    """How many tasks have come since, at most: what comes back is not imported again."""
+    return max(0, now.imported - then.imported, now.tasks - then.live)
 
 
 class Counting:

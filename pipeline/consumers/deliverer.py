@@ -343,7 +343,7 @@ class Deliverer:
 
     def _count_open(self, outlet: Outlet, grant: Grant) -> None:
         held = (grant.delivery, grant.lease)
-        self._keep(self._ledger.renew(*held, ASK_SECONDS))
+        self._keep(self._ledger.renew(*held, CHANGE_SECONDS + MARGIN_SECONDS))
         found: int | Failure | None
         try:
             found = outlet.delivery.open_tasks()

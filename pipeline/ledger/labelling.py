@@ -18,6 +18,8 @@ COUNT_SECONDS = 10.0
 """Between two counts of a remote."""
 LABELLED = "label_studio"
 """The kind of deliveries where tasks are labelled."""
+COUNTED_NOW = "d.until IS NOT NULL AND d.what = 'count'"
+"""In SQL, of a delivery `d`: its remote is about to be counted."""
 
 
 class Count(NamedTuple):
@@ -39,18 +41,19 @@ class Count(NamedTuple):
 
 class OpenThere(NamedTuple):
     """How many tasks of a project are open at most (None: not known yet) when `imported` tasks were ever imported into
-    it, and whether that will change by no passing of a few seconds."""
+    it and `live` ones were there, and whether that will change by no passing of a few seconds."""
 
     open: int | None
     imported: int
     settled: bool
+    live: int = 0
 
 
-def open_there(counts: Sequence[Count], imported: int) -> OpenThere:
+def open_there(counts: Sequence[Count], imported: int, live: int = 0) -> OpenThere:
     """What is open of a project with these deliveries: as much as with the one that has most. None may be unknown."""
     known = [count.open for count in counts if count.open is not None]
     settled = all(count.settled for count in counts)
-    return OpenThere(max(known) if known and len(known) == len(counts) else None, imported, settled)
+    return OpenThere(max(known) if known and len(known) == len(counts) else None, imported, settled, live)
 
 
 def with_counts(

@@ -20,6 +20,15 @@ class Filter(NamedTuple):
     code: str | None = None
 
 
+class Tally(NamedTuple):
+    """How many of a project's tasks were `found` to be of the kind that was counted; how many were ever `imported`
+    into it, and how many were `live`, at that moment."""
+
+    found: int = 0
+    imported: int = 0
+    live: int = 0
+
+
 class RevisionFilter(NamedTuple):
     """Which proposed revisions are asked for: those that wait to be decided on, or with `decided` all there ever
     were."""
@@ -48,15 +57,14 @@ class Reports(Protocol):
     def scheduling(self) -> dict[str, Any]:
         """What the schedulers last said, `at` when: `sources` and `projects`, each from names to what they wait for."""
 
-    def open_tasks(self, project: str) -> tuple[int, int]:
-        """A project's live tasks without annotations, and all that it ever imported, counted at one moment."""
+    def open_tasks(self, project: str) -> Tally:
+        """A project's live tasks without annotations."""
 
     def open_there(self, project: str) -> OpenThere:
         """A project's tasks that are open where they are labelled, and those that wait for their delivery there."""
 
-    def undelivered(self, project: str) -> tuple[int, int]:
-        """Tasks that the delivery of a project that is furthest behind has yet to deliver, and all that were ever
-        imported into it, counted at one moment."""
+    def undelivered(self, project: str) -> Tally:
+        """Tasks that the delivery of a project that is furthest behind has yet to deliver."""
 
     def objects(self, which: Filter, after: int, limit: int) -> list[dict[str, Any]]:
         """Objects by id: `id, source, key, state, version, imported_version, size, attempts, tasks, rejected,

@@ -17,7 +17,7 @@ WHYS: tuple[Why, ...] = get_args(Why)
 HELD: frozenset[Why] = frozenset({"paused", "full", "enough", "uncounted"})
 """Time alone ends none of these."""
 
-ENOUGH: frozenset[Why] = frozenset({"full", "enough", "undelivered"})
+ENOUGH: frozenset[Why] = frozenset({"full", "enough", "uncounted", "undelivered"})
 """What holds up only that which brings a project more tasks."""
 
 

@@ -175,9 +175,9 @@ def test_what_was_not_recorded_is_a_failure(place: Path, capsys: pytest.CaptureF
     assert "not JSON" in capsys.readouterr().out
 
 
-def configure(place: Path, *, max_tasks: int) -> None:
-    """A project of so many tasks, which what is deleted leaves."""
-    made = CONFIG.replace("p: {}", f"p: {{throttle: {{max_tasks: {max_tasks}}}}}")
+def configure(place: Path, **throttle: int) -> None:
+    """A project within a limit, which what is deleted leaves."""
+    made = CONFIG.replace("p: {}", f"p: {{throttle: {json.dumps(throttle)}}}")
     (place / "labelfeed.yaml").write_text(made.replace("settle: 0", "settle: 0, on_delete: archive"))
 
 
@@ -188,14 +188,19 @@ def delete(place: Path, *names: str) -> None:
     assert cli.run(["sources", "accept", "inbox", "--deletions"]) == 0
 
 
-def test_a_full_project_can_be_emptied(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("limit", "told_of"), [("max_tasks", "full: 3 of 3"), ("open_tasks", "enough for the labellers: 3 of 3")]
+)
+def test_a_full_project_can_be_emptied(
+    place: Path, capsys: pytest.CaptureFixture[str], limit: str, told_of: str
+) -> None:
     """What was deleted at the source leaves a full project in the same run, also from behind what waits for room; and
     that comes in instead."""
-    configure(place, max_tasks=3)
+    configure(place, **{limit: 3})
     for number in range(5):
         (place / "inbox" / f"{number}.json").write_text('{"text": "x"}')
     assert cli.run(["run", "--once"]) == 0
-    assert "2 objects of inbox wait; full: 3 of 3" in capsys.readouterr().err
+    assert f"2 objects of inbox wait; {told_of}" in capsys.readouterr().err
     imported = [path for (path,) in rows(place, "SELECT key FROM objects WHERE state = 'done'")]
     delete(place, imported[0])
     assert cli.run(["run", "--once"]) == 0

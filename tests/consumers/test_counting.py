@@ -61,7 +61,7 @@ class Remote:
     def told(self, *, settled: bool = True) -> OpenThere:
         """What the ledger tells."""
         count = Count(self.counted, self.delivered - self.by_then, self.waiting, filled=True, settled=settled)
-        return open_there([count], self.imported)
+        return open_there([count], self.imported, self.imported)
 
 
 class Telling:

@@ -15,6 +15,7 @@ from pipeline.config import Config
 from pipeline.consumers.counting import Counting, Counts
 from pipeline.consumers.turns import Turn
 from pipeline.ledger import Claim, Load, ProjectLoad, Reports
+from pipeline.ledger.reports import Tally
 from pipeline.throttle import AGE_SECONDS, Wait
 from tests.consumers.world import BEGIN, Lease, World, heaviest
 
@@ -149,7 +150,7 @@ def test_a_full_project_is_emptied(leaving: int, flying: int, schedulers: int) -
 def test_what_has_enough_is_emptied(limit: str) -> None:
     """What takes tasks away goes on while labellers have enough, and deliveries are behind."""
     counting = Counting()
-    counting.unlabelled = counting.undelivered = Counts(["p"], lambda _, __: (1000, 0))
+    counting.unlabelled = counting.undelivered = Counts(["p"], lambda _, __: Tally(1000))
     counting.unlabelled.look(Reports)  # type: ignore[arg-type]  # what is asked is the function above
     project = {"deliveries": [{"jsonl": {"url": "./out"}}], "throttle": {limit: 1000}}
     sources = [{"name": "a", "project": "p", "url": "./x"}]
@@ -335,7 +336,7 @@ def test_deliveries_that_are_behind_hold_up_imports() -> None:
     """A project whose deliveries have too much before them begins nothing more, and says so; without any, nothing is
     counted."""
     counting = Counting()
-    counting.undelivered = Counts(["p"], lambda _, __: (950, 0))
+    counting.undelivered = Counts(["p"], lambda _, __: Tally(950))
     counting.undelivered.look(Reports)  # type: ignore[arg-type]  # what is asked is the function above
     target = {"jsonl": {"url": "./out"}}
     settings = {"projects": {"p": {"deliveries": [target], "throttle": {"undelivered_tasks": 1000}}}}
@@ -350,14 +351,16 @@ def test_deliveries_that_are_behind_hold_up_imports() -> None:
 
 def test_what_is_archived_makes_no_room_for_what_was_not_counted() -> None:
     """Between two counts of open or undelivered tasks archived ones leave room for no other: they may have been
-    annotated, or delivered. What is imported counts, and nothing makes it fewer than were counted."""
-    counts = Counts(["p"], lambda _, __: (10, 60))
+    annotated, or delivered. What is imported or comes back counts, and nothing makes it fewer than were counted."""
+    counts = Counts(["p"], lambda _, __: Tally(10, 60, 60))
     counts.look(Reports)  # type: ignore[arg-type]  # what is asked is the function above
     project = ProjectLoad(1, "p", 60, 0.0, 0.0, 60)
     assert (counts.of(project), counts.exact(project)) == (10, True)
-    assert (counts.of(project._replace(tasks=20)), counts.exact(project._replace(tasks=20))) == (10, True)
+    assert (counts.of(project._replace(tasks=20)), counts.exact(project._replace(tasks=20))) == (10, False)
     more = project._replace(tasks=25, imported=65)
     assert (counts.of(more), counts.exact(more)) == (15, False)
+    back = project._replace(tasks=75)
+    assert (counts.of(back), counts.exact(back)) == (25, False)
     assert counts.of(project._replace(imported=40)) == 10
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.ledger import Load, Outcome, ProjectLoad, Reason, Tick
+from pipeline.ledger.reports import Tally
 from tests.ledger.bench import EPOCH, SOURCES, Bench, done, task
 
 
@@ -127,16 +128,16 @@ class ThrottleContract:
         lease, (work,) = bench.begin("c", source="bucket")
         bench.commit(lease, done(work))
         reports = bench.ledger.reports()
-        assert reports.open_tasks("cats") == (4, 5)
-        assert reports.open_tasks("dogs") == (1, 1)
-        assert reports.open_tasks("nobody") == (0, 0)
+        assert reports.open_tasks("cats") == Tally(4, 5, 5)
+        assert reports.open_tasks("dogs") == Tally(1, 1, 1)
+        assert reports.open_tasks("nobody") == Tally()
         bench.again("b", lambda work: Outcome(work.id, "gone", archive=True), version=None)
-        assert reports.open_tasks("cats") == (3, 5)
+        assert reports.open_tasks("cats") == Tally(3, 5, 4)
 
     def test_undelivered_tasks(self, bench: Bench) -> None:
         """What waits for the delivery that is furthest behind is counted, with what is in its open batches."""
         reports = bench.ledger.reports()
-        assert reports.undelivered("cats") == (0, 0)
+        assert reports.undelivered("cats") == Tally()
         for name, retired in (("one", "0"), ("two", "0"), ("old", "1")):
             bench.execute(
                 "INSERT INTO deliveries (project_id, name, kind, target, stamp) SELECT id,"
@@ -145,16 +146,28 @@ class ThrottleContract:
             if retired == "1":
                 bench.execute(f"UPDATE deliveries SET retired = (1 = 1) WHERE name = '{name}'")
         bench.imported("a", texts=("x", "y", "z"))
-        assert reports.undelivered("cats") == (3, 3)
+        assert reports.undelivered("cats") == Tally(3, 3, 3)
         for state, tasks in (("unsure", 4), ("done", 100)):
             bench.execute(
                 f"INSERT INTO batches (delivery_id, state, tasks, created_at) SELECT d.id, '{state}', {tasks}, o.at"
                 " FROM deliveries AS d JOIN outbox AS o ON o.delivery_id = d.id WHERE d.name = 'two'"
             )
-        assert reports.undelivered("cats") == (7, 3)
-        assert reports.undelivered("dogs") == (0, 0)
+        assert reports.undelivered("cats") == Tally(7, 3, 3)
+        assert reports.undelivered("dogs") == Tally()
         bench.again("a", lambda work: Outcome(work.id, "gone", archive=True), version=None)
-        assert reports.undelivered("cats")[1] == 3
+        assert reports.undelivered("cats")[1:] == (3, 0)
+
+    def test_what_leaves_later(self, bench: Bench) -> None:
+        """What was deleted and is put off for a while leaves later, and that can be asked for."""
+        bench.imported("a")
+        lease, (work,) = bench.begin("a", version=None)
+        bench.commit(lease, Outcome(work.id, "ready", reason=Reason("storage", "no"), retry_after=60.0))
+
+        def leaves(tick: Tick) -> list[int]:
+            source = tick.load().sources[0]._replace(cursor=(0.0, 0))
+            return [len(tick.leaving(source, 1, later=later)) for later in (False, True)]
+
+        assert bench.tick(leaves) == [0, 1]
 
     @staticmethod
     def leaving(bench: Bench, cursor: tuple[float, int] = (0.0, 0)) -> list[str]:

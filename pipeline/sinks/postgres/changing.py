@@ -34,8 +34,10 @@ def changed(tx: Transaction, delivery: int, outcomes: Mapping[int, Changed]) -> 
     _anew(tx, delivery, deleted)
     tx.execute(
         "UPDATE deliveries SET until = NULL, failing = 0, code = NULL, reason = NULL, since = NULL, due = 'epoch',"
-        " updated = updated + %s, deleted = deleted + %s, kept = kept + %s WHERE id = %s",
-        (*counted.values(), delivery),
+        " updated = updated + %s, deleted = deleted + %s, kept = kept + %s,"
+        # What is open there is not what it was.
+        " count_due = CASE WHEN %s THEN NULL ELSE count_due END WHERE id = %s",
+        (*counted.values(), bool(deleted), delivery),
     )
 
 

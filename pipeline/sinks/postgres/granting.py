@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pipeline.ledger.deliveries import DeliveryLoad, Granted, Step
+from pipeline.ledger.labelling import COUNT_SECONDS
 from pipeline.sinks.outboxes import Range, whole
 from pipeline.sinks.postgres.database import Transaction, columns
 
@@ -98,8 +99,11 @@ class PostgresDeliveryTick:
         """As `DeliveryTick.grant`."""
         ((lease,),) = self._tx.rows(
             "UPDATE deliveries SET lease = lease + 1, what = %s, epoch = %s, started = false,"
-            " until = clock_timestamp() + make_interval(secs => %s) WHERE id = %s RETURNING lease",
-            (step, epoch, seconds, delivery.id),
+            " until = clock_timestamp() + make_interval(secs => %s),"
+            # Nobody may start it: something else has its turn before the next one.
+            " count_due = CASE WHEN %s = 'count' THEN clock_timestamp() + make_interval(secs => %s) ELSE count_due END"
+            " WHERE id = %s RETURNING lease",
+            (step, epoch, seconds, step, seconds + COUNT_SECONDS, delivery.id),
         )
         return Granted(delivery.id, lease, delivery.name)
 

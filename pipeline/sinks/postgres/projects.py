@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 
 from pipeline.ledger.deliveries import Failure
-from pipeline.ledger.labelling import LABELLED, Count, OpenThere, count_pause
+from pipeline.ledger.labelling import COUNTED_NOW, LABELLED, Count, OpenThere, count_pause
 from pipeline.ledger.labelling import open_there as open_there_of
+from pipeline.ledger.reports import Tally
 from pipeline.sinks.postgres.database import Transaction
 
 PROJECTS = (
@@ -19,6 +20,12 @@ PROJECTS = (
     " extract(epoch FROM p.paused)::float8 AS paused FROM projects AS p ORDER BY p.id"
 )
 
+_EVER, _LIVE = (
+    "(SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
+    f" ON c.source_id = s.id AND c.name = '{name}' WHERE s.project_id = p.id)"
+    for name in ("read_tasks", "tasks")
+)
+
 
 def scheduling(tx: Transaction) -> dict[str, Any]:
     """As `Reports.scheduling`."""
@@ -27,7 +34,7 @@ def scheduling(tx: Transaction) -> dict[str, Any]:
     return {"at": at, "sources": {}, "projects": {}} | said
 
 
-def open_tasks(tx: Transaction, project: str) -> tuple[int, int]:
+def open_tasks(tx: Transaction, project: str) -> Tally:
     """As `Reports.open_tasks`."""
     # One statement, which sees one moment.
     found = tx.rows(
@@ -35,44 +42,40 @@ def open_tasks(tx: Transaction, project: str) -> tuple[int, int]:
         " JOIN imports AS i ON i.object_id = o.id AND i.state = 'live' JOIN task_rows AS t"
         " ON t.object_id = i.object_id AND t.lease = i.lease WHERE s.project_id = p.id AND t.archived_at IS NULL"
         " AND coalesce(t.annotations, '[]') = '[]'),"
-        " (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
-        " ON c.source_id = s.id AND c.name = 'read_tasks' WHERE s.project_id = p.id)"
-        " FROM projects AS p WHERE p.name = %s",
+        f" {_EVER}, {_LIVE} FROM projects AS p WHERE p.name = %s",
         (project,),
     )
-    return (int(found[0][0]), int(found[0][1])) if found else (0, 0)
+    return Tally(*found[0]) if found else Tally()
 
 
-def undelivered(tx: Transaction, project: str) -> tuple[int, int]:
+def undelivered(tx: Transaction, project: str) -> Tally:
     """As `Reports.undelivered`."""
     found = tx.rows(
         "SELECT (SELECT max((SELECT coalesce(sum(o.tasks), 0) FROM outbox AS o WHERE o.delivery_id = d.id AND"
         " o.done_at IS NULL) + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND"
         " b.state NOT IN ('done', 'refused'))) FROM deliveries AS d WHERE d.project_id = p.id AND NOT d.retired),"
-        " (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
-        " ON c.source_id = s.id AND c.name = 'read_tasks' WHERE s.project_id = p.id)"
-        " FROM projects AS p WHERE p.name = %s",
+        f" {_EVER}, {_LIVE} FROM projects AS p WHERE p.name = %s",
         (project,),
     )
-    return (int(found[0][0] or 0), int(found[0][1])) if found else (0, 0)
+    return Tally(int(found[0][0] or 0), *found[0][1:]) if found else Tally()
 
 
 def open_there(tx: Transaction, project: str) -> OpenThere:
     """As `Reports.open_there`."""
     rows = tx.rows(
-        "SELECT (SELECT coalesce(sum(c.n), 0)::bigint FROM sources AS s JOIN counters AS c"
-        " ON c.source_id = s.id AND c.name = 'read_tasks' WHERE s.project_id = p.id), d.open_there,"
+        f"SELECT {_EVER}, {_LIVE}, d.open_there,"
         " coalesce(d.delivered - d.open_delivered, 0),"
         " ((SELECT coalesce(sum(o.tasks), 0) FROM outbox AS o WHERE o.delivery_id = d.id AND o.done_at IS NULL)"
         " + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND b.ended_at IS NULL)"
-        ")::bigint, d.backfill IS NULL, coalesce(d.count_due > clock_timestamp(), false) OR d.paused_at IS NOT NULL"
+        f")::bigint, d.backfill IS NULL, coalesce(d.count_due > clock_timestamp() AND NOT ({COUNTED_NOW}), false)"
+        " OR d.paused_at IS NOT NULL"
         " OR p.paused IS NOT NULL OR (d.failing > 0 AND d.due > clock_timestamp()) OR EXISTS (SELECT 1"
         " FROM batches AS b WHERE b.delivery_id = d.id AND b.ended_at IS NULL AND b.state = 'unsure')"
         " FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
         " WHERE p.name = %s AND d.kind = %s AND NOT d.retired",
         (project, LABELLED),
     )
-    return open_there_of([Count(*row[1:]) for row in rows], int(rows[0][0]) if rows else 0)
+    return open_there_of([Count(*row[2:]) for row in rows], *(rows[0][:2] if rows else (0, 0)))
 
 
 def counted(tx: Transaction, delivery: int, found: int | Failure | None) -> None:

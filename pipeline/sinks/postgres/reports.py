@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
 from pipeline.ledger.labelling import OpenThere
+from pipeline.ledger.reports import Tally
 from pipeline.sinks.postgres import outages, passes, projects, revisions
 from pipeline.sinks.postgres.database import Database, Transaction
 from pipeline.sinks.postgres.record import write_history
@@ -75,7 +76,7 @@ class PostgresReports:
         """As `Reports.scheduling`."""
         return self._database.read(projects.scheduling)
 
-    def open_tasks(self, project: str) -> tuple[int, int]:
+    def open_tasks(self, project: str) -> Tally:
         """As `Reports.open_tasks`."""
         return self._database.read(lambda tx: projects.open_tasks(tx, project))
 
@@ -83,7 +84,7 @@ class PostgresReports:
         """As `Reports.open_there`."""
         return self._database.read(lambda tx: projects.open_there(tx, project))
 
-    def undelivered(self, project: str) -> tuple[int, int]:
+    def undelivered(self, project: str) -> Tally:
         """As `Reports.undelivered`."""
         return self._database.read(lambda tx: projects.undelivered(tx, project))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -183,9 +184,10 @@ class PostgresTick:
         """As `Tick.candidates`."""
         return Candidates.of(self._tx.rows(CANDIDATES, (source.id, *source.cursor, self._tx.at, quota)))
 
-    def leaving(self, source: SourceLoad, quota: int) -> Candidates:
+    def leaving(self, source: SourceLoad, quota: int, *, later: bool = False) -> Candidates:
         """As `Tick.leaving`."""
-        return Candidates.of(self._tx.rows(LEAVING, (source.id, *source.cursor, self._tx.at, quota)))
+        upto = math.inf if later else self._tx.at
+        return Candidates.of(self._tx.rows(LEAVING, (source.id, *source.cursor, upto, quota)))
 
     def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""

@@ -32,8 +32,10 @@ def changed(connection: sqlite3.Connection, delivery: int, outcomes: Mapping[int
     _anew(connection, delivery, deleted)
     connection.execute(
         "UPDATE deliveries SET until = NULL, failing = 0, code = NULL, reason = NULL, since = NULL, due = 0,"
-        " updated = updated + ?, deleted = deleted + ?, kept = kept + ? WHERE id = ?",
-        (*counted.values(), delivery),
+        " updated = updated + ?, deleted = deleted + ?, kept = kept + ?,"
+        # What is open there is not what it was.
+        " count_due = CASE WHEN ? THEN NULL ELSE count_due END WHERE id = ?",
+        (*counted.values(), bool(deleted), delivery),
     )
 
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from pipeline.ledger.deliveries import DeliveryLoad, Granted, Step
+from pipeline.ledger.labelling import COUNT_SECONDS
 from pipeline.sinks.outboxes import Range, whole
 from pipeline.sinks.sqlite import clock
 from pipeline.sinks.sqlite.owners import LOCAL, Owners
@@ -119,9 +120,10 @@ class SqliteDeliveryTick:
     def grant(self, delivery: DeliveryLoad, step: Step, epoch: str, seconds: float) -> Granted:
         """As `DeliveryTick.grant`."""
         (lease,) = self._connection.execute(
-            "UPDATE deliveries SET lease = lease + 1, what = ?, epoch = ?, boot = ?, until = ?, started = 0"
-            " WHERE id = ? RETURNING lease",
-            (step, epoch, self._boot, uptime() + seconds, delivery.id),
+            "UPDATE deliveries SET lease = lease + 1, what = ?, epoch = ?, boot = ?, until = ?, started = 0,"
+            # Nobody may start it: something else has its turn before the next one.
+            " count_due = CASE WHEN ? = 'count' THEN ? ELSE count_due END WHERE id = ? RETURNING lease",
+            (step, epoch, self._boot, uptime() + seconds, step, self.now() + seconds + COUNT_SECONDS, delivery.id),
         ).fetchone()
         return Granted(delivery.id, lease, delivery.name)
 

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 
 from pipeline.ledger.deliveries import Failure
-from pipeline.ledger.labelling import LABELLED, Count, OpenThere, count_pause
+from pipeline.ledger.labelling import COUNTED_NOW, LABELLED, Count, OpenThere, count_pause
 from pipeline.ledger.labelling import open_there as open_there_of
+from pipeline.ledger.reports import Tally
 from pipeline.sinks.sqlite import clock
 
 PROJECTS = (
@@ -17,6 +18,9 @@ PROJECTS = (
     " FROM leases AS l WHERE l.source_id = s.id)), 0) AS INTEGER) AS in_flight, p.paused FROM projects AS p"
     " LEFT JOIN sources AS s ON s.project_id = p.id GROUP BY p.id ORDER BY p.id"
 )
+
+_EVER = "(SELECT coalesce(sum(s.read_tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
+_LIVE = "(SELECT coalesce(sum(s.tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
 
 
 def scheduling(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -26,7 +30,7 @@ def scheduling(connection: sqlite3.Connection) -> dict[str, Any]:
     return {"at": at, "sources": {}, "projects": {}} | said
 
 
-def open_tasks(connection: sqlite3.Connection, project: str) -> tuple[int, int]:
+def open_tasks(connection: sqlite3.Connection, project: str) -> Tally:
     """As `Reports.open_tasks`."""
     # One statement, which sees one moment.
     row = connection.execute(
@@ -34,41 +38,40 @@ def open_tasks(connection: sqlite3.Connection, project: str) -> tuple[int, int]:
         " CROSS JOIN imports AS i ON i.object_id = o.id AND i.state = 'live' CROSS JOIN task_rows AS t"
         " ON t.object_id = i.object_id AND t.lease = i.lease WHERE s.project_id = p.id AND t.archived_at IS NULL"
         " AND coalesce(t.annotations, '[]') = '[]'),"
-        " (SELECT coalesce(sum(s.read_tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
-        " FROM projects AS p WHERE p.name = ?",
+        f" {_EVER}, {_LIVE} FROM projects AS p WHERE p.name = ?",
         (project,),
     ).fetchone()
-    return (0, 0) if row is None else (int(row[0]), int(row[1]))
+    return Tally() if row is None else Tally(*row)
 
 
-def undelivered(connection: sqlite3.Connection, project: str) -> tuple[int, int]:
+def undelivered(connection: sqlite3.Connection, project: str) -> Tally:
     """As `Reports.undelivered`."""
     row = connection.execute(
         "SELECT (SELECT max((SELECT coalesce(sum(o.tasks), 0) FROM outbox AS o WHERE o.delivery_id = d.id AND"
         " o.done_at IS NULL) + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND"
         " b.state NOT IN ('done', 'refused'))) FROM deliveries AS d WHERE d.project_id = p.id AND d.retired = 0),"
-        " (SELECT coalesce(sum(s.read_tasks), 0) FROM sources AS s WHERE s.project_id = p.id)"
-        " FROM projects AS p WHERE p.name = ?",
+        f" {_EVER}, {_LIVE} FROM projects AS p WHERE p.name = ?",
         (project,),
     ).fetchone()
-    return (0, 0) if row is None else (int(row[0] or 0), int(row[1]))
+    return Tally() if row is None else Tally(row[0] or 0, *row[1:])
 
 
 def open_there(connection: sqlite3.Connection, project: str) -> OpenThere:
     """As `Reports.open_there`."""
     rows = connection.execute(
-        "SELECT (SELECT coalesce(sum(s.read_tasks), 0) FROM sources AS s WHERE s.project_id = p.id), d.open_there,"
+        f"SELECT {_EVER}, {_LIVE}, d.open_there,"
         " coalesce(d.delivered - d.open_delivered, 0),"
         " (SELECT coalesce(sum(o.tasks), 0) FROM outbox AS o WHERE o.delivery_id = d.id AND o.done_at IS NULL)"
         " + (SELECT coalesce(sum(b.tasks), 0) FROM batches AS b WHERE b.delivery_id = d.id AND b.ended_at IS NULL),"
-        " d.backfill IS NULL, coalesce(d.count_due > ?1, 0) OR d.paused_at IS NOT NULL OR p.paused IS NOT NULL"
-        " OR (d.failing > 0 AND d.due > ?1) OR EXISTS (SELECT 1 FROM batches AS b WHERE b.delivery_id = d.id"
-        " AND b.ended_at IS NULL AND b.state = 'unsure') FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
+        f" d.backfill IS NULL, coalesce(d.count_due > ?1 AND NOT ({COUNTED_NOW}), 0) OR d.paused_at IS NOT NULL"
+        " OR p.paused IS NOT NULL OR (d.failing > 0 AND d.due > ?1) OR EXISTS (SELECT 1 FROM batches AS b"
+        " WHERE b.delivery_id = d.id AND b.ended_at IS NULL AND b.state = 'unsure')"
+        " FROM deliveries AS d JOIN projects AS p ON p.id = d.project_id"
         " WHERE p.name = ?2 AND d.kind = ?3 AND d.retired = 0",
         (clock.steady(connection), project, LABELLED),
     ).fetchall()
-    counts = [Count(row[1], row[2], row[3], filled=bool(row[4]), settled=bool(row[5])) for row in rows]
-    return open_there_of(counts, rows[0][0] if rows else 0)
+    counts = [Count(row[2], row[3], row[4], filled=bool(row[5]), settled=bool(row[6])) for row in rows]
+    return open_there_of(counts, *(rows[0][:2] if rows else (0, 0)))
 
 
 def counted(connection: sqlite3.Connection, delivery: int, found: int | Failure | None) -> None:

@@ -11,6 +11,7 @@ import orjson
 
 from pipeline.ledger import STATES, Audit, Filter, RevisionFilter, on_retry
 from pipeline.ledger.labelling import OpenThere
+from pipeline.ledger.reports import Tally
 from pipeline.sinks.sqlite import outages, passes, projects, revisions
 from pipeline.sinks.sqlite.record import Counts, add_counts, write_history
 from pipeline.sinks.sqlite.standings import standings
@@ -117,7 +118,7 @@ class SqliteReports:
         with self._file.read() as connection:
             return projects.scheduling(connection)
 
-    def open_tasks(self, project: str) -> tuple[int, int]:
+    def open_tasks(self, project: str) -> Tally:
         """As `Reports.open_tasks`."""
         with self._file.read() as connection:
             return projects.open_tasks(connection, project)
@@ -127,7 +128,7 @@ class SqliteReports:
         with self._file.read() as connection:
             return projects.open_there(connection, project)
 
-    def undelivered(self, project: str) -> tuple[int, int]:
+    def undelivered(self, project: str) -> Tally:
         """As `Reports.undelivered`."""
         with self._file.read() as connection:
             return projects.undelivered(connection, project)

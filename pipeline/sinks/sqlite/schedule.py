@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -161,9 +162,10 @@ class SqliteTick:
         rest = (source.id, due, last, at, quota - len(found))
         return found + Candidates.of(self._connection.execute(FOUND, rest))
 
-    def leaving(self, source: SourceLoad, quota: int) -> Candidates:
+    def leaving(self, source: SourceLoad, quota: int, *, later: bool = False) -> Candidates:
         """As `Tick.leaving`."""
-        return Candidates.of(self._connection.execute(LEAVING, (source.id, *source.cursor, now(), quota)))
+        upto = math.inf if later else now()
+        return Candidates.of(self._connection.execute(LEAVING, (source.id, *source.cursor, upto, quota)))
 
     def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""
