@@ -67,7 +67,8 @@ class Continuous:
     def running(self, roles: frozenset[str]) -> Iterator[None]:
         """The roles at work for as long as the block runs; then they drain within `shutdown_timeout`.
 
-        Raises UnavailableError if a server that is needed to begin does not answer.
+        Raises UnavailableError if a server that is needed to begin does not answer, and UsageError where this machine
+        lacks what a role needs.
         """
         stop = Event()
         watchers: list[threading.Thread] = []
@@ -103,6 +104,9 @@ class Continuous:
         return told
 
     def _start(self, roles: frozenset[str]) -> None:
+        if self._leading or "dispatch" in roles:
+            # What no waiting would bring about.
+            self._data.log.check_here()
         if self._jobs is not None and "dispatch" in roles:
             self._dispatching = Dispatching(self._config, self._data, self._feeds, self._jobs, self._metrics)
             self._dispatching.start()

@@ -109,6 +109,9 @@ class EventLog(Protocol):
     def ping(self) -> str:
         """One sentence that says what was found there; raises if the log can't be used."""
 
+    def check_here(self) -> None:
+        """Raise UsageError where this machine lacks what the configuration names of it, such as a file."""
+
     def concerns(self) -> Sequence[Concern]:
         """What works but should be mended. Raises RetriableError."""
 

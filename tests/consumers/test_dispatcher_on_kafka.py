@@ -160,6 +160,25 @@ def test_messages_that_concern_nobody_are_behind_us(house: House, log: KafkaLog,
         assert positions == {0: len(FOREIGN) + 1}
 
 
+def test_the_end_of_a_transaction_is_behind_us(house: House, log: KafkaLog, options: KafkaOptions) -> None:
+    """What another program writes in transactions ends with a mark that no client gives: it leaves no lag, and none of
+    what is behind it is passed over."""
+    producer = KafkaProducer(bootstrap_servers=options.bootstrap[0], transactional_id=options.group)
+    with closing(producer):
+        producer.init_transactions()
+        for end in (producer.commit_transaction, producer.abort_transaction, producer.commit_transaction):
+            producer.begin_transaction()
+            producer.send(options.topic, FOREIGN[0]).get(10)
+            end()
+    with running(Dispatcher(log, house.ledger, {}, house.metrics)):
+        until(lambda: house.ledger.positions(log.name) == log.end() and not sum(log.lag().values()))
+    assert log.end() == {0: 6}
+    with closing(log.consumer(lambda _partitions: house.ledger.positions(log.name))) as consumer:
+        log.publish([ObjectEvent("inbox", "behind")])
+        _, positions = take(consumer, 1)
+        assert positions == {0: 7}
+
+
 def limit_dead_letters(options: KafkaOptions, size: int) -> None:
     """Give the topic of dead letters a limit, as one has that is older or was made by somebody else."""
     limited = ConfigResource("TOPIC", options.dead_topic, {"max.message.bytes": str(size)})

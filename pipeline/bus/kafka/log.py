@@ -94,6 +94,10 @@ class KafkaLog:
         ends = self.end()
         return f"topic {self._options.topic} of {len(ends)} partitions, {sum(ends.values())} records so far"
 
+    def check_here(self) -> None:
+        """As `EventLog.check_here`."""
+        self._options.check_here()
+
     def concerns(self) -> Sequence[Concern]:
         """As `EventLog.concerns`."""
         if "partitions" not in self._options.model_fields_set:

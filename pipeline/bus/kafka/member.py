@@ -72,7 +72,10 @@ class Member:
         self._member = member_name(options)
         self._assignment = _Assignment()
         self._consumer: KafkaConsumer | None = None
+        self._member_known = False
         self._originals: dict[tuple[int, int], Message] = {}
+        self._reported: dict[int, int] = {}
+        """Partition → the position that was given last, or from which reading began."""
 
     def poll(self, limit: int, timeout: float) -> Polled:
         """As `Consumer.poll`. A message of a store may hold several events: they share its offset."""
@@ -106,8 +109,10 @@ class Member:
         for place in new:
             if place.partition in positions:
                 consumer.seek(place, positions[place.partition])
+                self._reported[place.partition] = positions[place.partition]
             else:
                 consumer.seek_to_beginning(place)
+                self._reported.pop(place.partition, None)
         self._assignment.waiting.difference_update(new)
         consumer.resume(*new)
 
@@ -125,7 +130,23 @@ class Member:
                 found = [events] if isinstance(events, UndecodableEvent) else events
                 records.extend(Record(*key, event) for event in found)
             positions[place.partition] = messages[-1].offset + 1
+        positions |= self._passed()
+        self._reported |= positions
         return Polled(records, positions)
+
+    def _passed(self) -> dict[int, int]:
+        """Where the client has passed over what is no message, such as the end of a transaction: it gives none of it,
+        and it may be the last there is."""
+        consumer = self._consumer
+        if consumer is None:
+            return {}
+        subscription = consumer._subscription  # noqa: SLF001 - the public way may ask a broker
+        found: dict[int, int] = {}
+        for place in consumer.assignment() - self._assignment.waiting:
+            position = subscription.position(place)
+            if position is not None and position.offset > self._reported.setdefault(place.partition, position.offset):
+                found[place.partition] = position.offset
+        return found
 
     def commit(self, positions: Offsets) -> None:
         """As `Consumer.commit`: without waiting, as only tools that show lag read it."""
@@ -180,9 +201,9 @@ class Member:
 
     def close(self) -> None:
         """As `Consumer.close`. A static member leaves only when it is taken out of the group."""
-        if self._consumer is None:
-            return
         self._leave()
+        if not self._member_known:
+            return
         try:
             self._topics.remove_member(self._member)
         except LabelfeedError as error:
@@ -196,6 +217,7 @@ class Member:
 
     def _joined(self) -> KafkaConsumer:
         if self._consumer is None:
+            self._member_known = True
             session = int(self._options.session * 1000)
             consumer = opened(
                 KafkaConsumer,

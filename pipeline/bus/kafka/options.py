@@ -30,6 +30,9 @@ CODECS = {"lz4": "lz4", "zstd": "zstandard", "snappy": "python-snappy"}
 _INSTALLED = {"gzip": has_gzip, "lz4": has_lz4, "zstd": has_zstd, "snappy": has_snappy}
 
 
+_WITHOUT_PASSWORD = ("GSSAPI", "AWS_MSK_IAM")
+
+
 class KafkaOptions(BaseModel):
     """The options of an event log on Kafka. The topic is made with `partitions`, `replicas` and `retention` if
     there is none; an existing one is left as it is."""
@@ -59,8 +62,8 @@ class KafkaOptions(BaseModel):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "AWS_MSK_IAM"] | None = Field(
+        None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; GSSAPI and AWS_MSK_IAM log in by what they find."
     )
     sasl_username: str | None = Field(None, description=f"The user; the password is in {PASSWORD_VARIABLE}.")
     ssl_cafile: str | None = Field(None, description="A file of certificates to trust instead of the system's.")
@@ -71,7 +74,7 @@ class KafkaOptions(BaseModel):
     @model_validator(mode="after")
     def _take_effect(self) -> Self:
         """Whatever is asked for is done: else events would go out in the clear where somebody thinks otherwise."""
-        for problem in (self._login(), self._encryption(), self._codec()):
+        for problem in (self._login(), self._encryption()):
             if problem is not None:
                 raise ValueError(problem)
         return self
@@ -81,7 +84,8 @@ class KafkaOptions(BaseModel):
         if not self.security_protocol.startswith("SASL"):
             told = f"{said[0] if said else ''} has no effect with security_protocol={self.security_protocol}"
             return f"{told}; say security_protocol=SASL_SSL, or SASL_PLAINTEXT without TLS" if said else None
-        missing = [name for name in ("sasl_mechanism", "sasl_username") if name not in said]
+        wanted = ("sasl_mechanism", "sasl_username") if self._by_password else ("sasl_mechanism",)
+        missing = [name for name in wanted if name not in said]
         return f"security_protocol={self.security_protocol} needs {missing[0]}; add {missing[0]}=" if missing else None
 
     def _encryption(self) -> str | None:
@@ -91,7 +95,21 @@ class KafkaOptions(BaseModel):
             return f"{told}; say security_protocol=SSL, or SASL_SSL with a password" if said else None
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             return "ssl_keyfile has no effect without ssl_certfile; name the certificate that it is the key of"
-        return self._files()
+        return None
+
+    @property
+    def _by_password(self) -> bool:
+        return self.sasl_mechanism not in _WITHOUT_PASSWORD
+
+    def check_here(self) -> None:
+        """Raise ConfigError where this machine lacks what the options name: a file, a package, a password."""
+        problem = self._files() or self._codec()
+        if problem is not None:
+            raise ConfigError(problem, path="events")
+        if self.sasl_mechanism is not None and self._by_password and not os.environ.get(PASSWORD_VARIABLE):
+            raise ConfigError(
+                f"there is no password for {self.sasl_username}", path="events", hint=f"set {PASSWORD_VARIABLE}"
+            )
 
     def _files(self) -> str | None:
         context = ssl.create_default_context()
@@ -130,11 +148,8 @@ class KafkaOptions(BaseModel):
         return f"kafka://{','.join(self.bootstrap)}/{self.topic}"
 
     def client(self) -> dict[str, Any]:
-        """What every client of kafka-python is configured with. Raises ConfigError if a password is missing."""
-        if self.sasl_mechanism is not None and not os.environ.get(PASSWORD_VARIABLE):
-            raise ConfigError(
-                f"there is no password for {self.sasl_username}", path="events", hint=f"set {PASSWORD_VARIABLE}"
-            )
+        """What every client of kafka-python is configured with. Raises as `check_here`."""
+        self.check_here()
         security = {
             "security_protocol": self.security_protocol,
             "sasl_mechanism": self.sasl_mechanism,

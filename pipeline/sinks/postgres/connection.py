@@ -24,22 +24,25 @@ KEEPALIVES = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
+    "tcp_user_timeout": int(SILENT_SECONDS * 1000),
 }
-"""A host that is gone acknowledges nothing: a connection to it ends after a quarter of a minute, whatever was sent.
-One that nothing comes from is asked whether it is still there, as what lies between forgets silent connections: the
-build of an index may take hours."""
+"""A host that is gone acknowledges nothing: a connection to it on which nothing is under way ends after half a minute,
+and any other at the latest when it is lost by the rules above. No sooner: a server that is alive, but whose disk is
+slow, may take nothing of a COPY for a while, which counts in the same way. One that nothing comes from is asked whether
+it is still there, as what lies between forgets silent connections: the build of an index may take hours."""
 
 Row = tuple[object, ...]
 T = TypeVar("T")
 
 
 class Outage:
-    """When the connections of one pool have last found that their server lets nobody in, by the monotonic clock."""
+    """When the connections of one pool, to `url`, have last found that their server lets nobody in, by the monotonic
+    clock."""
 
-    __slots__ = ("at",)
+    __slots__ = ("at", "url")
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
+        self.url = url
         self.at = 0.0
 
 
@@ -84,7 +87,7 @@ class Connection(psycopg.Connection[Row]):
     def _answers(self) -> bool:
         """Whether somebody else gets an answer there, be it a refusal."""
         try:
-            psycopg.connect(self.info.dsn, password=self.info.password, connect_timeout=int(CONNECT_SECONDS)).close()
+            psycopg.connect(self.outage.url, connect_timeout=int(CONNECT_SECONDS)).close()
         except psycopg.errors.ConnectionTimeout:
             self.outage.at = time.monotonic()
             return False

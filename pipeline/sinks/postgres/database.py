@@ -119,7 +119,7 @@ class Database:
     def __init__(self, url: str, connections: int = CONNECTIONS, silence: float = SILENT_SECONDS) -> None:
         self._url = url
         self._silence = silence
-        self._outage = Outage()
+        self._outage = Outage(url)
         # The roles say once that the server does not answer; the pool would say it at every try.
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
         self._pool = ConnectionPool(
