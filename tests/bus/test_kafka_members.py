@@ -39,7 +39,7 @@ def test_two_dispatchers_of_one_configuration_share_the_topic(kafka_url: str) ->
                     found |= {event.source for event in events_of(consumer.poll(100, 0.2).records)}
                 return bool(seen[0] & seen[1])
 
-            until(both_read)
+            until(both_read, 90.0)
 
 
 def test_containers_that_share_a_host_s_name_have_names_of_their_own() -> None:
