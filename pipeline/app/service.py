@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from threading import Event
 
 from pipeline import logs
+from pipeline.app.continuous import Continuous
 from pipeline.app.installation import App
 from pipeline.config import Config
 from pipeline.consumers.broker import EMBEDDED
 from pipeline.errors import LabelfeedError, NewerSchema, RetriableError, UsageError
 from pipeline.metrics import Metrics
 from pipeline.server import Server
-from pipeline.waiting import Patience
+from pipeline.waiting import Patience, our_error
 
 TELL_SECONDS = 1.0
 """How often the metric `up` is brought up to date."""
+JOIN_SECONDS = 1.0
+"""How long it is waited for whoever does that, at the end."""
 LONGEST_SECONDS = 5.0
 """Longest time between two attempts to reach a server that is away at the start."""
 
@@ -89,12 +93,28 @@ class _Service:
             self._concerns = continuous.concerns
             with continuous.running(self._roles):
                 self._patience.succeeded()
-                self._waits = continuous.look()
+                looking = threading.Thread(target=self._look, args=(continuous, stop), name="look", daemon=True)
+                looking.start()
                 _log.info(logs.STARTED, extra={"roles": ",".join(sorted(self._roles))})
-                while not stop.wait(TELL_SECONDS):
-                    self._waits = continuous.look()
+                stop.wait()
                 _log.info(logs.STOPPING)
                 self._tell("stopping")
+            looking.join(JOIN_SECONDS)
+
+    def _look(self, continuous: Continuous, stop: Event) -> None:
+        """Look again and again how the roles do. A server that takes what it is asked and does not answer keeps this
+        thread waiting: not the one that ends the roles in time."""
+        while not stop.is_set():
+            try:
+                waits = continuous.look()
+            except Exception as error:  # noqa: BLE001 - the outer boundary of this thread
+                if stop.is_set():
+                    return  # what it asks may be closed
+                ours = our_error(error)
+                waits = dict.fromkeys(sorted(self._roles), f"{ours.code}: {ours}")
+            if not stop.is_set():
+                self._waits = waits
+                stop.wait(TELL_SECONDS)
 
     def _wait(self, error: LabelfeedError, stop: Event) -> None:
         self._tell(f"{error.code}: {error}")

@@ -56,8 +56,8 @@ class _Stopped(NamedTuple):
 @dataclass(slots=True)
 class Turn:
     """What one turn did and saw: claims to send, whether there is more to claim, leases that ended, the load, and
-    by name what sources and projects wait for. `held` are sources that will go on by no passing of time,
-    `emptying` the projects that tasks will leave; `enough` objects keep a thread busy for SUPPLY_SECONDS."""
+    by name what sources and projects wait for. `held` are sources that will go on by no passing of time; `enough`
+    objects keep a thread busy for SUPPLY_SECONDS."""
 
     claims: list[Claim] = field(default_factory=list)
     more: bool = False
@@ -66,7 +66,6 @@ class Turn:
     sources: dict[str, Wait] = field(default_factory=dict)
     projects: dict[str, Wait] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
-    emptying: set[int] = field(default_factory=set)
     enough: float = 0.0
 
     @property
@@ -145,8 +144,6 @@ class Turns:
         for source in filter(self._ours, load.sources):
             wait = self._wait(source, permits, load)
             leaving = self._leaving(tick, source) if wait is not None and wait.why in throttle.ENOUGH else None
-            if leaving is not None and (leaving or tick.leaving(source._replace(cursor=_START), 1, later=True)):
-                turn.emptying.add(source.project_id)
             if wait is not None and not leaving:
                 turn.sources[source.name] = wait
                 continue
@@ -346,7 +343,7 @@ class Turns:
                 if wait is not None:
                     turn.projects[project.name] = wait
         busy = {source.project_id for source in load.sources if source.claimed}
-        busy |= turn.emptying
+        busy |= {each.load.project_id for each in queue if each.leaving}
         busy |= {
             project.id
             for project in load.projects

@@ -18,8 +18,8 @@ COUNT_SECONDS = 10.0
 """Between two counts of a remote."""
 LABELLED = "label_studio"
 """The kind of deliveries where tasks are labelled."""
-COUNTED_NOW = "d.until IS NOT NULL AND d.what = 'count'"
-"""In SQL, of a delivery `d`: its remote is about to be counted."""
+COUNTED_NOW = "coalesce(d.what, '') = 'count' AND (d.until IS NOT NULL OR NOT d.started)"
+"""In SQL, of a delivery `d`: its remote is about to be counted, or was to be and nobody began."""
 
 
 class Count(NamedTuple):

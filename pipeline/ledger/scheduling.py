@@ -160,9 +160,8 @@ class Tick(Protocol):
     def candidates(self, source: SourceLoad, quota: int) -> Candidates:
         """The next `quota` due objects of a source after its cursor, held against others until the end."""
 
-    def leaving(self, source: SourceLoad, quota: int, *, later: bool = False) -> Candidates:
-        """As `candidates`, of those alone that have tasks and no version to import: what was deleted, above all; also
-        what is not due yet, for `later`."""
+    def leaving(self, source: SourceLoad, quota: int) -> Candidates:
+        """As `candidates`, of those alone that have tasks and no version to import: what was deleted, above all."""
 
     def newest(self, source: SourceLoad) -> Candidates:
         """The object of a source that became due last, if one is due: as `candidates`."""

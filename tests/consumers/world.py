@@ -178,7 +178,7 @@ class World:
         found = (thing for thing in self.places[source.name].ready if (thing.due, thing.id) > source.cursor)
         return Candidates.of((each.id, each.due, each.size, 0) for each, _ in zip(found, range(quota), strict=False))
 
-    def leaving(self, source: SourceLoad, quota: int, *, later: bool = False) -> Candidates:
+    def leaving(self, source: SourceLoad, quota: int) -> Candidates:
         """As `Tick.leaving`."""
         ready = (thing for thing in self.places[source.name].ready if thing.leaves)
         found = (thing for thing in ready if (thing.due, thing.id) > source.cursor)

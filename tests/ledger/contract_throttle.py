@@ -157,18 +157,6 @@ class ThrottleContract:
         bench.again("a", lambda work: Outcome(work.id, "gone", archive=True), version=None)
         assert reports.undelivered("cats")[1:] == (3, 0)
 
-    def test_what_leaves_later(self, bench: Bench) -> None:
-        """What was deleted and is put off for a while leaves later, and that can be asked for."""
-        bench.imported("a")
-        lease, (work,) = bench.begin("a", version=None)
-        bench.commit(lease, Outcome(work.id, "ready", reason=Reason("storage", "no"), retry_after=60.0))
-
-        def leaves(tick: Tick) -> list[int]:
-            source = tick.load().sources[0]._replace(cursor=(0.0, 0))
-            return [len(tick.leaving(source, 1, later=later)) for later in (False, True)]
-
-        assert bench.tick(leaves) == [0, 1]
-
     @staticmethod
     def leaving(bench: Bench, cursor: tuple[float, int] = (0.0, 0)) -> list[str]:
         """What leaves, by key."""

@@ -112,7 +112,7 @@ class Member:
                 self._reported[place.partition] = positions[place.partition]
             else:
                 consumer.seek_to_beginning(place)
-                self._reported.pop(place.partition, None)
+                self._reported[place.partition] = 0
         self._assignment.waiting.difference_update(new)
         consumer.resume(*new)
 

@@ -35,8 +35,8 @@ def changed(tx: Transaction, delivery: int, outcomes: Mapping[int, Changed]) -> 
     tx.execute(
         "UPDATE deliveries SET until = NULL, failing = 0, code = NULL, reason = NULL, since = NULL, due = 'epoch',"
         " updated = updated + %s, deleted = deleted + %s, kept = kept + %s,"
-        # What is open there is not what it was.
-        " count_due = CASE WHEN %s THEN NULL ELSE count_due END WHERE id = %s",
+        # What is open there is not what it was. Where it could not be told, that is left alone for as long as it asks.
+        " count_due = CASE WHEN %s AND uncounted IS NULL THEN NULL ELSE count_due END WHERE id = %s",
         (*counted.values(), bool(deleted), delivery),
     )
 

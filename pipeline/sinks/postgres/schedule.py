@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -184,10 +183,9 @@ class PostgresTick:
         """As `Tick.candidates`."""
         return Candidates.of(self._tx.rows(CANDIDATES, (source.id, *source.cursor, self._tx.at, quota)))
 
-    def leaving(self, source: SourceLoad, quota: int, *, later: bool = False) -> Candidates:
+    def leaving(self, source: SourceLoad, quota: int) -> Candidates:
         """As `Tick.leaving`."""
-        upto = math.inf if later else self._tx.at
-        return Candidates.of(self._tx.rows(LEAVING, (source.id, *source.cursor, upto, quota)))
+        return Candidates.of(self._tx.rows(LEAVING, (source.id, *source.cursor, self._tx.at, quota)))
 
     def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""

@@ -33,8 +33,8 @@ def changed(connection: sqlite3.Connection, delivery: int, outcomes: Mapping[int
     connection.execute(
         "UPDATE deliveries SET until = NULL, failing = 0, code = NULL, reason = NULL, since = NULL, due = 0,"
         " updated = updated + ?, deleted = deleted + ?, kept = kept + ?,"
-        # What is open there is not what it was.
-        " count_due = CASE WHEN ? THEN NULL ELSE count_due END WHERE id = ?",
+        # What is open there is not what it was. Where it could not be told, that is left alone for as long as it asks.
+        " count_due = CASE WHEN ? AND uncounted IS NULL THEN NULL ELSE count_due END WHERE id = ?",
         (*counted.values(), bool(deleted), delivery),
     )
 

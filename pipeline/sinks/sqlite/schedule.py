@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -162,10 +161,9 @@ class SqliteTick:
         rest = (source.id, due, last, at, quota - len(found))
         return found + Candidates.of(self._connection.execute(FOUND, rest))
 
-    def leaving(self, source: SourceLoad, quota: int, *, later: bool = False) -> Candidates:
+    def leaving(self, source: SourceLoad, quota: int) -> Candidates:
         """As `Tick.leaving`."""
-        upto = math.inf if later else now()
-        return Candidates.of(self._connection.execute(LEAVING, (source.id, *source.cursor, upto, quota)))
+        return Candidates.of(self._connection.execute(LEAVING, (source.id, *source.cursor, now(), quota)))
 
     def newest(self, source: SourceLoad) -> Candidates:
         """As `Tick.newest`."""
