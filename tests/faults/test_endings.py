@@ -17,6 +17,9 @@ OBJECTS = 40
 ENDS_SECONDS = 10.0 + 12.0
 """The installation's `shutdown_timeout`, and a few seconds more on a slow machine; S3 is waited for for sixty."""
 
+HUNG_SECONDS = 3.0
+"""By then a process has asked a server that hangs how it is."""
+
 
 @pytest.fixture
 def proxy(versitygw: Service, toxiproxy: Service, unique: str) -> Iterator[Proxy]:
@@ -48,3 +51,34 @@ def test_storage_that_hangs_holds_up_no_end(make: Make, proxy: Proxy, name: str)
     installation.start("run" if name == "run" else "work")
     installation.imported()
     installation.exactly_once()
+
+
+@pytest.mark.timeout(300)
+def test_a_queue_that_hangs_keeps_no_claim(
+    make: Make, proxy: Proxy, toxiproxy: Service, redis_server: Service, redis_url: str, unique: str
+) -> None:
+    """A process whose Redis takes all that is asked and answers nothing still drains when it is told to end: what it
+    had started goes back, and counts as no lost worker."""
+    queue = Proxy.to(toxiproxy, f"{unique}-queue", redis_server.port)
+    installation = make(
+        source={"endpoint": f"http://{services.HOST}:{proxy.port}"},
+        limits={"lease": "60s"},
+        queue=redis_url.replace(f":{redis_server.port}", f":{queue.port}"),
+    )
+    for name in ("watch", "dispatch"):
+        installation.start(name)
+    installation.put(OBJECTS)
+    until(lambda: installation.counts().get("ready", 0) == OBJECTS, what="noticed objects")
+    proxy.hang()
+    ending = installation.start("work")
+    until(lambda: installation.counts().get("running"), what=lambda: f"a running claim: {installation.explain()}")
+    queue.hang()
+    time.sleep(HUNG_SECONDS)
+    assert ending.end() == 0
+    assert not installation.counts().get("running"), installation.explain()
+    queue.answer()
+    proxy.answer()
+    installation.start("work")
+    installation.imported()
+    installation.exactly_once()
+    queue.remove()
