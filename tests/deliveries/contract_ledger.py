@@ -556,8 +556,10 @@ class MishapContract:
         bench.imported("a", texts=tuple(str(number) for number in range(tasks)))
         send = desk.remote.send
 
-        def spoilt(batch: str, encoded: Sequence[Encoded], ready: Callable[[], None]) -> Mapping[int, Any]:
-            made = send(batch, encoded, ready)
+        def spoilt(
+            batch: str, encoded: Sequence[Encoded], ready: Callable[[], None], named: Callable[[str], None]
+        ) -> Mapping[int, Any]:
+            made = send(batch, encoded, ready, named)
             return made | {sorted(made)[pages * PAGE_TASKS]: Unwritable()}
 
         desk.remote.send = spoilt  # type: ignore[method-assign]

@@ -106,7 +106,7 @@ class OpenContract:
         assert not self.found(desk).settled
         desk.overdue("until")
         assert desk.granted() is None
-        assert self.found(desk).settled
+        assert not self.found(desk).settled
         desk.bench.imported("a", texts=("x",))
         assert desk.steps() == 1
         assert "x" in desk.remote.texts()
