@@ -82,7 +82,7 @@ class Connection(psycopg.Connection[Row]):
         if silent < longest and time.monotonic() - silent > self.outage.at and self._answers():
             return
         self.pgconn.finish()
-        raise psycopg.OperationalError(f"nothing has come from the server for {silent:.0f} s")
+        raise psycopg.OperationalError("nothing comes from the server any more")
 
     def _answers(self) -> bool:
         """Whether somebody else gets an answer there, be it a refusal."""
