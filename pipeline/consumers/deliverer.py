@@ -351,7 +351,6 @@ class Deliverer:
             # What can be counted and what can be sent are two things: it holds up no import.
             found = Failure(error.code, str(error), getattr(error, "retry_after", None))
             self._failing(outlet, found)
-        reached("deliverer.counted")
         self._keep(self._ledger.counted(*held, found))
 
     # --- telling ---
