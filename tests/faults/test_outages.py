@@ -315,7 +315,9 @@ def test_postgres_restarts_within_a_commit(world: World, committing: Role) -> No
         " WHERE relation = 'task_rows'::regclass AND mode = 'RowExclusiveLock' AND state = 'idle in transaction'"
     )
     with psycopg.connect(postgres.url) as connection:
-        assert connection.execute(open_).fetchone() == (1,)
+        # Another one may have been suspended within its own.
+        ((found,),) = connection.execute(open_).fetchall()
+        assert found >= 1
     before = len(world.installation.tasks())
     world.services["postgres"] = services.restart(postgres, hard=True)
     until(world.installation.counts, what="the database")
