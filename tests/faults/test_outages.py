@@ -50,8 +50,9 @@ END_SECONDS = 10.0 + 8.0
 """How long a role may take to end: its `shutdown_timeout`, and time to say good-bye."""
 LINES = 2
 """A part says that it waits once for each reason; a watcher's passes and its notifications say so each."""
-SILENT_LINES = 3
-"""A connection on which nothing comes, new ones that nobody answers, and what was begun before and is ended at last."""
+SILENT_LINES = 4
+"""A connection on which nothing comes, new ones that nobody answers, none that is free, and what was begun before and
+is ended at last."""
 
 
 class Telling:
