@@ -7,11 +7,9 @@ failed (an object, a check, a server); 2 the command or the configuration has to
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
 from collections.abc import Sequence
-from threading import Timer
 from traceback import print_exc
 
 import typer
@@ -33,6 +31,7 @@ from pipeline.cli import (
     starting,
     top,
 )
+from pipeline.cli.ending import leave_soon
 from pipeline.cli.output import note
 from pipeline.errors import LabelfeedError, UsageError
 
@@ -43,8 +42,6 @@ FAILED = 1
 WRONG = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-LEAVE_SECONDS = 1.0
-"""How long Python may take to end once a command has."""
 
 app = typer.Typer(
     name="labelfeed",
@@ -67,21 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code = run(sys.argv[1:] if arguments is None else arguments)
     # Python would look through all that is loaded for what it can free, longer than a small command works.
     gc.freeze()
-    _leave_at_the_latest(code)
+    leave_soon(code)
     sys.exit(code)
-
-
-def _leave_at_the_latest(code: int) -> None:
-    """End the process soon: Python waits for threads that wait for storage, after all that counts was done."""
-
-    def leave() -> None:
-        sys.stdout.flush()
-        logging.shutdown()
-        os._exit(code)
-
-    timer = Timer(LEAVE_SECONDS, leave)
-    timer.daemon = True
-    timer.start()
 
 
 def run(arguments: Sequence[str]) -> int:

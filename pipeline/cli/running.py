@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -20,6 +19,7 @@ from rich.progress import Progress as Bars
 
 from pipeline import logs
 from pipeline.cli import output
+from pipeline.cli.ending import DRAIN_SECONDS, at_the_latest
 from pipeline.cli.options import ConfigPath, Json, Listen, LogFormat, LogLevel
 from pipeline.config import DEFAULT_NAME, Config, load
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 ROLES = frozenset({"watch", "dispatch", "work"})
 FAILURES_SHOWN = 20
-LEAVE_SECONDS = 5.0
-"""How much longer than `shutdown_timeout` an end may take: what then still waits for a server is left."""
 ONCE_LEVEL = "warning"
 """What a run with progress bars logs: the bars and the closing table tell the rest."""
 
@@ -103,7 +101,7 @@ def _serve(
     logs.set_up(log_format, log_level or "info")
     loaded = listening_at(load(config), listen)
     stop = Event()
-    with signals(stop), at_the_latest(stop, loaded.shutdown_timeout + LEAVE_SECONDS):
+    with signals(stop), at_the_latest(stop, loaded.shutdown_timeout + DRAIN_SECONDS):
         serve(loaded, roles, stop)
 
 
@@ -246,25 +244,6 @@ def _bars() -> Iterator[Any]:
                 bars.update(ids[item.source], total=max(item.found, ended) or None, completed=ended, tasks=item.tasks)
 
         yield show
-
-
-@contextmanager
-def at_the_latest(stop: Event, seconds: float) -> Iterator[None]:
-    """End the process `seconds` after `stop` was set if the block has not ended by then. Leases and leads that were not
-    given back end by themselves."""
-    ended = Event()
-
-    def watch() -> None:
-        stop.wait()
-        if not ended.wait(seconds):
-            logging.shutdown()
-            os._exit(0)
-
-    Thread(target=watch, name="deadline", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
 
 
 @contextmanager

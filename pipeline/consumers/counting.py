@@ -45,9 +45,7 @@ class Counts:
                 continue
             begun = time.monotonic()
             told = self._ask(reports, project)
-            ended = time.monotonic()
-            pause = max(COUNT_SECONDS, (ended - begun) / COUNT_SHARE)
-            self._counted[project] = _Counted(told, ended + pause)
+            self._counted[project] = _Counted(told, _next_count(begun))
 
     def exact(self, project: ProjectLoad) -> bool:
         """Whether nothing was imported or archived, and nothing came back, since it was counted."""
@@ -77,8 +75,7 @@ class CountsThere:
         if begun < self._next:
             return
         self._found = {project: reports.open_there(project) for project in self.projects}
-        ended = time.monotonic()
-        self._next = ended + max(COUNT_SECONDS, (ended - begun) / COUNT_SHARE)
+        self._next = _next_count(begun)
 
     def exact(self, project: ProjectLoad) -> bool:
         """Whether nothing has changed since, and nobody is about to know better."""
@@ -91,6 +88,12 @@ class CountsThere:
         if found is None or found.open is None:
             return None
         return found.open + _more(found, project)
+
+
+def _next_count(begun: float) -> float:
+    """When to count again, by the monotonic clock, after a count that has just ended."""
+    ended = time.monotonic()
+    return ended + max(COUNT_SECONDS, (ended - begun) / COUNT_SHARE)
 
 
 def _differs(then: Tally | OpenThere, now: ProjectLoad) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -17,6 +16,7 @@ from pipeline.ledger import Filter
 from pipeline.metrics import Metrics
 from pipeline.sinks.postgres import PostgresLedger
 from tests.bus.test_backlog import until
+from tests.consumers.house import dispatching
 from tests.ledger.bench import SOURCES
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -45,18 +45,6 @@ def test_lost_commits_are_recorded_again(
         keys = [row["key"] for row in ledger.reports().objects(Filter(source="inbox"), 0, 2 * LOST)]
     assert sorted(keys) == [f"{number:02}" for number in range(KEPT + LOST + (not idle))]
     assert metrics.registry.get_sample_value("labelfeed_errors_total", {"stage": "record", "code": "positions_lost"})
-
-
-@contextmanager
-def dispatching(made: Dispatcher) -> Iterator[None]:
-    """A dispatcher that runs."""
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        made.stop()
-        thread.join(30)
 
 
 def publish(log: KafkaLog, ledger: PostgresLedger, numbers: Sequence[int]) -> None:

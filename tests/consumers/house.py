@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, Limits, Project, Source
+from pipeline.consumers.dispatcher import Dispatcher
 from pipeline.consumers.importer import Importer
 from pipeline.consumers.renewer import Renewer
 from pipeline.events import ObjectEvent
@@ -31,6 +34,18 @@ class Feed:
     store: Store
     rules: Rules
     shape: str = "shape"
+
+
+@contextmanager
+def dispatching(made: Dispatcher) -> Iterator[None]:
+    """A dispatcher that runs."""
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        made.stop()
+        thread.join(30)
 
 
 @dataclass

@@ -16,24 +16,9 @@ from pipeline.ledger.deliveries import DeliveryLoad, Failure, next_steps
 from pipeline.ledger.labelling import COUNT_SECONDS, Count, OpenThere, count_pause, open_there, with_counts
 from pipeline.throttle import Wait
 from tests.consumers.world import World
+from tests.deliveries.loads import TIMES, loads
 
-TIMES = st.floats(min_value=0, max_value=1_000)
-LOADS = st.builds(
-    DeliveryLoad,
-    id=st.just(1),
-    name=st.just("p/d"),
-    granted=st.booleans(),
-    paused=st.booleans(),
-    due=TIMES,
-    ended_at=TIMES,
-    batch=st.sampled_from([None, "ready", "unsure"]),
-    look_due=TIMES,
-    waiting=st.booleans(),
-    changes=st.booleans(),
-    last=st.sampled_from([None, "import", "resolve", "change", "count"]),
-    retired=st.booleans(),
-    count_due=TIMES,
-)
+LOADS = loads(retired=st.booleans(), count_due=TIMES)
 STEPS = st.lists(st.tuples(st.sampled_from(["import", "send", "label", "unlabel", "count"]), st.integers(1, 50)))
 
 

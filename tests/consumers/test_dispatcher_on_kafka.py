@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from pipeline.consumers.dispatcher import Dispatcher, Scope
 from pipeline.events import ObjectEvent, UndecodableEvent
 from tests.bus.contract import take
 from tests.bus.test_backlog import until
-from tests.consumers.house import House
+from tests.consumers.house import House, dispatching
 
 DEADLINE_SECONDS = 60.0
 LARGE = 1_048_000
@@ -95,18 +94,6 @@ def dispatched(house: House, log: KafkaLog, done: Callable[[], bool]) -> None:
             dispatcher.take(consumer, consumer.poll(1000, 0.2))
 
 
-@contextmanager
-def running(made: Dispatcher) -> Iterator[None]:
-    """A dispatcher that runs."""
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        made.stop()
-        thread.join(30)
-
-
 def letters(options: KafkaOptions) -> list[Any]:
     """Every dead letter, as any consumer sees it."""
     reader = KafkaConsumer(
@@ -149,7 +136,7 @@ def test_messages_that_concern_nobody_are_behind_us(house: House, log: KafkaLog,
     them is read again."""
     for value in FOREIGN:
         write(options, value)
-    with running(Dispatcher(log, house.ledger, {}, house.metrics)):
+    with dispatching(Dispatcher(log, house.ledger, {}, house.metrics)):
         until(lambda: house.ledger.positions(log.name) == log.end() and not sum(log.lag().values()))
 
     assert log.end() == {0: len(FOREIGN)}
@@ -170,7 +157,7 @@ def test_the_end_of_a_transaction_is_behind_us(house: House, log: KafkaLog, opti
             producer.begin_transaction()
             producer.send(options.topic, FOREIGN[0]).get(10)
             end()
-    with running(Dispatcher(log, house.ledger, {}, house.metrics)):
+    with dispatching(Dispatcher(log, house.ledger, {}, house.metrics)):
         until(lambda: house.ledger.positions(log.name) == log.end() and not sum(log.lag().values()))
     assert log.end() == {0: 6}
     with closing(log.consumer(lambda _partitions: house.ledger.positions(log.name))) as consumer:

@@ -14,22 +14,9 @@ from pipeline.ledger.deliveries import (
     next_step,
     next_steps,
 )
+from tests.deliveries.loads import TIMES, loads
 
-TIMES = st.floats(min_value=0, max_value=1_000)
-LOADS = st.builds(
-    DeliveryLoad,
-    id=st.just(1),
-    name=st.just("p/d"),
-    granted=st.booleans(),
-    paused=st.booleans(),
-    due=TIMES,
-    ended_at=TIMES,
-    batch=st.sampled_from([None, "ready", "filling", "unsure"]),
-    look_due=TIMES,
-    waiting=st.booleans(),
-    changes=st.booleans(),
-    last=st.sampled_from([None, "import", "resolve", "change"]),
-)
+LOADS = loads()
 
 
 @given(load=LOADS, now=TIMES, every=st.floats(min_value=0, max_value=100))

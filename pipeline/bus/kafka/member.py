@@ -72,7 +72,8 @@ class Member:
         self._member = member_name(options)
         self._assignment = _Assignment()
         self._consumer: KafkaConsumer | None = None
-        self._member_known = False
+        self._announced = False
+        """Whether the group may know of this member: then it is to be taken out of it."""
         self._originals: dict[tuple[int, int], Message] = {}
         self._reported: dict[int, int] = {}
         """Partition → the position that was given last, or from which reading began."""
@@ -202,7 +203,7 @@ class Member:
     def close(self) -> None:
         """As `Consumer.close`. A static member leaves only when it is taken out of the group."""
         self._leave()
-        if not self._member_known:
+        if not self._announced:
             return
         try:
             self._topics.remove_member(self._member)
@@ -217,7 +218,7 @@ class Member:
 
     def _joined(self) -> KafkaConsumer:
         if self._consumer is None:
-            self._member_known = True
+            self._announced = True
             session = int(self._options.session * 1000)
             consumer = opened(
                 KafkaConsumer,

@@ -28,9 +28,8 @@ LARGEST_BYTES = 4 * 1024 * 1024
 CODECS = {"lz4": "lz4", "zstd": "zstandard", "snappy": "python-snappy"}
 """The package that a method of compression needs, by its name."""
 _INSTALLED = {"gzip": has_gzip, "lz4": has_lz4, "zstd": has_zstd, "snappy": has_snappy}
-
-
 _WITHOUT_PASSWORD = ("GSSAPI", "AWS_MSK_IAM")
+"""Mechanisms that log in by a ticket, or by what AWS's own variables say."""
 
 
 class KafkaOptions(BaseModel):
@@ -113,22 +112,19 @@ class KafkaOptions(BaseModel):
 
     def _files(self) -> str | None:
         context = ssl.create_default_context()
-        asked = "ssl_cafile"
+        told = f"ssl_cafile: {self.ssl_cafile}"
+        advice = "name a PEM file"
         try:
             if self.ssl_cafile is not None:
                 context.load_verify_locations(self.ssl_cafile)
-            asked = "ssl_certfile"
             if self.ssl_certfile is not None:
+                told = f"ssl_certfile: {' with '.join(filter(None, (self.ssl_certfile, self.ssl_keyfile)))}"
+                advice = f"name PEM files, and the key's password in {KEY_PASSWORD_VARIABLE}"
                 # With a password in any case: without one OpenSSL asks for it at the terminal.
                 password = os.environ.get(KEY_PASSWORD_VARIABLE, "")
                 context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password)
         except OSError as error:
-            files = [
-                getattr(self, asked),
-                *([self.ssl_keyfile] if asked == "ssl_certfile" and self.ssl_keyfile else []),
-            ]
-            advice = f", and the key's password in {KEY_PASSWORD_VARIABLE}" if asked == "ssl_certfile" else ""
-            return f"{asked}: {' with '.join(files)} can't be used: {error.strerror or error}; name PEM files{advice}"
+            return f"{told} can't be used: {error.strerror or error}; {advice}"
         return None
 
     def _codec(self) -> str | None:

@@ -26,10 +26,11 @@ KEEPALIVES = {
     "keepalives_count": 3,
     "tcp_user_timeout": int(SILENT_SECONDS * 1000),
 }
-"""A host that is gone acknowledges nothing: a connection to it on which nothing is under way ends after half a minute,
-and any other at the latest when it is lost by the rules above. No sooner: a server that is alive, but whose disk is
-slow, may take nothing of a COPY for a while, which counts in the same way. One that nothing comes from is asked whether
-it is still there, as what lies between forgets silent connections: the build of an index may take hours."""
+"""A host that is gone acknowledges nothing: a connection to it ends when it would be lost by the rules above, also one
+that nobody waits on (on Linux `tcp_user_timeout` decides, whatever the count of keepalives). No sooner: a server that
+is alive, but whose disk is slow, may take nothing of a COPY for a while, which counts in the same way. One that nothing
+comes from is asked whether it is still there, as what lies between forgets silent connections: the build of an index
+may take hours."""
 
 Row = tuple[object, ...]
 T = TypeVar("T")
