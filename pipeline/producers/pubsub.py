@@ -15,7 +15,7 @@ import queue
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ from pipeline.events import ObjectEvent, UndecodableEvent, refusal, usable
 from pipeline.notifications import Route, Target
 from pipeline.notifications.gcs import decode_message, to_document
 from pipeline.producers import Notices
+from pipeline.producers.letters import Bury, putting_aside
 from pipeline.stores.gcs import GcsStore
 from pipeline.stores.scope import Scope
 
@@ -67,9 +68,6 @@ _NAME = re.compile(r"(?:pubsub://)?(?:projects/)?([^/\s]+)/(?:subscriptions/)?([
 _PASSING = (Aborted, Cancelled, DeadlineExceeded, InternalServerError, ServiceUnavailable, Unknown)
 
 _log = logging.getLogger(__name__)
-
-Bury = Callable[[Sequence[UndecodableEvent]], None]
-"""Puts aside, durably, what can't be read. Raises LabelfeedError."""
 
 
 class _Message(NamedTuple):
@@ -154,7 +152,7 @@ class PubSubProducer:
             events += [event._replace(id=message.id) for event in found]
             if reason is None or self._put_aside(message, reason, letters):
                 read.append(message)
-        return Notices(events, lambda: self._acknowledge(read), put_aside=lambda: self._write(letters))
+        return Notices(events, lambda: self._acknowledge(read), put_aside=putting_aside(self._bury, letters))
 
     def _read(self, message: _Message) -> tuple[list[ObjectEvent], str | None]:
         """The events in a message that can be kept, and why not all that it tells of can; None where all can."""
@@ -178,10 +176,6 @@ class PubSubProducer:
         extra = {"source": self._source.name, "reason": reason, "body": body[:EXCERPT].decode(errors="replace")}
         _log.error("a message that cannot be read is dropped: the subscription has no dead-letter policy", extra=extra)
         return True
-
-    def _write(self, letters: Sequence[UndecodableEvent]) -> None:
-        if self._bury is not None and letters:
-            self._bury(letters)
 
     def _has_dead_letters(self) -> bool:
         """Whether the subscription has a dead-letter policy, as far as we may know."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
@@ -26,6 +26,7 @@ from pipeline.errors import RetriableError, UnavailableError, UsageError
 from pipeline.events import ObjectEvent, UndecodableEvent, new_id, refusal, usable
 from pipeline.notifications import Route, Target, decode
 from pipeline.producers import Notices
+from pipeline.producers.letters import Bury, putting_aside
 from pipeline.stores.s3 import S3Store
 from pipeline.stores.s3.access import region, session
 from pipeline.stores.s3.options import parse
@@ -50,9 +51,6 @@ _TRIALS: Mapping[str, Mapping[str, Any]] = {
 """What `ping` asks; all but the first are malformed."""
 
 _log = logging.getLogger(__name__)
-
-Bury = Callable[[Sequence[UndecodableEvent]], None]
-"""Puts aside, durably, what can't be read. Raises LabelfeedError."""
 
 
 class _Message(NamedTuple):
@@ -151,7 +149,7 @@ class SqsProducer:
             events += [event._replace(id=new_id()) for event in found]
             if reason is None or self._put_aside(url, message, reason, letters):
                 read.append(message)
-        return Notices(events, lambda: self._delete(url, read), put_aside=lambda: self._write(letters))
+        return Notices(events, lambda: self._delete(url, read), put_aside=putting_aside(self._bury, letters))
 
     def _read(self, message: _Message) -> tuple[list[ObjectEvent], str | None]:
         """The events in a message that can be kept, and why not all that it tells of can; None where all can."""
@@ -176,10 +174,6 @@ class SqsProducer:
         extra = {"source": self._source.name, "reason": reason, "body": message.body[:EXCERPT]}
         _log.error("a message that cannot be read is dropped: the queue has no redrive policy", extra=extra)
         return True
-
-    def _write(self, letters: Sequence[UndecodableEvent]) -> None:
-        if self._bury is not None and letters:
-            self._bury(letters)
 
     def _delete(self, url: str, messages: Sequence[_Message]) -> None:
         """Raises UnavailableError: then they may come again."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from pipeline.events import ObjectEvent, UndecodableEvent, new_id, refusal, usab
 from pipeline.notifications import Route, Target, decode
 from pipeline.notifications.azure import folders, unwrapped
 from pipeline.producers import Notices
+from pipeline.producers.letters import Bury, putting_aside
 from pipeline.stores.azure import AzureStore
 from pipeline.stores.azure.failures import code_of
 from pipeline.stores.scope import Scope
@@ -49,9 +50,6 @@ _TAKEN = frozenset({"MessageNotFound", "PopReceiptMismatch"})
 """Somebody else has the message, as we kept it for too long: it comes again, which does no harm."""
 _NO_SUCH_MESSAGE = frozenset({"MessageNotFound", "PopReceiptMismatch", "InvalidQueryParameterValue"})
 _log = logging.getLogger(__name__)
-
-Bury = Callable[[Sequence[UndecodableEvent]], None]
-"""Puts aside, durably, what can't be read. Raises LabelfeedError."""
 
 
 class _Message:
@@ -159,7 +157,7 @@ class StorageQueueProducer:
             lost = lost or of_folder
             if reason is not None:
                 self._put_aside(message, reason, letters)
-        return Notices(events, lambda: self._delete(messages, pool), lost, lambda: self._write(letters))
+        return Notices(events, lambda: self._delete(messages, pool), lost, putting_aside(self._bury, letters))
 
     def _read(self, message: _Message) -> _Said:
         try:
@@ -178,10 +176,6 @@ class StorageQueueProducer:
             return
         extra = {"source": self._source.name, "reason": reason, "body": message.body[:EXCERPT]}
         _log.error("a message that cannot be read is dropped: there are no dead letters", extra=extra)
-
-    def _write(self, letters: Sequence[UndecodableEvent]) -> None:
-        if self._bury is not None and letters:
-            self._bury(letters)
 
     def _delete(self, messages: Sequence[_Message], pool: ThreadPoolExecutor) -> None:
         """Raises UnavailableError: then they may come again."""

@@ -20,7 +20,8 @@ from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.notifications import Target, decode
 from pipeline.producers import Notices
 from pipeline.producers import pubsub as module
-from pipeline.producers.pubsub import Bury, PubSubProducer
+from pipeline.producers.letters import Bury
+from pipeline.producers.pubsub import PubSubProducer
 from pipeline.stores.gcs import GcsStore, open_store
 from pipeline.stores.scope import Scope
 from tests.faults.network import Proxy

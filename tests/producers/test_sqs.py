@@ -22,8 +22,9 @@ from pipeline.errors import UnavailableError, UsageError
 from pipeline.events import ObjectEvent, UndecodableEvent
 from pipeline.notifications import Target
 from pipeline.producers import Notices, sqs
+from pipeline.producers.letters import Bury
 from pipeline.producers.runner import SourceRunner
-from pipeline.producers.sqs import Bury, SqsProducer
+from pipeline.producers.sqs import SqsProducer
 from pipeline.stores.s3 import S3Store, open_store
 from pipeline.stores.scope import Scope
 from tests.producers.conftest import House

@@ -23,7 +23,8 @@ from pipeline.errors import UnavailableError, UsageError
 from pipeline.events import ObjectEvent, Sequencer, UndecodableEvent
 from pipeline.notifications import Target
 from pipeline.producers import Notices, storage_queue
-from pipeline.producers.storage_queue import Bury, StorageQueueProducer
+from pipeline.producers.letters import Bury
+from pipeline.producers.storage_queue import StorageQueueProducer
 from pipeline.stores.azure import AzureStore, open_store
 from pipeline.stores.scope import Scope
 from tests.producers.conftest import until
