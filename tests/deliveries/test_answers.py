@@ -271,6 +271,14 @@ def test_a_large_batch_is_looked_for_page_by_page(studio: Little) -> None:
             delivery.find(BATCH, None, going)
 
 
+def test_a_mark_that_somebody_has_changed_is_none_of_ours(studio: Little) -> None:
+    """A task there whose mark is no number of ours, though it looks like one, is passed over."""
+    with closing(studio.delivery()) as delivery:
+        made = send(delivery, [item(1), item(2)])
+        studio.tasks[int(made[2])]["meta"]["labelfeed"]["key"] = "\u00b2"
+        assert delivery.find(BATCH, None) == {1: made[1]}
+
+
 WAITS = {
     "120": 120.0, "0": 0.0, "9" * 400: 3600.0, "86400": 3600.0, "-5": None, "1_0": None, "inf": None,
     "nan": None, "": None, "Mon, 01 Jan 2001 00:00:00 GMT": 0.0, "Fri, 31 Dec 9999 23:59:59 GMT": 3600.0,

@@ -141,7 +141,7 @@ def _of_credentials(where: str, error: GoogleAuthError) -> UnavailableError:
 def _answered(where: str, status: int, response: Any) -> UnavailableError:
     if status in _BUSY:
         said = str((getattr(response, "headers", None) or {}).get("Retry-After", ""))
-        wait = min(float(said), LONGEST_WAIT_SECONDS) if said.isdigit() else None
+        wait = min(float(said), LONGEST_WAIT_SECONDS) if said.isdecimal() else None
         return UnavailableError(f"{where}: Google asks us to slow down ({status})", retry_after=wait)
     if status == HTTPStatus.NOT_FOUND:
         return UnavailableError(f"{where}: there is no such bucket")

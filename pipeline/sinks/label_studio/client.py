@@ -273,6 +273,6 @@ def _reasons(answer: httpx.Response) -> dict[int, str]:
     for text in listed:
         if isinstance(text, str) and " at item " in text:
             number, _, _ = text.partition(" at item ")[2].partition(":")
-            if number.isdigit():
+            if number.isdecimal():
                 found[int(number)] = text[:REASON_LIMIT]
     return found

@@ -193,7 +193,7 @@ class LabelStudioDelivery:
     def _borne(self, batch: str, going: Callable[[], None] = lambda: None) -> Iterator[tuple[int, str]]:
         for task in self._marked(batch, going):
             mark = _mark(task.get("meta"))
-            if mark is not None and mark.get("batch") == batch and str(mark.get("key", "")).isdigit():
+            if mark is not None and mark.get("batch") == batch and str(mark.get("key", "")).isdecimal():
                 yield int(mark["key"]), str(task["id"])
 
     def _marked(self, batch: str, going: Callable[[], None]) -> Iterator[Mapping[str, Any]]:

@@ -141,4 +141,4 @@ def _word(error: RefreshError) -> str:
 def _wait(headers: Mapping[str, Any]) -> float | None:
     """The seconds that the answer asks us to wait, where it says a number of them."""
     said = str(headers.get("Retry-After", ""))
-    return min(float(said), LONGEST_WAIT_SECONDS) if said.isdigit() else None
+    return min(float(said), LONGEST_WAIT_SECONDS) if said.isdecimal() else None
